@@ -1,0 +1,165 @@
+"""Ray, quietly: a private one in this process's care, or a cluster that somebody else runs."""
+
+import importlib
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from preprocessing.errors import UserError
+
+# Frames stay inside the tasks and what crosses the object store is a few KB, so a private Ray needs
+# little; Ray's own default would take 30 % of the machine's memory.
+_LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
+
+# How long an address may take to answer before it counts as unreachable, in seconds.
+_PROBE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the cluster behind :func:`connect` has to offer."""
+
+    # "local" for a private Ray, else the address that was joined.
+    address: str
+    # Totals over all nodes that are alive.
+    cpus: float
+    gpus: float
+    nodes: int
+    # Whether leaving :func:`connect` stops or leaves this Ray.
+    owned: bool
+
+
+@contextmanager
+def connect(address: str | None = None, num_cpus: int | None = None) -> Iterator[Cluster]:
+    """Be connected to Ray for the length of a ``with`` block.
+
+    A connection that is already open is used as it is and left open; one opened here is closed
+    again, and only a private Ray started here is ever shut down with it.
+
+    Args:
+        address: ``host:port`` of a head node, ``auto`` for the cluster of this machine, or None for
+            the cluster in ``RAY_ADDRESS`` (set inside ``ray job submit``) or, without it, a private
+            Ray in this process's care.
+        num_cpus: logical CPUs of a private Ray; None for the machine's. Ignored for a cluster.
+
+    Raises:
+        UserError: the address has the wrong form, does not answer, refuses the credentials, or runs
+            another version of Ray or Python.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    _quieten()
+    ray = importlib.import_module("ray")
+    if ray.is_initialized():
+        yield _describe(ray, address or "local", owned=False)
+        return
+    if address in (None, "local"):
+        _start_local(ray, num_cpus)
+        address = "local"
+    else:
+        _join(ray, str(address))
+    try:
+        yield _describe(ray, str(address), owned=True)
+    finally:
+        ray.shutdown()
+
+
+def _quieten() -> None:
+    """Silence Ray's banners and usage reports; a setting of the person's own wins."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # The "tip" about CUDA_VISIBLE_DEVICES of workers without GPUs; 0 is the behaviour it announces.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray Data and Train draw their own progress bars; the callers of this module draw ours.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+
+
+def _start_local(ray: ModuleType, num_cpus: int | None) -> None:
+    if not _token_known():
+        # Ray guards even a private instance with a token, and would write a new one into the home
+        # folder, which may be read-only. A token of our own in the environment reaches all its
+        # processes and nothing else.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        namespace="xnemo",
+    )
+
+
+def _join(ray: ModuleType, address: str) -> None:
+    if address != "auto":
+        _probe(address)
+    if _token_known():
+        # Ray turns its token on by itself only for "auto"; a cluster without one ignores it.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        importlib.import_module("ray._raylet").Config.initialize("")
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace="xnemo",
+        )
+    except ray.exceptions.AuthenticationError as error:
+        raise UserError(
+            f"the Ray cluster at {address} asks for a token: {_first_line(error)}",
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or copy the head's ~/.ray/auth_token here",
+        ) from error
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"cannot join the Ray cluster at {address}: {_first_line(error)}",
+            "start one with 'ray start --head', use the same Ray and Python versions on both sides, "
+            "or leave --address out to run on this machine",
+        ) from error
+
+
+def _probe(address: str) -> None:
+    """Fail at once where nothing answers; Ray itself would retry for half a minute, noisily."""
+    bare = address.removeprefix("ray://")
+    host, colon, port = bare.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UserError(
+            f"--address {address!r} is not an address",
+            "write HOST:PORT, as in 10.0.0.1:6379, or auto",
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_TIMEOUT_S).close()
+    except OSError as error:
+        raise UserError(
+            f"no Ray cluster answers at {address} ({error.strerror or error})",
+            "check the address with 'ray status' on the head node, or leave --address out to run on "
+            "this machine",
+        ) from error
+
+
+def _token_known() -> bool:
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
+
+
+def _describe(ray: ModuleType, address: str, *, owned: bool) -> Cluster:
+    total = ray.cluster_resources()
+    alive = sum(1 for node in ray.nodes() if node["Alive"])
+    return Cluster(
+        address=address,
+        cpus=float(total.get("CPU", 0.0)),
+        gpus=float(total.get("GPU", 0.0)),
+        nodes=alive,
+        owned=owned,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
