@@ -1,0 +1,47 @@
+# Two commands are all a person needs: `make demo` and `make test`. Both install what they use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The stamp carries what was installed, so that a changed pin installs again.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $$($(PYTHON) --version) is too old; install Python 3.11 or newer and run make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.PHONY: install demo test test-all lint lock bench-network bench-preprocessing bench-training clean
+
+install: $(VENV)/installed
+
+demo: install
+	$(BIN)/xnemo demo
+
+test: install lint
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-all: install lint
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench-network: install
+	$(BIN)/python tests/benchmarks/bench_network.py
+
+bench-preprocessing: install
+	$(BIN)/python tests/benchmarks/bench_preprocessing.py
+
+bench-training: install
+	$(BIN)/python tests/benchmarks/bench_training.py
+
+# A CPU build of torch calls itself 2.13.0+cpu; the pin must fit the CUDA build as well.
+lock: install
+	{ echo "# Every package of a tested installation, exactly. Regenerate with: make lock"; \
+	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > constraints.txt
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,191 @@
+"""Nested frozen dataclasses as configuration: to and from plain data, dotted overrides, digests.
+
+One syntax serves the command line (``optimizer.lr=1e-4``), YAML files (nested, or dotted keys) and
+search spaces. Values are checked by pydantic against the field's annotation; a name that no field
+has is answered with the nearest one that exists.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from preprocessing.errors import UserError
+
+C = TypeVar("C")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config as nested plain data that JSON and YAML can hold (tuples become lists)."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
+    return plain
+
+
+def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
+    """Build a config from nested plain data; fields left out keep their defaults.
+
+    Raises:
+        UserError: a name is unknown, a value has the wrong type, or the class refuses it.
+    """
+    return _build(cls, data, prefix="")
+
+
+def override(config: C, assignments: Iterable[str] | Mapping[str, Any]) -> C:
+    """Return the config with dotted fields replaced.
+
+    Args:
+        config: a frozen dataclass instance, nested or flat.
+        assignments: ``"name.of.field=value"`` strings, the value read as YAML, or a mapping of
+            dotted names (or nested mappings) to values.
+
+    Raises:
+        UserError: as in :func:`from_dict`, and for an assignment without ``=``.
+    """
+    pairs = assignments.items() if isinstance(assignments, Mapping) else map(_split, assignments)
+    for name, value in pairs:
+        config = _replace(config, name.split("."), value, name)
+    return config
+
+
+def digest(config: Any) -> str:
+    """Return the sha256 of the config's canonical JSON, as hex."""
+    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def field_names(cls: type, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all leaf fields of a config class."""
+    hints = _hints(cls)
+    for field in dataclasses.fields(cls):
+        nested = _nested(hints[field.name])
+        if nested is None:
+            yield prefix + field.name
+        else:
+            yield from field_names(nested, f"{prefix}{field.name}.")
+
+
+def _split(assignment: str) -> tuple[str, Any]:
+    name, equals, text = assignment.partition("=")
+    if not equals:
+        raise UserError(
+            f"override {assignment!r} has no '='", "write NAME=VALUE, as in optimizer.lr=1e-4"
+        )
+    try:
+        return name.strip(), _number(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise UserError(f"the value of {name} is not YAML: {text!r}", "quote it") from error
+
+
+def _number(value: Any) -> Any:
+    """Read 1e-4 as a number, which YAML 1.1 takes for text for want of a dot."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    if isinstance(value, str):
+        try:
+            return float(value) if "e" in value.lower() else value
+        except ValueError:
+            return value
+    return value
+
+
+def _replace(config: C, path: list[str], value: Any, name: str) -> C:
+    cls = type(config)
+    head, *rest = path
+    _require_field(cls, head, name, ".".join(path))
+    current = getattr(config, head)
+    if rest:
+        if not dataclasses.is_dataclass(current):
+            raise UserError(f"{name}: {head} has no fields of its own", f"set {head} itself")
+        new = _replace(current, rest, value, name)
+    elif dataclasses.is_dataclass(current) and isinstance(value, Mapping):
+        new = current
+        for key, item in value.items():
+            new = _replace(new, key.split("."), item, f"{name}.{key}")
+    else:
+        new = _build_value(_hints(cls)[head], value, name)
+    return dataclasses.replace(config, **{head: new})  # type: ignore[type-var]
+
+
+def _build(cls: type[C], data: Mapping[str, Any], prefix: str) -> C:
+    if not isinstance(data, Mapping):
+        raise UserError(f"{prefix or cls.__name__} is {data!r}", "give its fields as a mapping")
+    hints = _hints(cls)
+    values = {}
+    for key, value in data.items():
+        _require_field(cls, key, f"{prefix}.{key}".lstrip("."), key)
+        values[key] = _build_value(hints[key], value, f"{prefix}.{key}".lstrip("."))
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise UserError(
+            f"{prefix or cls.__name__}: {error}", "give every field that has no default"
+        ) from error
+
+
+def _build_value(annotation: Any, value: Any, name: str) -> Any:
+    nested = _nested(annotation)
+    if nested is not None and isinstance(value, Mapping):
+        return _build(nested, value, name)
+    try:
+        return _adapter(annotation).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"{name}={value!r}: {first['msg'].lower()}", f"give {_readable(annotation)}"
+        ) from error
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
+
+
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _nested(annotation: Any) -> type | None:
+    """Return the dataclass an annotation holds, also when it is optional."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
+            return candidate
+    return None
+
+
+def _require_field(cls: type, key: str, name: str, rest: str) -> None:
+    """Refuse a key that is no field; ``name`` is the full dotted name, ``rest`` its unread end."""
+    known = [field.name for field in dataclasses.fields(cls)]
+    if key in known:
+        return
+    above = name[: len(name) - len(rest)]
+    near = difflib.get_close_matches(key, known, n=1)
+    # The name may be right and only its section missing.
+    leaf = rest.rsplit(".", 1)[-1]
+    elsewhere = [full for full in field_names(cls) if full.rsplit(".", 1)[-1] == leaf]
+    if near:
+        hint = f"did you mean {above}{near[0]}{rest[len(key) :]}?"
+    elif elsewhere:
+        hint = f"did you mean {above}{elsewhere[0]}?"
+    else:
+        hint = f"choose one of: {', '.join(known)}"
+    raise UserError(f"there is no setting {name!r}", hint)
+
+
+def _readable(annotation: Any) -> str:
+    if isinstance(annotation, type) and not get_args(annotation):
+        return {
+            "int": "a whole number",
+            "float": "a number",
+            "bool": "true or false",
+            "str": "text",
+        }.get(annotation.__name__, annotation.__name__)
+    choices = get_args(annotation)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return "one of " + ", ".join(map(repr, choices))
+    return str(annotation).replace("typing.", "")
