@@ -1,0 +1,55 @@
+"""Frozen weights from a local folder or the hub, or one line that says why not."""
+
+from pathlib import Path
+from typing import Any
+
+from preprocessing.errors import UserError
+
+
+def load_pretrained(
+    model_class: Any, path: str, subfolder: str | None, usual_subfolder: str, field: str
+) -> Any:
+    """Load a diffusers or transformers model, in fp32 and evaluation mode.
+
+    A local folder is taken as it is and never looked up on the hub; anything else is a hub name. A
+    whole pipeline's folder is recognised by its `usual_subfolder`.
+
+    Args:
+        model_class: Class with `from_pretrained`.
+        path: Local folder, or a hub name such as "owner/name".
+        subfolder: Folder inside `path`, or None to find it.
+        usual_subfolder: Where a whole pipeline keeps such a model.
+        field: Name of the config field that holds `path`, for the error.
+
+    Raises:
+        UserError: Where nothing usable is found.
+    """
+    folder = Path(path).expanduser()
+    is_local = folder.is_dir()
+    if not is_local and (
+        folder.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1
+    ):
+        raise UserError(f"{field} = {path!r}: no such folder", "give a folder with a config.json")
+    if is_local and subfolder is None and not (folder / "config.json").is_file():
+        subfolder = usual_subfolder if (folder / usual_subfolder).is_dir() else None
+    if is_local and not (folder / (subfolder or "") / "config.json").is_file():
+        raise UserError(
+            f"{field} = {path!r} holds no config.json of a {model_class.__name__}",
+            "give the folder that save_pretrained wrote",
+        )
+    options: dict[str, Any] = {"subfolder": subfolder} if subfolder else {}
+    try:
+        model = model_class.from_pretrained(
+            str(folder) if is_local else path, local_files_only=is_local, **options
+        )
+    except Exception as error:  # the libraries raise a dozen kinds for a missing or damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        remedy = (
+            "check the folder's files"
+            if is_local
+            else "give a local folder; the hub could not be reached or does not have it"
+        )
+        raise UserError(
+            f"{field} = {path!r} does not load as {model_class.__name__}: {reason[:200]}", remedy
+        ) from error
+    return model.float().eval()
