@@ -1,0 +1,1 @@
+"""The demonstration: the whole of xnemo, small, offline and on a CPU."""

@@ -1,0 +1,278 @@
+"""Moves the face of one photograph by known parameters: a warp of pixels, no network.
+
+The head is a shallow dome of depth that turns in three dimensions and carries its surroundings
+along, fading to a still background. Within the face the jaw drops, lids close, mouth corners and
+brows move. Every step is a mapping from the moved picture back to the photograph, so the whole is
+one resampling of it; only the inside of an opening mouth, which the photograph does not show, is
+painted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.demo.faces import Face, Portrait
+from pipelines.demo.motion import MOTION_NAMES
+
+Field = NDArray[np.float32]
+
+# The head's displacement is solved on every fourth pixel and interpolated: it has no finer detail.
+_CELL = 4
+# Fixed-point steps that invert the head's motion; the error after them is below 0.05 px.
+_STEPS = 10
+# The dome's height and how far around the head things move along, both in head radii.
+_DEPTH = 0.75
+_REACH = 2.1
+
+
+def render(portrait: Portrait, motion_TP: NDArray[np.floating]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the portrait moved by each row of a motion array (see `MOTION_NAMES`).
+
+    Frames are uint8 RGB of the portrait's own size; a row of zeros gives the portrait itself, bit
+    for bit.
+    """
+    warp = FaceWarp(portrait)
+    for row in motion_TP:
+        yield warp.frame(row)
+
+
+class FaceWarp:
+    """The warp of one portrait; holds what all its frames share."""
+
+    def __init__(self, portrait: Portrait):
+        self.image = portrait.image
+        self.face: Face = portrait.face
+        self.height, self.width = portrait.image.shape[:2]
+
+    def frame(self, row: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """One moved frame, uint8 RGB [H, W, 3], from one motion row [P]."""
+        import cv2
+
+        m = dict(zip(MOTION_NAMES, (float(v) for v in row), strict=True))
+        x, y = self._undo_head(m)
+        inside = None
+        if any(m[name] for name in ("mouth", "smile", "blink", "brow")):
+            rows, columns = self._face_window(x, y)
+            part_x, part_y = x[rows, columns], y[rows, columns]
+            inside, part_x, part_y = self._undo_mouth(m["mouth"], part_x, part_y)
+            part_x, part_y = self._undo_smile_and_brow(m["smile"], m["brow"], part_x, part_y)
+            x[rows, columns], y[rows, columns] = self._undo_blink(m["blink"], part_x, part_y)
+        moved = cv2.remap(self.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        if inside is not None:
+            depth, cover = inside
+            moved[rows, columns] = _paint_mouth(moved[rows, columns], depth, cover)
+        return moved
+
+    def move_points(
+        self, points_N2: NDArray[np.floating], row: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        """Where points of the photograph on the rigid head lie in the moved frame, [N, 2]."""
+        m = dict(zip(MOTION_NAMES, (float(v) for v in row), strict=True))
+        points = np.asarray(points_N2, np.float64)
+        dx, dy = self._head_displacement(points[:, 0], points[:, 1], m)
+        return points + np.stack([dx, dy], 1)
+
+    # The head -----------------------------------------------------------------------------------
+
+    @cached_property
+    def _grid(self) -> tuple[Field, Field]:
+        """Pixel coordinates of the whole picture, each [H, W]."""
+        x, y = np.meshgrid(
+            np.arange(self.width, dtype=np.float32), np.arange(self.height, dtype=np.float32)
+        )
+        return x, y
+
+    @cached_property
+    def _cells(self) -> tuple[Field, Field]:
+        """Centres of the coarse cells in pixels, each [h, w]."""
+        columns, rows = -(-self.width // _CELL), -(-self.height // _CELL)
+        x = (np.arange(columns, dtype=np.float32) + 0.5) * self.width / columns - 0.5
+        y = (np.arange(rows, dtype=np.float32) + 0.5) * self.height / rows - 0.5
+        return tuple(np.meshgrid(x, y))  # type: ignore[return-value]
+
+    def _head_displacement(self, x, y, m: dict[str, float]):
+        """How far points of the photograph move with the head: (dx, dy) in pixels."""
+        centre_x, centre_y, half_width, half_height = self.face.head
+        tilt = np.radians(self.face.tilt)
+        c, s = np.cos(tilt), np.sin(tilt)
+        # Upright head coordinates: u to the right, v down, in pixels from the head's centre.
+        u = c * (x - centre_x) + s * (y - centre_y)
+        v = -s * (x - centre_x) + c * (y - centre_y)
+        radius = np.hypot(u / half_width, v / half_height)
+        nose_u = c * (self.face.nose[0] - centre_x) + s * (self.face.nose[1] - centre_y)
+        nose_v = -s * (self.face.nose[0] - centre_x) + c * (self.face.nose[1] - centre_y)
+        bump = np.exp(-(((u - nose_u) / (0.22 * half_width)) ** 2))
+        bump = bump * np.exp(-(((v - nose_v) / (0.30 * half_height)) ** 2))
+        z = half_width * (_DEPTH * np.maximum(0.0, 1 - radius**2) + 0.10 * bump)
+
+        yaw, pitch, roll = (np.radians(m[k]) for k in ("yaw", "pitch", "roll"))
+        # The neck is the pivot: nodding and tipping carry the crown farther than the chin.
+        pivot = 0.85 * half_height
+        turned_u = u * np.cos(yaw) + z * np.sin(yaw)
+        turned_z = z * np.cos(yaw) - u * np.sin(yaw)
+        raised_v = (v - pivot) * np.cos(pitch) - turned_z * np.sin(pitch)
+        zoom = np.exp(m["zoom"])
+        new_u = zoom * (turned_u * np.cos(roll) - raised_v * np.sin(roll))
+        new_v = zoom * (turned_u * np.sin(roll) + raised_v * np.cos(roll)) + pivot
+        new_u = new_u + 2 * half_width * m["shift_x"]
+        new_v = new_v + 2 * half_width * m["shift_y"]
+
+        # A quarter of the way out from the head's edge still moves fully, so hair stays in one.
+        weight = 1 - _ease((radius - 1.0) / (_REACH - 1.0))
+        du, dv = weight * (new_u - u), weight * (new_v - v)
+        return c * du - s * dv, s * du + c * dv
+
+    def _undo_head(self, m: dict[str, float]) -> tuple[Field, Field]:
+        """For each pixel of the moved picture, where in the photograph it comes from."""
+        import cv2
+
+        x, y = self._grid
+        if not any(m[k] for k in ("yaw", "pitch", "roll", "shift_x", "shift_y", "zoom")):
+            return x.copy(), y.copy()
+        cell_x, cell_y = self._cells
+        dx, dy = (d.astype(np.float32) for d in self._head_displacement(cell_x, cell_y, m))
+        back_x, back_y = dx, dy
+        scale_x, scale_y = dx.shape[1] / self.width, dx.shape[0] / self.height
+        for _ in range(_STEPS):
+            at_x = (cell_x - back_x + 0.5) * scale_x - 0.5
+            at_y = (cell_y - back_y + 0.5) * scale_y - 0.5
+            back_x = cv2.remap(dx, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            back_y = cv2.remap(dy, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        size = (self.width, self.height)
+        return (
+            x - cv2.resize(back_x, size, interpolation=cv2.INTER_LINEAR),
+            y - cv2.resize(back_y, size, interpolation=cv2.INTER_LINEAR),
+        )
+
+    def _face_window(self, x: Field, y: Field) -> tuple[slice, slice]:
+        """The rows and columns of the moved picture that show the head."""
+        centre_x, centre_y, half_width, half_height = self.face.head
+        reach = 1.15 * max(half_width, half_height)
+        near = (abs(x - centre_x) < reach) & (abs(y - centre_y) < reach + 0.4 * half_height)
+        rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
+        return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+    # The expression -----------------------------------------------------------------------------
+
+    def _undo_mouth(self, amount: float, x: Field, y: Field):
+        """Undo the dropping of the jaw.
+
+        Returns ((depth, cover) or None, x, y): where the mouth stands open, `cover` is how much of
+        the pixel it fills and `depth` how far down the opening it is, both in [0, 1].
+        """
+        if amount <= 0:
+            return None, x, y
+        (left_x, left_y), (mid_x, mid_y), (right_x, right_y) = self.face.mouth
+        span = np.hypot(right_x - left_x, right_y - left_y)
+        c, s = (right_x - left_x) / span, (right_y - left_y) / span
+        # Mouth coordinates: along the lips, and down, from the middle of the parting line.
+        along, down = _rotate(x - mid_x, y - mid_y, c, s)
+        left, sag_left = _rotate(left_x - mid_x, left_y - mid_y, c, s)
+        right, sag_right = _rotate(right_x - mid_x, right_y - mid_y, c, s)
+        part = np.where(along < 0, along / left, along / right)
+        part = np.clip(part, 0, 1) ** 2
+        down = down - np.where(along < 0, sag_left, sag_right) * part
+        jaw = float(_rotate(self.face.chin[0] - mid_x, self.face.chin[1] - mid_y, c, s)[1])
+
+        lips = 1 - part
+        middle = 0.5 * (left + right)
+        broad = np.exp(-(((along - middle) / (0.85 * span)) ** 4))
+        drop = np.float32(amount * min(0.34 * span, 0.45 * jaw)) * broad
+        raise_ = -0.12 * drop * lips
+        opening = drop * lips
+
+        def lowered(at):
+            grip = lips + (1 - lips) * _ease(at / jaw)
+            return drop * grip * (1 - _ease((at - jaw) / (1.3 * jaw)))
+
+        source = np.maximum(down - opening, 0)
+        for _ in range(6):
+            source = np.maximum(down - lowered(source), 0)
+        below = down >= opening
+        above = down + (-raise_) * np.exp(-((down / (0.35 * jaw)) ** 2))
+        above = np.minimum(above, 0)
+        new_down = np.where(below, source, np.where(down < raise_, above, 0))
+        gap = opening - raise_
+        cover = np.clip(down - raise_ + 0.3, 0, 1) * np.clip(opening - down + 0.3, 0, 1)
+        cover = np.where(gap > 0.5, cover, 0) * np.clip(gap - 0.5, 0, 1)
+        depth = np.clip((down - raise_) / np.maximum(gap, 1), 0, 1)
+        shift = new_down - down
+        return (depth, cover), x - s * shift, y + c * shift
+
+    def _undo_smile_and_brow(self, smile: float, brow: float, x: Field, y: Field):
+        """Undo the pull on the mouth's corners and the lift of the brows."""
+        if not smile and not brow:
+            return x, y
+        tilt = np.radians(self.face.tilt)
+        c, s = float(np.cos(tilt)), float(np.sin(tilt))
+        (left, _, right) = self.face.mouth
+        span = np.hypot(right[0] - left[0], right[1] - left[1])
+        pulls = []
+        for corner, side in ((left, -1), (right, 1)):
+            out, up = 0.10 * smile * span * side, -0.13 * smile * span
+            pulls.append((corner, out, up, 0.42 * span, 0.34 * span))
+        for eye in self.face.eyes:
+            width = np.hypot(eye.right[0] - eye.left[0], eye.right[1] - eye.left[1])
+            # Just above the crease, narrow enough to leave the lid itself alone.
+            centre = (eye.crease[0] + 0.35 * width * s, eye.crease[1] - 0.35 * width * c)
+            pulls.append((centre, 0.0, -0.20 * brow * width, 0.75 * width, 0.30 * width))
+        at_x, at_y = x, y
+        for _ in range(3):
+            du, dv = np.zeros_like(x), np.zeros_like(y)
+            for (centre_x, centre_y), out, up, wide, tall in pulls:
+                u, v = _rotate(at_x - centre_x, at_y - centre_y, c, s)
+                near = np.exp(-((u / wide) ** 2) - (v / tall) ** 2)
+                du, dv = du + out * near, dv + up * near
+            at_x, at_y = x - (c * du - s * dv), y - (s * du + c * dv)
+        return at_x.astype(np.float32), at_y.astype(np.float32)
+
+    def _undo_blink(self, amount: float, x: Field, y: Field):
+        """Undo the upper lids' way down: the skin between crease and lid edge stretches."""
+        if amount <= 0:
+            return x, y
+        for eye in self.face.eyes:
+            width = np.hypot(eye.right[0] - eye.left[0], eye.right[1] - eye.left[1])
+            c, s = (eye.right[0] - eye.left[0]) / width, (eye.right[1] - eye.left[1]) / width
+            along, down = _rotate(x - eye.left[0], y - eye.left[1], c, s)
+
+            def arc(point, along=along, eye=eye, c=c, s=s, width=width):
+                """The curve through both corners and the point, and the point's own height."""
+                peak, height = _rotate(point[0] - eye.left[0], point[1] - eye.left[1], c, s)
+                at = np.clip(along, 0, width)
+                side = np.where(at < peak, 1 - at / peak, (at - peak) / (width - peak))
+                return height * (1 - side**2)
+
+            upper, lower = arc(eye.upper), arc(eye.lower)
+            crease = arc(eye.upper) - abs(
+                _rotate(eye.crease[0] - eye.upper[0], eye.crease[1] - eye.upper[1], c, s)[1]
+            )
+            edge = upper + np.float32(amount) * (lower - upper)
+            stretch = (upper - crease) / np.maximum(edge - crease, 1e-3)
+            lid = (down > crease) & (down < edge) & (along > 0) & (along < width)
+            shift = np.where(lid, (down - crease) * (stretch - 1), 0)
+            x, y = x - s * shift, y + c * shift
+        return x.astype(np.float32), y.astype(np.float32)
+
+
+def _paint_mouth(picture: NDArray[np.uint8], depth: Field, cover: Field) -> NDArray[np.uint8]:
+    """Fill the open mouth: dark above, the tongue's red towards the lower lip."""
+    dark, tongue = np.float32([38, 14, 14]), np.float32([132, 58, 54])
+    rise = _ease((depth - 0.35) / 0.65)[..., None]
+    colour = dark + (tongue - dark) * 0.8 * rise
+    alpha = cover[..., None]
+    return np.rint(picture * (1 - alpha) + colour * alpha).astype(np.uint8)
+
+
+def _rotate(x, y, c, s):
+    """Coordinates along and across a direction (c, s)."""
+    return c * x + s * y, -s * x + c * y
+
+
+def _ease(x):
+    """The smooth step from 0 at x <= 0 to 1 at x >= 1."""
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
