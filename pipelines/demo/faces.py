@@ -91,7 +91,7 @@ class Photograph:
         spec = find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
             raise UserError(
-                f"the package {self.package}, which brings a portrait of the demo, is not installed",
+                f"the package {self.package}, which brings a demo portrait, is not installed",
                 "run `make setup`, or pip install xnemo with its dependencies",
             )
         file = Path(spec.submodule_search_locations[0]) / self.path
@@ -148,7 +148,7 @@ SITTERS: dict[str, Sitter] = {
     "collins": Sitter(
         ASTRONAUT,
         (76, 0, 376, 300),
-        1.5,
+        1.2,
         Face(
             head=(226, 97, 74, 84),
             tilt=2.0,
@@ -164,7 +164,7 @@ SITTERS: dict[str, Sitter] = {
     "hopper": Sitter(
         HOPPER,
         (16, 0, 496, 480),
-        1.0,
+        0.75,
         Face(
             head=(264, 215, 112, 128),
             tilt=-2.0,
@@ -180,7 +180,7 @@ SITTERS: dict[str, Sitter] = {
     "sitter-1": Sitter(
         GROUP,
         (0, 185, 260, 445),
-        1.5,
+        1.2,
         Face(
             head=(110, 318, 70, 88),
             tilt=-24.0,
@@ -196,13 +196,13 @@ SITTERS: dict[str, Sitter] = {
     "sitter-2": Sitter(
         GROUP,
         (200, 80, 450, 330),
-        1.5,
+        1.2,
         Face(
             head=(330, 190, 70, 82),
             tilt=-28.0,
             eyes=(
                 Eye((285, 214), (298, 208), (291, 206), (292, 217), (289, 203)),
-                Eye((312, 199), (332, 190), (320, 189), (322, 200), (318, 186)),
+                Eye((312, 199), (332, 190), (320, 189.5), (322, 197.5), (318, 186)),
             ),
             mouth=((313, 246), (323, 240), (342, 232)),
             nose=(303, 228),
@@ -212,7 +212,7 @@ SITTERS: dict[str, Sitter] = {
     "sitter-3": Sitter(
         GROUP,
         (390, 190, 680, 480),
-        1.4,
+        1.2,
         Face(
             head=(528, 320, 72, 96),
             tilt=14.0,
@@ -228,7 +228,7 @@ SITTERS: dict[str, Sitter] = {
     "sitter-4": Sitter(
         GROUP,
         (665, 265, 945, 545),
-        1.4,
+        1.2,
         Face(
             head=(808, 388, 68, 94),
             tilt=6.0,
@@ -244,7 +244,7 @@ SITTERS: dict[str, Sitter] = {
     "sitter-5": Sitter(
         GROUP,
         (815, 0, 1115, 300),
-        1.4,
+        1.2,
         Face(
             head=(970, 108, 84, 104),
             tilt=-6.0,
@@ -257,7 +257,7 @@ SITTERS: dict[str, Sitter] = {
     "sitter-6": Sitter(
         GROUP,
         (1030, 200, 1280, 450),
-        1.5,
+        1.2,
         Face(
             head=(1185, 325, 70, 88),
             tilt=-3.0,

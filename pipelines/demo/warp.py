@@ -9,6 +9,7 @@ painted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -54,17 +55,19 @@ class FaceWarp:
 
         m = dict(zip(MOTION_NAMES, (float(v) for v in row), strict=True))
         x, y = self._undo_head(m)
-        inside = None
+        inside = lashes = None
         if any(m[name] for name in ("mouth", "smile", "blink", "brow")):
             rows, columns = self._face_window(x, y)
             part_x, part_y = x[rows, columns], y[rows, columns]
             inside, part_x, part_y = self._undo_mouth(m["mouth"], part_x, part_y)
             part_x, part_y = self._undo_smile_and_brow(m["smile"], m["brow"], part_x, part_y)
-            x[rows, columns], y[rows, columns] = self._undo_blink(m["blink"], part_x, part_y)
+            lashes, part_x, part_y = self._undo_blink(m["blink"], part_x, part_y)
+            x[rows, columns], y[rows, columns] = part_x, part_y
         moved = cv2.remap(self.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        if lashes is not None:
+            moved[rows, columns] = np.rint(moved[rows, columns] * (1 - lashes[..., None]))
         if inside is not None:
-            depth, cover = inside
-            moved[rows, columns] = _paint_mouth(moved[rows, columns], depth, cover)
+            moved[rows, columns] = _paint_mouth(moved[rows, columns], *inside)
         return moved
 
     def move_points(
@@ -97,27 +100,26 @@ class FaceWarp:
     def _head_displacement(self, x, y, m: dict[str, float]):
         """How far points of the photograph move with the head: (dx, dy) in pixels."""
         centre_x, centre_y, half_width, half_height = self.face.head
-        tilt = np.radians(self.face.tilt)
-        c, s = np.cos(tilt), np.sin(tilt)
+        c, s = _direction(self.face.tilt)
         # Upright head coordinates: u to the right, v down, in pixels from the head's centre.
-        u = c * (x - centre_x) + s * (y - centre_y)
-        v = -s * (x - centre_x) + c * (y - centre_y)
+        u, v = _rotate(x - centre_x, y - centre_y, c, s)
         radius = np.hypot(u / half_width, v / half_height)
-        nose_u = c * (self.face.nose[0] - centre_x) + s * (self.face.nose[1] - centre_y)
-        nose_v = -s * (self.face.nose[0] - centre_x) + c * (self.face.nose[1] - centre_y)
+        nose_u, nose_v = _rotate(self.face.nose[0] - centre_x, self.face.nose[1] - centre_y, c, s)
         bump = np.exp(-(((u - nose_u) / (0.22 * half_width)) ** 2))
         bump = bump * np.exp(-(((v - nose_v) / (0.30 * half_height)) ** 2))
         z = half_width * (_DEPTH * np.maximum(0.0, 1 - radius**2) + 0.10 * bump)
 
-        yaw, pitch, roll = (np.radians(m[k]) for k in ("yaw", "pitch", "roll"))
+        (cos_yaw, sin_yaw), (cos_pitch, sin_pitch), (cos_roll, sin_roll) = (
+            _direction(m[k]) for k in ("yaw", "pitch", "roll")
+        )
         # The neck is the pivot: nodding and tipping carry the crown farther than the chin.
         pivot = 0.85 * half_height
-        turned_u = u * np.cos(yaw) + z * np.sin(yaw)
-        turned_z = z * np.cos(yaw) - u * np.sin(yaw)
-        raised_v = (v - pivot) * np.cos(pitch) - turned_z * np.sin(pitch)
-        zoom = np.exp(m["zoom"])
-        new_u = zoom * (turned_u * np.cos(roll) - raised_v * np.sin(roll))
-        new_v = zoom * (turned_u * np.sin(roll) + raised_v * np.cos(roll)) + pivot
+        turned_u = u * cos_yaw + z * sin_yaw
+        turned_z = z * cos_yaw - u * sin_yaw
+        raised_v = (v - pivot) * cos_pitch - turned_z * sin_pitch
+        zoom = math.exp(m["zoom"])
+        new_u = zoom * (turned_u * cos_roll - raised_v * sin_roll)
+        new_v = zoom * (turned_u * sin_roll + raised_v * cos_roll) + pivot
         new_u = new_u + 2 * half_width * m["shift_x"]
         new_v = new_v + 2 * half_width * m["shift_y"]
 
@@ -134,7 +136,7 @@ class FaceWarp:
         if not any(m[k] for k in ("yaw", "pitch", "roll", "shift_x", "shift_y", "zoom")):
             return x.copy(), y.copy()
         cell_x, cell_y = self._cells
-        dx, dy = (d.astype(np.float32) for d in self._head_displacement(cell_x, cell_y, m))
+        dx, dy = (d for d in self._head_displacement(cell_x, cell_y, m))
         back_x, back_y = dx, dy
         scale_x, scale_y = dx.shape[1] / self.width, dx.shape[0] / self.height
         for _ in range(_STEPS):
@@ -167,7 +169,7 @@ class FaceWarp:
         if amount <= 0:
             return None, x, y
         (left_x, left_y), (mid_x, mid_y), (right_x, right_y) = self.face.mouth
-        span = np.hypot(right_x - left_x, right_y - left_y)
+        span = math.hypot(right_x - left_x, right_y - left_y)
         c, s = (right_x - left_x) / span, (right_y - left_y) / span
         # Mouth coordinates: along the lips, and down, from the middle of the parting line.
         along, down = _rotate(x - mid_x, y - mid_y, c, s)
@@ -176,12 +178,12 @@ class FaceWarp:
         part = np.where(along < 0, along / left, along / right)
         part = np.clip(part, 0, 1) ** 2
         down = down - np.where(along < 0, sag_left, sag_right) * part
-        jaw = float(_rotate(self.face.chin[0] - mid_x, self.face.chin[1] - mid_y, c, s)[1])
+        jaw = _rotate(self.face.chin[0] - mid_x, self.face.chin[1] - mid_y, c, s)[1]
 
         lips = 1 - part
         middle = 0.5 * (left + right)
         broad = np.exp(-(((along - middle) / (0.85 * span)) ** 4))
-        drop = np.float32(amount * min(0.34 * span, 0.45 * jaw)) * broad
+        drop = amount * min(0.34 * span, 0.45 * jaw) * broad
         raise_ = -0.12 * drop * lips
         opening = drop * lips
 
@@ -207,16 +209,15 @@ class FaceWarp:
         """Undo the pull on the mouth's corners and the lift of the brows."""
         if not smile and not brow:
             return x, y
-        tilt = np.radians(self.face.tilt)
-        c, s = float(np.cos(tilt)), float(np.sin(tilt))
+        c, s = _direction(self.face.tilt)
         (left, _, right) = self.face.mouth
-        span = np.hypot(right[0] - left[0], right[1] - left[1])
+        span = math.hypot(right[0] - left[0], right[1] - left[1])
         pulls = []
         for corner, side in ((left, -1), (right, 1)):
             out, up = 0.10 * smile * span * side, -0.13 * smile * span
             pulls.append((corner, out, up, 0.42 * span, 0.34 * span))
         for eye in self.face.eyes:
-            width = np.hypot(eye.right[0] - eye.left[0], eye.right[1] - eye.left[1])
+            width = math.hypot(eye.right[0] - eye.left[0], eye.right[1] - eye.left[1])
             # Just above the crease, narrow enough to leave the lid itself alone.
             centre = (eye.crease[0] + 0.35 * width * s, eye.crease[1] - 0.35 * width * c)
             pulls.append((centre, 0.0, -0.20 * brow * width, 0.75 * width, 0.30 * width))
@@ -228,14 +229,18 @@ class FaceWarp:
                 near = np.exp(-((u / wide) ** 2) - (v / tall) ** 2)
                 du, dv = du + out * near, dv + up * near
             at_x, at_y = x - (c * du - s * dv), y - (s * du + c * dv)
-        return at_x.astype(np.float32), at_y.astype(np.float32)
+        return at_x, at_y
 
     def _undo_blink(self, amount: float, x: Field, y: Field):
-        """Undo the upper lids' way down: the skin between crease and lid edge stretches."""
+        """Undo the upper lids' way down: the skin between crease and lid edge stretches.
+
+        Returns (lashes or None, x, y): how much darker the lashes make each pixel, in [0, 1].
+        """
         if amount <= 0:
-            return x, y
+            return None, x, y
+        lashes = np.zeros_like(x)
         for eye in self.face.eyes:
-            width = np.hypot(eye.right[0] - eye.left[0], eye.right[1] - eye.left[1])
+            width = math.hypot(eye.right[0] - eye.left[0], eye.right[1] - eye.left[1])
             c, s = (eye.right[0] - eye.left[0]) / width, (eye.right[1] - eye.left[1]) / width
             along, down = _rotate(x - eye.left[0], y - eye.left[1], c, s)
 
@@ -250,12 +255,15 @@ class FaceWarp:
             crease = arc(eye.upper) - abs(
                 _rotate(eye.crease[0] - eye.upper[0], eye.crease[1] - eye.upper[1], c, s)[1]
             )
-            edge = upper + np.float32(amount) * (lower - upper)
+            edge = upper + amount * (lower - upper)
             stretch = (upper - crease) / np.maximum(edge - crease, 1e-3)
             lid = (down > crease) & (down < edge) & (along > 0) & (along < width)
             shift = np.where(lid, (down - crease) * (stretch - 1), 0)
+            thick = 0.05 * width * (1 - np.clip(abs(2 * along / width - 1), 0, 1) ** 4) + 0.01
+            line = np.exp(-(((down - edge) / thick) ** 2)) * ((along > 0) & (along < width))
+            lashes = np.maximum(lashes, np.float32(0.6 * min(1.0, 2 * amount)) * line)
             x, y = x - s * shift, y + c * shift
-        return x.astype(np.float32), y.astype(np.float32)
+        return lashes, x, y
 
 
 def _paint_mouth(picture: NDArray[np.uint8], depth: Field, cover: Field) -> NDArray[np.uint8]:
@@ -270,6 +278,11 @@ def _paint_mouth(picture: NDArray[np.uint8], depth: Field, cover: Field) -> NDAr
 def _rotate(x, y, c, s):
     """Coordinates along and across a direction (c, s)."""
     return c * x + s * y, -s * x + c * y
+
+
+def _direction(degrees: float) -> tuple[float, float]:
+    """Cosine and sine of an angle, as Python's numbers: NumPy's would widen float32 fields."""
+    return math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
 
 
 def _ease(x):
