@@ -1,0 +1,216 @@
+"""Crop geometry, shared by preprocessing, the training loader and animation.
+
+A box is `(x0, y0, x1, y1)` in pixels, x to the right and y down, x1 and y1 exclusive. The rules are
+those of X-NeMo's released inference (which crop it takes for what, when it shifts and when it
+pads), so that what a model is trained on is what it is animated with, to the pixel.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter1d
+
+Box = NDArray[np.float64]
+FrameHW = Sequence[int]  # (height, width, ...), so that an image's shape will do
+
+REFERENCE_SCALE = 2.0
+TIGHT_SCALE = 1.1
+
+
+def box_centre(box: ArrayLike) -> NDArray[np.float64]:
+    """Return the (x, y) centre of a box, or of each of (T, 4) boxes."""
+    b = np.asarray(box, dtype=np.float64)
+    return (b[..., :2] + b[..., 2:]) * 0.5
+
+
+def box_side(box: ArrayLike) -> NDArray[np.float64]:
+    """Return the larger side of a box, or of each of (T, 4) boxes."""
+    b = np.asarray(box, dtype=np.float64)
+    return (b[..., 2:] - b[..., :2]).max(axis=-1)
+
+
+def square_box(box: ArrayLike, scale: float = 1.0) -> Box:
+    """Return the square of side `scale` × the larger side, on the same centre."""
+    half = box_side(box) * scale / 2
+    centre = box_centre(box)
+    return np.concatenate([centre - half, centre + half])
+
+
+def union_box(boxes_T4: ArrayLike) -> Box:
+    """Return the smallest box that holds all boxes."""
+    b = np.asarray(boxes_T4, dtype=np.float64).reshape(-1, 4)
+    return np.concatenate([b[:, :2].min(axis=0), b[:, 2:].max(axis=0)])
+
+
+def overshoot(box: ArrayLike, frame_hw: FrameHW) -> NDArray[np.float64]:
+    """Return how far each side (left, top, right, bottom) lies beyond the frame; ≤ 0 is inside."""
+    x0, y0, x1, y1 = np.asarray(box, dtype=np.float64)
+    return np.array([-x0, -y0, x1 - frame_hw[1], y1 - frame_hw[0]])
+
+
+def reference_crop_box(box: ArrayLike, frame_hw: FrameHW, scale: float = REFERENCE_SCALE) -> Box:
+    """Return the wide crop around a face: the framing of what is generated.
+
+    The sides grow about the centre to `scale` × the larger one and are cut to whole pixels. A crop
+    that leaves the frame on one axis and would fit is shifted inside. One that leaves it on both
+    axes, or cannot fit, stays where it is: cropping then pads.
+
+    Args:
+        box: Face box.
+        frame_hw: Height and width of the frame.
+        scale: Side of the crop as a multiple of the face's larger side.
+    """
+    x0, y0, x1, y1 = (float(v) for v in np.asarray(box, dtype=np.float64))
+    # A detector may return a line; its larger side still sizes the crop.
+    width, height = max(x1 - x0, 1e-6), max(y1 - y0, 1e-6)
+    grow = (scale - 1) / 2
+    # Relative growth per side; the shorter axis grows more, so that both end at the same length.
+    grow_x = max(grow, (scale * height - width) / (2 * width))
+    grow_y = max(grow, (scale * width - height) / (2 * height))
+    crop = np.array(
+        [
+            int(x0 - grow_x * width),
+            int(y0 - grow_y * height),
+            int(x1 + grow_x * width),
+            int(y1 + grow_y * height),
+        ],
+        dtype=np.float64,
+    )
+    left, top, right, bottom = overshoot(crop, frame_hw)
+    leaves_x, leaves_y = max(left, right) > 0, max(top, bottom) > 0
+    if leaves_x and not leaves_y and left + right <= 0:
+        crop[[0, 2]] += left if left > 0 else -right
+    elif leaves_y and not leaves_x and top + bottom <= 0:
+        crop[[1, 3]] += top if top > 0 else -bottom
+    return crop
+
+
+def _touches_border(box: Box, frame_hw: FrameHW) -> bool:
+    """Whether a box needs a pixel outside the frame, the last row and column counted as outside."""
+    return bool(box[0] < 0 or box[1] < 0 or box[2] > frame_hw[1] - 1 or box[3] > frame_hw[0] - 1)
+
+
+def tight_box(box: ArrayLike, frame_hw: FrameHW, scale: float = TIGHT_SCALE) -> Box:
+    """Return the crop that the motion encoder sees: a square of `scale` × the larger side.
+
+    Where that leaves the frame, the box itself comes back unchanged (and may be no square).
+    """
+    square = square_box(box, scale)
+    if _touches_border(square, frame_hw):
+        return np.asarray(box, dtype=np.float64).copy()
+    return square
+
+
+def even_size(box: ArrayLike) -> tuple[int, int]:
+    """Return (width, height) of a box, rounded to whole pixels and down to even ones."""
+    x0, y0, x1, y1 = (float(v) for v in np.asarray(box, dtype=np.float64))
+    return round(x1 - x0) // 2 * 2, round(y1 - y0) // 2 * 2
+
+
+def centred_box(centre_xy: ArrayLike, size_wh: Sequence[float], frame_hw: FrameHW) -> Box:
+    """Return the box of a size around a centre, shifted so that it stays inside the frame.
+
+    A box larger than the frame cannot, and sticks out on both sides.
+    """
+    centre = np.asarray(centre_xy, dtype=np.float64)
+    half = np.asarray(size_wh, dtype=np.float64) / 2
+    box = np.concatenate([centre - half, centre + half])
+    if _touches_border(box, frame_hw):
+        limit = np.array([frame_hw[1] - 1, frame_hw[0] - 1], dtype=np.float64)
+        shift = np.maximum(-box[:2], 0) + np.minimum(limit - box[2:], 0)
+        box = box + np.concatenate([shift, shift])
+    return box
+
+
+def smooth_centres(centres_T2: ArrayLike, sigma: float = 5.0) -> NDArray[np.float32]:
+    """Return centres smoothed over time by a Gaussian of `sigma` frames, ends mirrored."""
+    centres = np.asarray(centres_T2, dtype=np.float32)
+    return gaussian_filter1d(centres, sigma=sigma, axis=0)
+
+
+def driving_crop_boxes(boxes_T4: ArrayLike, frame_hw: FrameHW, sigma: float = 5.0) -> Box:
+    """Return the (T, 4) crops of a driving clip: one size, centres smoothed, inside the frame.
+
+    The size is that of the first frame's tight crop, so that the face's scale in the clip stays
+    visible; the smoothing keeps detector jitter out of the motion latent.
+    """
+    boxes = np.asarray(boxes_T4, dtype=np.float64).reshape(-1, 4)
+    size = even_size(tight_box(boxes[0], frame_hw))
+    centres = smooth_centres(box_centre(boxes), sigma)
+    return np.stack([centred_box(centre, size, frame_hw) for centre in centres])
+
+
+def box_vector(box: ArrayLike, reference_box: ArrayLike) -> NDArray[np.float64]:
+    """Return (Δy / s_ref, Δx / s_ref, s / s_ref) of a face against the reference's; y comes first.
+
+    `s` is the larger side. Takes one box or (T, 4) boxes; (0, 0, 1) says "as in the reference".
+    """
+    reference_side = box_side(reference_box)
+    delta_xy = (box_centre(box) - box_centre(reference_box)) / reference_side
+    ratio = box_side(box) / reference_side
+    return np.concatenate([delta_xy[..., ::-1], ratio[..., None]], axis=-1)
+
+
+def left_square(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the frame's left part, no wider than it is high, as the release cuts its drivers."""
+    return frame_HWC[:, : frame_HWC.shape[0]]
+
+
+def crop(
+    image_HWC: NDArray[np.uint8], box: ArrayLike, pad: Literal["zero", "edge"] = "zero"
+) -> NDArray[np.uint8]:
+    """Cut a box out of an image; its coordinates are truncated to whole pixels.
+
+    What lies outside the image is black, or repeats the border with pad="edge". At least one pixel
+    comes back, however small the box.
+    """
+    x0, y0, x1, y1 = (int(v) for v in np.asarray(box, dtype=np.float64))
+    x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+    height, width = image_HWC.shape[:2]
+    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
+        return image_HWC[y0:y1, x0:x1]
+    if pad == "edge":
+        rows = np.clip(np.arange(y0, y1), 0, height - 1)
+        columns = np.clip(np.arange(x0, x1), 0, width - 1)
+        return image_HWC[rows[:, None], columns[None, :]]
+    out = np.zeros((y1 - y0, x1 - x0, *image_HWC.shape[2:]), dtype=image_HWC.dtype)
+    top, bottom = min(max(y0, 0), height), max(min(y1, height), 0)
+    left, right = min(max(x0, 0), width), max(min(x1, width), 0)
+    if bottom > top and right > left:
+        out[top - y0 : bottom - y0, left - x0 : right - x0] = image_HWC[top:bottom, left:right]
+    return out
+
+
+def resize(image_HWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize to size × size with PIL's antialiased Lanczos filter, as the release does."""
+    if image_HWC.shape[:2] == (size, size):
+        return image_HWC
+    return np.asarray(Image.fromarray(image_HWC).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def crop_resize(
+    image_HWC: NDArray[np.uint8],
+    box: ArrayLike,
+    size: int,
+    pad: Literal["zero", "edge"] = "zero",
+) -> NDArray[np.uint8]:
+    """Cut a box out of an RGB image and resize it to size × size."""
+    return resize(crop(image_HWC, box, pad), size)
+
+
+def crop_affine(box: ArrayLike, size: int) -> NDArray[np.float64]:
+    """Return the (2, 3) affine that takes source pixels to pixels of `crop_resize(..., size)`."""
+    x0, y0, x1, y1 = (int(v) for v in np.asarray(box, dtype=np.float64))
+    scale_x, scale_y = size / max(x1 - x0, 1), size / max(y1 - y0, 1)
+    return np.array([[scale_x, 0, -x0 * scale_x], [0, scale_y, -y0 * scale_y]])
+
+
+def transform_boxes(boxes: ArrayLike, affine_23: ArrayLike) -> NDArray[np.float64]:
+    """Return boxes (..., 4) after an axis-aligned affine such as `crop_affine`'s."""
+    b = np.asarray(boxes, dtype=np.float64)
+    a = np.asarray(affine_23, dtype=np.float64)
+    corners = b.reshape(*b.shape[:-1], 2, 2)
+    return (corners @ a[:, :2].T + a[:, 2]).reshape(b.shape)
