@@ -1,0 +1,67 @@
+"""Where sampling starts: the blurred reference under the first timestep's noise, or pure noise."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xnemo.diffusion.schedule import NoiseSchedule
+
+BLUR_SIDE = 9
+BLUR_SIGMA = 18.0
+
+
+def blur(z_BChw: Tensor, side: int = BLUR_SIDE, sigma: float = BLUR_SIGMA) -> Tensor:
+    """Return latents blurred by a separable Gaussian, borders mirrored.
+
+    With the release's 9×9 and σ = 18 this is nearly a box. Latents smaller than the kernel get the
+    largest odd kernel that mirroring allows.
+    """
+    for axis in (-1, -2):
+        radius = min(side // 2, z_BChw.shape[axis] - 1)
+        x = torch.arange(-radius, radius + 1, dtype=torch.float32, device=z_BChw.device)
+        kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+        kernel = (kernel / kernel.sum()).to(z_BChw.dtype)
+        pad = (radius, radius, 0, 0) if axis == -1 else (0, 0, radius, radius)
+        shape = (1, 1, 1, -1) if axis == -1 else (1, 1, -1, 1)
+        weight = kernel.view(shape).expand(z_BChw.shape[1], 1, *kernel.view(shape).shape[2:])
+        padded = F.pad(z_BChw, pad, mode="reflect")
+        z_BChw = F.conv2d(padded, weight, groups=z_BChw.shape[1])
+    return z_BChw
+
+
+def frame_noise(
+    frames: int, shape: tuple[int, ...], generator: torch.Generator, like: Tensor
+) -> Tensor:
+    """Return standard normal noise (1, C, F, h, w), drawn frame by frame on the CPU.
+
+    Frame by frame, so that the noise of a frame does not depend on how many follow; on the CPU, so
+    that a seed means the same on every device.
+    """
+    noise = [torch.randn(shape, generator=generator) for _ in range(frames)]
+    return torch.stack(noise, dim=1)[None].to(like)
+
+
+def initial_latents(
+    z_reference_1Chw: Tensor,
+    frames: int,
+    timestep: int,
+    schedule: NoiseSchedule,
+    generator: torch.Generator,
+    blurred_reference: bool = True,
+) -> Tensor:
+    """Return the latents (1, C, F, h, w) that sampling starts from.
+
+    Args:
+        z_reference_1Chw: Scaled latents of the reference crop.
+        frames: Frames of the clip.
+        timestep: First timestep of the sampler.
+        schedule: Forward process.
+        generator: CPU generator of the noise.
+        blurred_reference: Start from the blurred reference, noised to the first timestep, as the
+            release does; it keeps overall colour where the schedule never reaches pure noise.
+    """
+    noise = frame_noise(frames, tuple(z_reference_1Chw.shape[1:]), generator, z_reference_1Chw)
+    if not blurred_reference:
+        return noise
+    z = blur(z_reference_1Chw)[:, :, None].expand_as(noise)
+    return schedule.add_noise(z, noise, torch.tensor([timestep]))

@@ -1,0 +1,131 @@
+"""The noise schedule: how much signal is left at each timestep, and what the network predicts."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from preprocessing.errors import UserError
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Forward process and loss weighting, used alike in training and sampling."""
+
+    # Steps of the forward process.
+    train_steps: int = 1000
+    # First beta.
+    beta_start: float = 0.00085
+    # Last beta. The release says 0.02 where Stable Diffusion has 0.012: that leaves 0.02 % of the
+    # signal at the last step instead of 0.5 %.
+    beta_end: float = 0.02
+    # How beta grows: linear in its square root, or linear.
+    beta_schedule: Literal["scaled_linear", "linear"] = "scaled_linear"
+    # What the network predicts: the noise (the release), or v (Salimans and Ho 2022).
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    # Rescale so that the last step has no signal at all (Lin et al. 2023); needs v_prediction.
+    zero_terminal_snr: bool = False
+    # Cap of the signal-to-noise ratio in the loss weight (Hang et al. 2023); 0 is a plain mean
+    # squared error. Not published; chosen because relatives differ and plain needs no reason.
+    min_snr_gamma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.train_steps < 1:
+            raise UserError(f"diffusion.train_steps = {self.train_steps}", "use 1 or more")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise UserError(
+                f"diffusion.beta_start = {self.beta_start}, beta_end = {self.beta_end}",
+                "use 0 < beta_start <= beta_end < 1",
+            )
+        if self.beta_schedule not in ("scaled_linear", "linear"):
+            raise UserError(
+                f"diffusion.beta_schedule = {self.beta_schedule!r}", "use scaled_linear or linear"
+            )
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise UserError(
+                f"diffusion.prediction_type = {self.prediction_type!r}",
+                "use epsilon or v_prediction",
+            )
+        if self.zero_terminal_snr and self.prediction_type == "epsilon":
+            raise UserError(
+                "diffusion.zero_terminal_snr with prediction_type epsilon: the last step's noise "
+                "says nothing about the picture",
+                "set diffusion.prediction_type to v_prediction",
+            )
+        if self.min_snr_gamma < 0:
+            raise UserError(f"diffusion.min_snr_gamma = {self.min_snr_gamma}", "use 0 or more")
+
+    def scheduler_arguments(self) -> dict[str, Any]:
+        """Return what a diffusers scheduler needs to share this forward process."""
+        values = asdict(self)
+        return {
+            "num_train_timesteps": values["train_steps"],
+            "beta_start": values["beta_start"],
+            "beta_end": values["beta_end"],
+            "beta_schedule": values["beta_schedule"],
+            "prediction_type": values["prediction_type"],
+            "rescale_betas_zero_snr": values["zero_terminal_snr"],
+        }
+
+
+class NoiseSchedule:
+    """The forward process of a `DiffusionConfig`: ᾱ per timestep, noising, targets and weights.
+
+    Timesteps are one integer per sample; clips share theirs over frames.
+    """
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        self.config = config
+        self.alphas_cumprod = self._alphas_cumprod(config)
+
+    @staticmethod
+    def _alphas_cumprod(config: DiffusionConfig) -> Tensor:
+        start, end, steps = config.beta_start, config.beta_end, config.train_steps
+        if config.beta_schedule == "scaled_linear":
+            betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float32) ** 2
+        else:
+            betas = torch.linspace(start, end, steps, dtype=torch.float32)
+        if not config.zero_terminal_snr:
+            return torch.cumprod(1 - betas, dim=0)
+        # Shift and stretch √ᾱ so that it keeps its first value and ends at zero.
+        roots = torch.cumprod(1 - betas, dim=0).sqrt()
+        return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+
+    def _signal_and_noise(self, timesteps_B: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        table = self.alphas_cumprod.to(like.device)
+        kept_B = table[timesteps_B.to(like.device)]
+        shape = (-1,) + (1,) * (like.ndim - 1)
+        signal, noise = kept_B.sqrt(), (1 - kept_B).sqrt()
+        return signal.view(shape).to(like.dtype), noise.view(shape).to(like.dtype)
+
+    def add_noise(self, z: Tensor, noise: Tensor, timesteps_B: Tensor) -> Tensor:
+        """Return √ᾱ·z + √(1−ᾱ)·noise for latents (B, ...)."""
+        signal, spread = self._signal_and_noise(timesteps_B, z)
+        return signal * z + spread * noise
+
+    def target(self, z: Tensor, noise: Tensor, timesteps_B: Tensor) -> Tensor:
+        """Return what the network is to predict: the noise, or v = √ᾱ·noise − √(1−ᾱ)·z."""
+        if self.config.prediction_type == "epsilon":
+            return noise
+        signal, spread = self._signal_and_noise(timesteps_B, z)
+        return signal * noise - spread * z
+
+    def predicted_latents(self, z_noisy: Tensor, prediction: Tensor, timesteps_B: Tensor) -> Tensor:
+        """Return the clean latents that a prediction implies."""
+        signal, spread = self._signal_and_noise(timesteps_B, z_noisy)
+        if self.config.prediction_type == "epsilon":
+            return (z_noisy - spread * prediction) / signal
+        return signal * z_noisy - spread * prediction
+
+    def loss_weights(self, timesteps_B: Tensor) -> Tensor:
+        """Return one weight per sample (B,): 1, or min-SNR's min(snr, γ) over the target's scale."""
+        gamma = self.config.min_snr_gamma
+        kept_B = self.alphas_cumprod.to(timesteps_B.device)[timesteps_B]
+        if gamma == 0:
+            return torch.ones_like(kept_B)
+        snr_B = kept_B / (1 - kept_B)
+        capped_B = snr_B.clamp(max=gamma)
+        if self.config.prediction_type == "epsilon":
+            return capped_B / snr_B
+        return capped_B / (snr_B + 1)
