@@ -58,15 +58,17 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> Iterator
     if ray.is_initialized():
         yield _describe(ray, address or "local", owned=False)
         return
-    if address in (None, "local"):
-        _start_local(ray, num_cpus)
-        address = "local"
-    else:
-        _join(ray, str(address))
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")}
     try:
+        if address in (None, "local"):
+            _start_local(ray, num_cpus)
+            address = "local"
+        else:
+            _join(ray, str(address))
         yield _describe(ray, str(address), owned=True)
     finally:
         ray.shutdown()
+        _restore_credentials(before)
 
 
 def _quieten() -> None:
@@ -110,36 +112,41 @@ def _join(ray: ModuleType, address: str) -> None:
             logging_level=logging.ERROR,
             namespace="xnemo",
         )
-    except ray.exceptions.AuthenticationError as error:
-        raise UserError(
-            f"the Ray cluster at {address} asks for a token: {_first_line(error)}",
-            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or copy the head's ~/.ray/auth_token here",
-        ) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(
             f"cannot join the Ray cluster at {address}: {_first_line(error)}",
-            "start one with 'ray start --head', use the same Ray and Python versions on both sides, "
-            "or leave --address out to run on this machine",
+            "use the same Ray, Python and token (RAY_AUTH_TOKEN or ~/.ray/auth_token) on both sides "
+            "or leave --address out",
         ) from error
 
 
 def _probe(address: str) -> None:
     """Fail at once where nothing answers; Ray itself would retry for half a minute, noisily."""
-    bare = address.removeprefix("ray://")
-    host, colon, port = bare.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host:
         raise UserError(
             f"--address {address!r} is not an address",
-            "write HOST:PORT, as in 10.0.0.1:6379, or auto",
+            "write HOST:PORT of the head node, as in 10.0.0.1:6379, or auto",
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_TIMEOUT_S).close()
     except OSError as error:
         raise UserError(
             f"no Ray cluster answers at {address} ({error.strerror or error})",
-            "check the address with 'ray status' on the head node, or leave --address out to run on "
-            "this machine",
+            "check it with 'ray status' on the head node, or leave --address out",
         ) from error
+
+
+def _restore_credentials(before: dict[str, str | None]) -> None:
+    """Forget the token of a private Ray, so that the next cluster is met with its own."""
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    raylet = importlib.import_module("ray._raylet")
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _token_known() -> bool:
