@@ -55,19 +55,15 @@ class FaceWarp:
 
         m = dict(zip(MOTION_NAMES, (float(v) for v in row), strict=True))
         x, y = self._undo_head(m)
-        inside = lashes = None
-        if any(m[name] for name in ("mouth", "smile", "blink", "brow")):
-            rows, columns = self._face_window(x, y)
-            part_x, part_y = x[rows, columns], y[rows, columns]
-            inside, part_x, part_y = self._undo_mouth(m["mouth"], part_x, part_y)
-            part_x, part_y = self._undo_smile_and_brow(m["smile"], m["brow"], part_x, part_y)
-            lashes, part_x, part_y = self._undo_blink(m["blink"], part_x, part_y)
-            x[rows, columns], y[rows, columns] = part_x, part_y
+        inside = self._undo_mouth(m["mouth"], x, y)
+        self._undo_smile_and_brow(m["smile"], m["brow"], x, y)
+        lids = self._undo_blink(m["blink"], x, y)
         moved = cv2.remap(self.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        if lashes is not None:
-            moved[rows, columns] = np.rint(moved[rows, columns] * (1 - lashes[..., None]))
+        for window, darker in lids:
+            moved[window] = np.rint(moved[window] * (1 - darker[..., None]))
         if inside is not None:
-            moved[rows, columns] = _paint_mouth(moved[rows, columns], *inside)
+            window, depth, cover = inside
+            moved[window] = _paint_mouth(moved[window], depth, cover)
         return moved
 
     def move_points(
@@ -96,6 +92,12 @@ class FaceWarp:
         x = (np.arange(columns, dtype=np.float32) + 0.5) * self.width / columns - 0.5
         y = (np.arange(rows, dtype=np.float32) + 0.5) * self.height / rows - 0.5
         return tuple(np.meshgrid(x, y))  # type: ignore[return-value]
+
+    def _in_cells(self, x: Field, y: Field) -> tuple[Field, Field]:
+        """Pixel coordinates in units of the coarse cells' grid."""
+        rows, columns = self._cells[0].shape
+        scale_x, scale_y = np.float32(columns / self.width), np.float32(rows / self.height)
+        return (x + 0.5) * scale_x - 0.5, (y + 0.5) * scale_y - 0.5
 
     def _head_displacement(self, x, y, m: dict[str, float]):
         """How far points of the photograph move with the head: (dx, dy) in pixels."""
@@ -136,12 +138,10 @@ class FaceWarp:
         if not any(m[k] for k in ("yaw", "pitch", "roll", "shift_x", "shift_y", "zoom")):
             return x.copy(), y.copy()
         cell_x, cell_y = self._cells
-        dx, dy = (d for d in self._head_displacement(cell_x, cell_y, m))
+        dx, dy = self._head_displacement(cell_x, cell_y, m)
         back_x, back_y = dx, dy
-        scale_x, scale_y = dx.shape[1] / self.width, dx.shape[0] / self.height
         for _ in range(_STEPS):
-            at_x = (cell_x - back_x + 0.5) * scale_x - 0.5
-            at_y = (cell_y - back_y + 0.5) * scale_y - 0.5
+            at_x, at_y = self._in_cells(cell_x - back_x, cell_y - back_y)
             back_x = cv2.remap(dx, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             back_y = cv2.remap(dy, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         size = (self.width, self.height)
@@ -150,65 +150,61 @@ class FaceWarp:
             y - cv2.resize(back_y, size, interpolation=cv2.INTER_LINEAR),
         )
 
-    def _face_window(self, x: Field, y: Field) -> tuple[slice, slice]:
-        """The rows and columns of the moved picture that show the head."""
-        centre_x, centre_y, half_width, half_height = self.face.head
-        reach = 1.15 * max(half_width, half_height)
-        near = (abs(x - centre_x) < reach) & (abs(y - centre_y) < reach + 0.4 * half_height)
-        rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
-        return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
     # The expression -----------------------------------------------------------------------------
+    # Each step changes the fields x and y in place, within a window around the part it moves.
 
     def _undo_mouth(self, amount: float, x: Field, y: Field):
         """Undo the dropping of the jaw.
 
-        Returns ((depth, cover) or None, x, y): where the mouth stands open, `cover` is how much of
-        the pixel it fills and `depth` how far down the opening it is, both in [0, 1].
+        Returns None or, where the mouth stands open, (window, depth, cover): `cover` is how much of
+        a pixel the opening fills and `depth` how far down the opening it is, both in [0, 1].
         """
-        if amount <= 0:
-            return None, x, y
         (left_x, left_y), (mid_x, mid_y), (right_x, right_y) = self.face.mouth
         span = math.hypot(right_x - left_x, right_y - left_y)
         c, s = (right_x - left_x) / span, (right_y - left_y) / span
         # Mouth coordinates: along the lips, and down, from the middle of the parting line.
-        along, down = _rotate(x - mid_x, y - mid_y, c, s)
         left, sag_left = _rotate(left_x - mid_x, left_y - mid_y, c, s)
         right, sag_right = _rotate(right_x - mid_x, right_y - mid_y, c, s)
-        part = np.where(along < 0, along / left, along / right)
-        part = np.clip(part, 0, 1) ** 2
-        down = down - np.where(along < 0, sag_left, sag_right) * part
         jaw = _rotate(self.face.chin[0] - mid_x, self.face.chin[1] - mid_y, c, s)[1]
+        centre = (mid_x - 0.8 * jaw * s, mid_y + 0.8 * jaw * c)
+        window = _window(x, y, centre, max(1.6 * span, 2.4 * jaw)) if amount > 0 else None
+        if window is None:
+            return None
+        along, down = _rotate(x[window] - mid_x, y[window] - mid_y, c, s)
+        part = np.clip(np.where(along < 0, along / left, along / right), 0, 1) ** 2
+        down = down - np.where(along < 0, sag_left, sag_right) * part
 
         lips = 1 - part
-        middle = 0.5 * (left + right)
-        broad = np.exp(-(((along - middle) / (0.85 * span)) ** 4))
-        drop = amount * min(0.34 * span, 0.45 * jaw) * broad
-        raise_ = -0.12 * drop * lips
+        aside = (along - 0.5 * (left + right)) / (0.85 * span)
+        aside *= aside
+        drop = amount * min(0.34 * span, 0.45 * jaw) * np.exp(-aside * aside)
         opening = drop * lips
+        top = -0.12 * opening
 
         def lowered(at):
-            grip = lips + (1 - lips) * _ease(at / jaw)
+            """How far the jaw's drop carries a point that is `at` pixels below the lips' line."""
+            grip = lips + part * _ease(at / jaw)
             return drop * grip * (1 - _ease((at - jaw) / (1.3 * jaw)))
 
         source = np.maximum(down - opening, 0)
-        for _ in range(6):
+        for _ in range(5):
             source = np.maximum(down - lowered(source), 0)
-        below = down >= opening
-        above = down + (-raise_) * np.exp(-((down / (0.35 * jaw)) ** 2))
-        above = np.minimum(above, 0)
-        new_down = np.where(below, source, np.where(down < raise_, above, 0))
-        gap = opening - raise_
-        cover = np.clip(down - raise_ + 0.3, 0, 1) * np.clip(opening - down + 0.3, 0, 1)
-        cover = np.where(gap > 0.5, cover, 0) * np.clip(gap - 0.5, 0, 1)
-        depth = np.clip((down - raise_) / np.maximum(gap, 1), 0, 1)
-        shift = new_down - down
-        return (depth, cover), x - s * shift, y + c * shift
+        above = np.minimum(down - top * np.exp(-((down / (0.35 * jaw)) ** 2)), 0)
+        shift = np.where(down >= opening, source, np.where(down < top, above, 0)) - down
+        x[window] -= s * shift
+        y[window] += c * shift
 
-    def _undo_smile_and_brow(self, smile: float, brow: float, x: Field, y: Field):
+        gap = opening - top
+        cover = np.clip(down - top + 0.3, 0, 1) * np.clip(opening - down + 0.3, 0, 1)
+        cover *= np.clip(gap - 0.5, 0, 1)
+        return window, np.clip((down - top) / np.maximum(gap, 1), 0, 1), cover
+
+    def _undo_smile_and_brow(self, smile: float, brow: float, x: Field, y: Field) -> None:
         """Undo the pull on the mouth's corners and the lift of the brows."""
+        import cv2
+
         if not smile and not brow:
-            return x, y
+            return
         c, s = _direction(self.face.tilt)
         (left, _, right) = self.face.mouth
         span = math.hypot(right[0] - left[0], right[1] - left[1])
@@ -221,49 +217,63 @@ class FaceWarp:
             # Just above the crease, narrow enough to leave the lid itself alone.
             centre = (eye.crease[0] + 0.35 * width * s, eye.crease[1] - 0.35 * width * c)
             pulls.append((centre, 0.0, -0.20 * brow * width, 0.75 * width, 0.30 * width))
-        at_x, at_y = x, y
+        # As smooth as the head's field, and solved on the same cells; then looked up.
+        cell_x, cell_y = self._cells
+        dx, dy = np.zeros_like(cell_x), np.zeros_like(cell_y)
         for _ in range(3):
-            du, dv = np.zeros_like(x), np.zeros_like(y)
+            du, dv = np.zeros_like(cell_x), np.zeros_like(cell_y)
             for (centre_x, centre_y), out, up, wide, tall in pulls:
-                u, v = _rotate(at_x - centre_x, at_y - centre_y, c, s)
+                u, v = _rotate(cell_x - dx - centre_x, cell_y - dy - centre_y, c, s)
                 near = np.exp(-((u / wide) ** 2) - (v / tall) ** 2)
                 du, dv = du + out * near, dv + up * near
-            at_x, at_y = x - (c * du - s * dv), y - (s * du + c * dv)
-        return at_x, at_y
+            dx, dy = c * du - s * dv, s * du + c * dv
+        at_x, at_y = self._in_cells(x, y)
+        x -= cv2.remap(dx, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        y -= cv2.remap(dy, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
     def _undo_blink(self, amount: float, x: Field, y: Field):
         """Undo the upper lids' way down: the skin between crease and lid edge stretches.
 
-        Returns (lashes or None, x, y): how much darker the lashes make each pixel, in [0, 1].
+        Returns a list of (window, darker): how much the lashes darken each pixel, in [0, 1].
         """
-        if amount <= 0:
-            return None, x, y
-        lashes = np.zeros_like(x)
-        for eye in self.face.eyes:
+        lids = []
+        for eye in self.face.eyes if amount > 0 else ():
             width = math.hypot(eye.right[0] - eye.left[0], eye.right[1] - eye.left[1])
             c, s = (eye.right[0] - eye.left[0]) / width, (eye.right[1] - eye.left[1]) / width
-            along, down = _rotate(x - eye.left[0], y - eye.left[1], c, s)
-
-            def arc(point, along=along, eye=eye, c=c, s=s, width=width):
-                """The curve through both corners and the point, and the point's own height."""
+            window = _window(x, y, eye.upper, 1.2 * width)
+            if window is None:
+                continue
+            along, down = _rotate(x[window] - eye.left[0], y[window] - eye.left[1], c, s)
+            across = np.clip(along, 0, width)
+            heights = []
+            for point in (eye.upper, eye.lower):
+                # The curve through both corners of the eye and the middle of a lid's edge.
                 peak, height = _rotate(point[0] - eye.left[0], point[1] - eye.left[1], c, s)
-                at = np.clip(along, 0, width)
-                side = np.where(at < peak, 1 - at / peak, (at - peak) / (width - peak))
-                return height * (1 - side**2)
-
-            upper, lower = arc(eye.upper), arc(eye.lower)
-            crease = arc(eye.upper) - abs(
-                _rotate(eye.crease[0] - eye.upper[0], eye.crease[1] - eye.upper[1], c, s)[1]
-            )
+                side = np.where(across < peak, 1 - across / peak, (across - peak) / (width - peak))
+                heights.append(height * (1 - side**2))
+            upper, lower = heights
+            crease_x, crease_y = eye.crease[0] - eye.upper[0], eye.crease[1] - eye.upper[1]
+            crease = upper - abs(_rotate(crease_x, crease_y, c, s)[1])
             edge = upper + amount * (lower - upper)
             stretch = (upper - crease) / np.maximum(edge - crease, 1e-3)
-            lid = (down > crease) & (down < edge) & (along > 0) & (along < width)
+            eye_columns = (along > 0) & (along < width)
+            lid = (down > crease) & (down < edge) & eye_columns
             shift = np.where(lid, (down - crease) * (stretch - 1), 0)
+            x[window] -= s * shift
+            y[window] += c * shift
             thick = 0.05 * width * (1 - np.clip(abs(2 * along / width - 1), 0, 1) ** 4) + 0.01
-            line = np.exp(-(((down - edge) / thick) ** 2)) * ((along > 0) & (along < width))
-            lashes = np.maximum(lashes, np.float32(0.6 * min(1.0, 2 * amount)) * line)
-            x, y = x - s * shift, y + c * shift
-        return lashes, x, y
+            line = np.exp(-(((down - edge) / thick) ** 2)) * eye_columns
+            lids.append((window, 0.6 * min(1.0, 2 * amount) * line))
+        return lids
+
+
+def _window(x: Field, y: Field, centre, reach: float) -> tuple[slice, slice] | None:
+    """Rows and columns of the moved picture that show what is near a point of the photograph."""
+    near = (abs(x - centre[0]) < reach) & (abs(y - centre[1]) < reach)
+    rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
+    if not rows.size:
+        return None
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _paint_mouth(picture: NDArray[np.uint8], depth: Field, cover: Field) -> NDArray[np.uint8]:
