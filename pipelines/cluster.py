@@ -115,7 +115,7 @@ def _join(ray: ModuleType, address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(
             f"cannot join the Ray cluster at {address}: {_first_line(error)}",
-            "use the same Ray, Python and token (RAY_AUTH_TOKEN or ~/.ray/auth_token) on both sides "
+            "use the same Ray, Python and token (RAY_AUTH_TOKEN, ~/.ray/auth_token) on both sides, "
             "or leave --address out",
         ) from error
 
