@@ -1,0 +1,135 @@
+"""The network's configuration as a whole, and its presets."""
+
+from dataclasses import dataclass, field
+
+from preprocessing.errors import UserError
+from xnemo.model.autoencoder import AutoencoderConfig
+from xnemo.model.critic import CriticConfig
+from xnemo.model.gan_head import GanHeadConfig
+from xnemo.model.image_token import ImageTokenConfig
+from xnemo.model.motion_encoder import MotionEncoderConfig
+from xnemo.model.unet_config import UNetConfig
+
+__all__ = ["MotionEncoderConfig", "NetworkConfig", "UNetConfig", "full", "small", "tiny"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shapes of all parts; refuses parts that do not fit together."""
+
+    # Side of the generated picture in pixels; a multiple of the autoencoder's factor.
+    image_size: int = 512
+    # The denoiser, and with it the reference network.
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    # The motion encoder.
+    motion: MotionEncoderConfig = field(default_factory=MotionEncoderConfig)
+    # The GAN head, second decoder of the motion latent; used in training only.
+    gan: GanHeadConfig = field(default_factory=GanHeadConfig)
+    # The critic that judges the GAN head.
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    # The frozen autoencoder.
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    # The frozen picture embedding.
+    image_token: ImageTokenConfig = field(default_factory=ImageTokenConfig)
+
+    def __post_init__(self) -> None:
+        motion, gan = self.motion, self.gan
+        gan_source = {"face": motion.latent_width, "fused": motion.tokens * motion.token_width}
+        pairs = [
+            (
+                ("unet.latent_channels", self.unet.latent_channels),
+                ("the autoencoder's channels", self.autoencoder.latent_channels),
+            ),
+            (
+                ("unet.image_token_width", self.unet.image_token_width),
+                ("image_token.width", self.image_token.width),
+            ),
+            (
+                ("unet.motion_width", self.unet.motion_width),
+                ("motion.token_width", motion.token_width),
+            ),
+            (
+                ("gan.motion_dim", gan.motion_dim),
+                (f"the motion encoder's {gan.motion_source} width", gan_source[gan.motion_source]),
+            ),
+        ]
+        for (name, value), (other, expected) in pairs:
+            if value != expected:
+                raise UserError(f"{name} = {value}, but {other} = {expected}", f"set {name} to it")
+        if self.image_size < 1 or self.image_size % self.autoencoder.factor:
+            raise UserError(
+                f"image_size = {self.image_size}",
+                f"use a multiple of the autoencoder's factor, {self.autoencoder.factor}",
+            )
+        if self.latent_size < 2 ** (len(self.unet.widths) - 1):
+            raise UserError(
+                f"image_size = {self.image_size} gives latents of {self.latent_size} cells a side,"
+                f" too few for {len(self.unet.widths)} levels",
+                "use a larger image_size or fewer unet.widths",
+            )
+
+    @property
+    def latent_size(self) -> int:
+        """Side of a latent in cells."""
+        return self.image_size // self.autoencoder.factor
+
+
+def full() -> NetworkConfig:
+    """Return the published network: 512², Stable Diffusion 1.x width, SVD autoencoder, CLIP."""
+    return NetworkConfig(
+        autoencoder=AutoencoderConfig(
+            kind="temporal", path="stabilityai/stable-video-diffusion-img2vid-xt", scale=0.18215
+        )
+    )
+
+
+def small() -> NetworkConfig:
+    """Return a quarter-width network at 256² for one GPU, on Stable Diffusion's autoencoder."""
+    return NetworkConfig(
+        image_size=256,
+        unet=UNetConfig(widths=(96, 192, 320, 320), max_frames=24),
+        motion=MotionEncoderConfig(
+            image_size=128, stem_width=32, attention_width=256, latent_width=256
+        ),
+        gan=GanHeadConfig(image_size=128, widths=(32, 64, 128, 256, 256), motion_dim=256,
+                          appearance_dim=256),  # fmt: skip
+        critic=CriticConfig(width=32, max_width=256),
+        autoencoder=AutoencoderConfig(scale=0.18215),
+    )
+
+
+def tiny() -> NetworkConfig:
+    """Return a network of every part at 64² that trains on a CPU and needs no weights at all."""
+    return NetworkConfig(
+        image_size=64,
+        unet=UNetConfig(
+            latent_channels=48,
+            widths=(64, 96, 128),
+            attention=(False, True, True),
+            layers=1,
+            heads=4,
+            norm_groups=16,
+            module_norm_groups=16,
+            image_token_width=48,
+            max_frames=16,
+        ),
+        motion=MotionEncoderConfig(
+            image_size=64,
+            stem_width=16,
+            heatmaps=32,
+            hourglass_depth=2,
+            attention_width=64,
+            attention_heads=4,
+            norm_groups=16,
+            latent_width=128,
+            box_width=32,
+            tokens=8,
+            token_width=16,
+            dropout=0.0,
+        ),
+        gan=GanHeadConfig(image_size=64, widths=(16, 32, 64, 64), motion_dim=128,
+                          appearance_dim=64),  # fmt: skip
+        critic=CriticConfig(scales=1, width=16, max_width=64, layers=2),
+        autoencoder=AutoencoderConfig(kind="space_to_depth", path=None, factor=4),
+        image_token=ImageTokenConfig(kind="pooled", path=None, subfolder=None, width=48),
+    )

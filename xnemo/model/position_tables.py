@@ -1,0 +1,41 @@
+"""Fixed sine and cosine position tables.
+
+All are computed in double precision on the CPU, even while a module is being built on the meta
+device, so that a lazily loaded network has them without any checkpoint.
+"""
+
+import torch
+from torch import Tensor
+
+
+def halves_table(positions_N: Tensor, width: int) -> Tensor:
+    """Return (N, width): sines of all frequencies in the first half, cosines in the second.
+
+    Frequency i of width/2 is 10000^(-i / (width/2)).
+    """
+    half = width // 2
+    rate = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device="cpu") / half)
+    angle = positions_N.to(torch.float64)[:, None] * rate
+    return torch.cat([angle.sin(), angle.cos()], dim=1).float()
+
+
+def token_table(tokens: int, width: int) -> Tensor:
+    """Return the (tokens, width) table added to the motion tokens."""
+    return halves_table(torch.arange(tokens, device="cpu"), width)
+
+
+def patch_table(side: int, width: int) -> Tensor:
+    """Return the (side², width) table of a square grid, row by row.
+
+    The first half of the width tells the column, the second half the row.
+    """
+    index = torch.arange(side, device="cpu")
+    column = halves_table(index.repeat(side), width // 2)
+    row = halves_table(index.repeat_interleave(side), width // 2)
+    return torch.cat([column, row], dim=1)
+
+
+def frame_table(frames: int, width: int) -> Tensor:
+    """Return (frames, width) with sine and cosine of each frequency side by side."""
+    half = halves_table(torch.arange(frames, device="cpu"), width)
+    return torch.stack(half.chunk(2, dim=1), dim=2).flatten(1)

@@ -1,0 +1,75 @@
+"""The spatial transformer of Stable Diffusion, reading reference tokens beside its own."""
+
+from diffusers.models.attention import FeedForward
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from xnemo.model.reference_attention import Presence, attend_with_reference
+
+
+class SpatialBlock(nn.Module):
+    """Self-attention (with reference), cross-attention to the image token, feed-forward."""
+
+    def __init__(self, width: int, heads: int, image_token_width: int) -> None:
+        super().__init__()
+        self.attn1 = Attention(width, heads=heads, dim_head=width // heads)
+        self.norm1 = nn.LayerNorm(width)
+        self.attn2 = Attention(width, image_token_width, heads=heads, dim_head=width // heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.ff = FeedForward(width, activation_fn="geglu")
+        self.norm3 = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        tokens_NLC: Tensor,
+        image_tokens_NLD: Tensor,
+        reference_BMC: Tensor | None,
+        presence: Presence | None,
+        frames: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the tokens, and what a reader of this block would read: its normed input."""
+        normed = self.norm1(tokens_NLC)
+        if reference_BMC is None:
+            attended = self.attn1(normed)
+        else:
+            attended = attend_with_reference(self.attn1, normed, reference_BMC, presence, frames)
+        tokens_NLC = attended + tokens_NLC
+        # With a single key the softmax is 1 for every query, so one query answers for all.
+        queries = tokens_NLC[:, :1] if image_tokens_NLD.shape[1] == 1 else tokens_NLC
+        tokens_NLC = self.attn2(self.norm2(queries), image_tokens_NLD) + tokens_NLC
+        return self.ff(self.norm3(tokens_NLC)) + tokens_NLC, normed
+
+
+class SpatialTransformer(nn.Module):
+    """GroupNorm, 1×1 convolution, one `SpatialBlock`, 1×1 convolution, added to the input."""
+
+    def __init__(self, width: int, heads: int, groups: int, image_token_width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
+        self.proj_in = nn.Conv2d(width, width, 1)
+        self.transformer_blocks = nn.ModuleList([SpatialBlock(width, heads, image_token_width)])
+        self.proj_out = nn.Conv2d(width, width, 1)
+
+    def forward(
+        self,
+        x_NCHW: Tensor,
+        image_tokens_NLD: Tensor,
+        reference_BMC: Tensor | None = None,
+        presence: Presence | None = None,
+        frames: int = 1,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the feature map, and the tokens (N, H·W, C) that a reader would read."""
+        tokens_NLC = self._tokens(x_NCHW)
+        for block in self.transformer_blocks:
+            tokens_NLC, written = block(
+                tokens_NLC, image_tokens_NLD, reference_BMC, presence, frames
+            )
+        x_out = tokens_NLC.transpose(1, 2).unflatten(2, x_NCHW.shape[2:])
+        return self.proj_out(x_out) + x_NCHW, written
+
+    def write_only(self, x_NCHW: Tensor) -> Tensor:
+        """Return just the tokens that a reader would read, computing nothing beyond them."""
+        return self.transformer_blocks[0].norm1(self._tokens(x_NCHW))
+
+    def _tokens(self, x_NCHW: Tensor) -> Tensor:
+        return self.proj_in(self.norm(x_NCHW)).flatten(2).transpose(1, 2)

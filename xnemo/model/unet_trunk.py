@@ -1,0 +1,104 @@
+"""What the denoiser and the reference network have in common: the UNet of Stable Diffusion 1.x."""
+
+from collections.abc import Iterator
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from torch import Tensor, nn
+
+from xnemo.model.unet_blocks import DownLevel, Level, LevelContext, MiddleLevel, UpLevel, Written
+from xnemo.model.unet_config import UNetConfig
+
+
+class UNetTrunk(ModelMixin, ConfigMixin):
+    """Input convolution, time embedding and all levels, with the official state-dict names."""
+
+    _supports_gradient_checkpointing = True
+    # What compile_repeated_blocks() compiles: each class once, not the network as a whole.
+    _repeated_blocks = ("ResnetBlock2D", "SpatialTransformer", "MotionModule", "TemporalModule")
+
+    def _build(self, config: UNetConfig, motion: bool, temporal: bool) -> None:
+        """Create the trunk's modules; to be called by a subclass's constructor."""
+        widths, levels = config.widths, len(config.widths)
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(widths[0], 4 * widths[0])
+
+        self.down_blocks = nn.ModuleList()
+        skip_widths = [widths[0]]
+        for level, width in enumerate(widths):
+            last = level == levels - 1
+            self.down_blocks.append(
+                DownLevel(
+                    f"down_blocks.{level}",
+                    widths[max(level - 1, 0)],
+                    width,
+                    config,
+                    config.attention[level],
+                    motion,
+                    temporal,
+                    downsample=not last,
+                )
+            )
+            skip_widths += [width] * (config.layers + (not last))
+
+        self.up_blocks = nn.ModuleList()
+        below = widths[-1]
+        for level in reversed(range(levels)):
+            position = levels - 1 - level
+            taken = [skip_widths.pop() for _ in range(config.layers + 1)]
+            self.up_blocks.append(
+                UpLevel(
+                    f"up_blocks.{position}",
+                    below,
+                    taken,
+                    widths[level],
+                    config,
+                    config.attention[level],
+                    motion,
+                    temporal,
+                    upsample=level > 0,
+                )
+            )
+            below = widths[level]
+
+        self.mid_block = MiddleLevel("mid_block", widths[-1], config, motion, temporal)
+
+    def layers_in_order(self) -> Iterator[tuple[Level, int]]:
+        """Yield every layer, as its level and its index there, in the order of a forward pass."""
+        for level in (*self.down_blocks, self.mid_block, *self.up_blocks):
+            yield from ((level, index) for index in range(len(level.resnets)))
+
+    def transformer_names(self) -> list[str]:
+        """Return the names of all transformer blocks, in the order of a forward pass."""
+        return [
+            level.block_name(index)
+            for level, index in self.layers_in_order()
+            if level.has_attention and index < len(level.attentions)
+        ]
+
+    def _embed_time(self, timestep: Tensor | int, z: Tensor) -> Tensor:
+        """Return (B, 4·width) embeddings of one time step, or of one for each sample."""
+        timestep_B = torch.as_tensor(timestep, device=z.device).expand(z.shape[0])
+        return self.time_embedding(self.time_proj(timestep_B).to(z.dtype))
+
+    def _run(self, z_NChw: Tensor, context: LevelContext) -> tuple[Tensor, Written]:
+        """Return the last feature map before the output layers, and what was written."""
+        x = self.conv_in(z_NChw)
+        skips, written = [x], Written()
+        for down in self.down_blocks:
+            x, new_skips, new = down(x, context)
+            skips += new_skips
+            written |= new
+        x, new = self.mid_block(x, context)
+        written |= new
+        for up in self.up_blocks:
+            if context.last_writer in written:
+                break
+            count = len(up.resnets)
+            taken, skips = skips[-count:], skips[:-count]
+            size = tuple(skips[-1].shape[-2:]) if skips else None
+            x, new = up(x, taken, context, size)
+            written |= new
+        return x, written
