@@ -15,8 +15,8 @@ def diffusion_loss(
 ) -> Tensor:
     """Return the weighted mean squared error (B,) of a network's prediction.
 
-    The mean is taken in fp32, per sample, so that the caller decides how samples of different length
-    count and can log the loss by timestep.
+    The mean is taken in fp32, per sample, so that the caller decides how samples of different
+    length count and can log the loss by timestep.
 
     Args:
         schedule: Forward process, which also says what is predicted.

@@ -119,7 +119,7 @@ class NoiseSchedule:
         return signal * z_noisy - spread * prediction
 
     def loss_weights(self, timesteps_B: Tensor) -> Tensor:
-        """Return one weight per sample (B,): 1, or min-SNR's min(snr, γ) over the target's scale."""
+        """Return one weight per sample (B,): 1, or min(snr, γ) over the target's scale."""
         gamma = self.config.min_snr_gamma
         kept_B = self.alphas_cumprod.to(timesteps_B.device)[timesteps_B]
         if gamma == 0:

@@ -4,9 +4,9 @@
 def make_windows(frames: int, size: int = 24, overlap: int = 4, offset: int = 0) -> list[list[int]]:
     """Return the frame numbers of every window of one denoising step.
 
-    Windows start every `size - overlap` frames, all moved by `offset`, and run past the end into the
-    beginning (a closed loop), so that over many steps with random offsets no frame stays at a seam.
-    A clip that fits one window is one window, in order.
+    Windows start every `size - overlap` frames, all moved by `offset`, and run past the end into
+    the beginning (a closed loop), so that over many steps with random offsets no frame stays at a
+    seam. A clip that fits one window is one window, in order.
 
     Args:
         frames: Frames of the clip.

@@ -1,0 +1,132 @@
+"""Denoise a clip of any length, window by window."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from preprocessing.errors import UserError
+from xnemo.diffusion.guidance import Conditions, Denoiser, guided_prediction
+from xnemo.diffusion.initial_latents import initial_latents
+from xnemo.diffusion.schedule import DiffusionConfig, NoiseSchedule
+from xnemo.diffusion.solver import SOLVERS, SPACINGS, make_solver
+from xnemo.diffusion.windows import make_windows
+
+# Step number, timestep and latents in; latents to go on with, or None to keep them, out.
+StepCallback = Callable[[int, int, Tensor], Tensor | None]
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How latents are sampled; the defaults are the release's."""
+
+    # Which solver takes the steps; dpm and unipc need about half as many as ddim.
+    solver: Literal["ddim", "dpm", "unipc"] = "ddim"
+    # Denoising steps.
+    steps: int = 35
+    # Guidance scale; 1 turns guidance off and halves the work.
+    guidance: float = 2.5
+    # Which timesteps are visited; a network without terminal signal needs trailing.
+    spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    # Frames denoised together; at most the network's max_frames.
+    window: int = 24
+    # Frames that neighbouring windows share.
+    overlap: int = 4
+    # Windows per pass of the network: more fills a large GPU, at the price of its memory.
+    windows_per_batch: int = 1
+    # Start from the blurred reference under the first timestep's noise instead of pure noise.
+    blurred_reference: bool = True
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise UserError(f"sampler.solver = {self.solver!r}", f"use one of {SOLVERS}")
+        if self.spacing not in SPACINGS:
+            raise UserError(f"sampler.spacing = {self.spacing!r}", f"use one of {SPACINGS}")
+        if self.steps < 1 or self.windows_per_batch < 1:
+            raise UserError(
+                f"sampler.steps = {self.steps}, windows_per_batch = {self.windows_per_batch}",
+                "use 1 or more for both",
+            )
+        if not 0 <= self.overlap < self.window:
+            raise UserError(
+                f"sampler.overlap = {self.overlap} with window = {self.window}",
+                "use an overlap from 0 to window - 1",
+            )
+
+
+def sample_latents(
+    denoiser: Denoiser,
+    z_reference_1Chw: Tensor,
+    conditions: Conditions,
+    diffusion: DiffusionConfig,
+    config: SamplerConfig,
+    generator: torch.Generator,
+    on_step: StepCallback | None = None,
+) -> Tensor:
+    """Denoise all frames of a clip and return their latents (1, C, F, h, w), fp32 on the CPU.
+
+    At every step the clip is covered by windows moved by a random offset; predictions of frames
+    that several windows hold are averaged, then the solver steps the whole clip. The clip lives in
+    host memory and the solver steps there; the device holds the windows of one pass, so its memory
+    does not depend on the length of the clip.
+
+    Args:
+        denoiser: Predicts for (K, C, F, h, w) windows; see `guided_prediction`.
+        z_reference_1Chw: Scaled latents of the reference crop; also says device and dtype.
+        conditions: Motion, reference and image token of the clip.
+        diffusion: Forward process of the network.
+        config: Solver, steps, guidance and windows.
+        generator: CPU generator of initial noise and window offsets; nothing else is random.
+        on_step: Called after every step; what it returns, if anything, replaces the latents.
+    """
+    solver = make_solver(diffusion, config.solver, config.spacing)
+    solver.set_timesteps(config.steps)
+    timesteps = [int(t) for t in solver.timesteps]
+    z_1CFhw = initial_latents(
+        z_reference_1Chw.detach().float().cpu(),
+        conditions.frames,
+        timesteps[0],
+        NoiseSchedule(diffusion),
+        generator,
+        config.blurred_reference,
+    )
+    for step, timestep in enumerate(timesteps):
+        # Drawn in any case, so that a seed's noise means the same for every length.
+        offset = int(torch.randint(config.window, (1,), generator=generator))
+        windows = make_windows(conditions.frames, config.window, config.overlap, offset)
+        prediction = _averaged_prediction(
+            denoiser, z_1CFhw, timestep, windows, conditions, config, z_reference_1Chw
+        )
+        z_1CFhw = solver.step(prediction, solver.timesteps[step], z_1CFhw).prev_sample
+        if on_step is not None:
+            replaced = on_step(step, timestep, z_1CFhw)
+            z_1CFhw = z_1CFhw if replaced is None else replaced
+    return z_1CFhw
+
+
+@torch.no_grad()
+def _averaged_prediction(
+    denoiser: Denoiser,
+    z_1CFhw: Tensor,
+    timestep: int,
+    windows: list[list[int]],
+    conditions: Conditions,
+    config: SamplerConfig,
+    like: Tensor,
+) -> Tensor:
+    """Return the mean prediction (1, C, F, h, w) over the windows that hold each frame."""
+    total = torch.zeros_like(z_1CFhw)
+    visits = torch.zeros(z_1CFhw.shape[2])
+    for first in range(0, len(windows), config.windows_per_batch):
+        group = windows[first : first + config.windows_per_batch]
+        z_KCFhw = torch.cat([z_1CFhw[:, :, window] for window in group]).to(like)
+        # Guidance is linear: applied per window it equals guidance of the averages.
+        prediction = guided_prediction(
+            denoiser, z_KCFhw, timestep, conditions, group, config.guidance
+        )
+        for window, part in zip(group, prediction.float().cpu(), strict=True):
+            total[0][:, window] += part
+            visits[window] += 1
+    return total / visits[:, None, None]
