@@ -101,8 +101,8 @@ class Photograph:
                 f"{file} is not the photograph the demo's faces were measured on",
                 f"install the release of {self.package} that constraints.txt pins",
             )
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        return np.ascontiguousarray(image[..., ::-1])
+        image = np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
+        return np.ascontiguousarray(image[..., ::-1], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def load_portrait(identity: str) -> Portrait:
     crop = sitter.photograph.read()[y0:y1, x0:x1]
     # Even sides: every codec of the demo stores colour at half the resolution.
     width, height = (2 * round((side * sitter.scale) / 2) for side in (x1 - x0, y1 - y0))
-    image = cv2.resize(crop, (width, height), interpolation=cv2.INTER_CUBIC)
+    image = np.asarray(cv2.resize(crop, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
     return Portrait(
         identity, image, sitter.face.moved((x0, y0), sitter.scale), sitter.photograph.licence
     )

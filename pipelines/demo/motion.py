@@ -45,10 +45,12 @@ def sample_motion(seed: int | Sequence[int], times_s: NDArray[np.floating]) -> N
     Head pose and brows drift as sums of slow waves; the mouth opens in bursts of syllables; blinks
     are short events about every second and a half, some of them held closed.
     """
-    rng = np.random.default_rng(seed)
+    seeds = [seed] if isinstance(seed, int) else list(seed)
     t = np.asarray(times_s, np.float64)
     motion = np.zeros((len(t), len(MOTION_NAMES)))
     for column, name in enumerate(MOTION_NAMES):
+        # Each its own stream, so that a longer clip only continues a shorter one.
+        rng = np.random.default_rng([*seeds, column])
         if name == "mouth":
             motion[:, column] = _speech(rng, t)
         elif name == "blink":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,15 +146,16 @@ def write_video(
 ) -> None:
     """Encode frames (uint8 RGB [H, W, 3], even sides) with their times in one of the formats."""
     import av
+    from av.video.stream import VideoStream
 
     # Matroska would otherwise stamp a random id, and every container the library's version.
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
-        stream = None
+        stream: VideoStream | None = None
         for frame, time in zip(frames, times_s, strict=True):
             if style.rotated:
                 frame = np.rot90(frame)
             if stream is None:
-                stream = container.add_stream(style.codec, rate=style.fps)
+                stream = cast(VideoStream, container.add_stream(style.codec, rate=style.fps))
                 stream.height, stream.width = frame.shape[:2]
                 stream.pix_fmt = "yuv420p"
                 context = stream.codec_context

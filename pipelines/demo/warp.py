@@ -26,8 +26,8 @@ _CELL = 4
 # Fixed-point steps that invert the head's motion; the error after them is below 0.05 px.
 _STEPS = 10
 # The dome's height and how far around the head things move along, both in head radii.
-_DEPTH = 0.75
-_REACH = 2.1
+_DEPTH = 0.72
+_REACH = 2.3
 
 
 def render(portrait: Portrait, motion_TP: NDArray[np.floating]) -> Iterator[NDArray[np.uint8]]:
@@ -58,7 +58,8 @@ class FaceWarp:
         inside = self._undo_mouth(m["mouth"], x, y)
         self._undo_smile_and_brow(m["smile"], m["brow"], x, y)
         lids = self._undo_blink(m["blink"], x, y)
-        moved = cv2.remap(self.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        picture = cv2.remap(self.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        moved = np.asarray(picture, np.uint8)
         for window, darker in lids:
             moved[window] = np.rint(moved[window] * (1 - darker[..., None]))
         if inside is not None:
@@ -91,7 +92,8 @@ class FaceWarp:
         columns, rows = -(-self.width // _CELL), -(-self.height // _CELL)
         x = (np.arange(columns, dtype=np.float32) + 0.5) * self.width / columns - 0.5
         y = (np.arange(rows, dtype=np.float32) + 0.5) * self.height / rows - 0.5
-        return tuple(np.meshgrid(x, y))  # type: ignore[return-value]
+        cell_x, cell_y = np.meshgrid(x, y)
+        return cell_x, cell_y
 
     def _in_cells(self, x: Field, y: Field) -> tuple[Field, Field]:
         """Pixel coordinates in units of the coarse cells' grid."""
@@ -109,7 +111,7 @@ class FaceWarp:
         nose_u, nose_v = _rotate(self.face.nose[0] - centre_x, self.face.nose[1] - centre_y, c, s)
         bump = np.exp(-(((u - nose_u) / (0.22 * half_width)) ** 2))
         bump = bump * np.exp(-(((v - nose_v) / (0.30 * half_height)) ** 2))
-        z = half_width * (_DEPTH * np.maximum(0.0, 1 - radius**2) + 0.10 * bump)
+        z = half_width * (_DEPTH * np.maximum(0.0, 1 - radius**2) + 0.07 * bump)
 
         (cos_yaw, sin_yaw), (cos_pitch, sin_pitch), (cos_roll, sin_roll) = (
             _direction(m[k]) for k in ("yaw", "pitch", "roll")
@@ -278,7 +280,7 @@ def _window(x: Field, y: Field, centre, reach: float) -> tuple[slice, slice] | N
 
 def _paint_mouth(picture: NDArray[np.uint8], depth: Field, cover: Field) -> NDArray[np.uint8]:
     """Fill the open mouth: dark above, the tongue's red towards the lower lip."""
-    dark, tongue = np.float32([38, 14, 14]), np.float32([132, 58, 54])
+    dark, tongue = np.array([38, 14, 14], np.float32), np.array([132, 58, 54], np.float32)
     rise = _ease((depth - 0.35) / 0.65)[..., None]
     colour = dark + (tongue - dark) * 0.8 * rise
     alpha = cover[..., None]
