@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -134,9 +134,9 @@ class SpaceToDepth(_Frozen):
 class LearnedAutoencoder(_Frozen):
     """A diffusers autoencoder, frozen: encoding takes the mean of the distribution."""
 
-    def __init__(self, model: nn.Module, temporal: bool, scale: float, decode_chunk: int) -> None:
+    def __init__(self, model: Any, temporal: bool, scale: float, decode_chunk: int) -> None:
         super().__init__()
-        self.model = model.requires_grad_(False).eval()
+        self.model: Any = model.requires_grad_(False).eval()
         self.temporal, self.scale, self.decode_chunk = temporal, scale, decode_chunk
         self.latent_channels, self.factor = 4, 8
 
@@ -182,7 +182,7 @@ def make_autoencoder(config: AutoencoderConfig) -> Autoencoder:
 
     from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, AutoencoderTiny
 
-    model_class = {
+    model_class: Any = {
         "kl": AutoencoderKL,
         "tiny": AutoencoderTiny,
         "temporal": AutoencoderKLTemporalDecoder,

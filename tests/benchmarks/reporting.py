@@ -1,0 +1,163 @@
+"""The table and the JSON file that every benchmark ends with.
+
+A benchmark is a script; it imports this file as a neighbour:
+
+    from reporting import Report
+
+    report = Report("network", settings={"frames": 64})
+    report.add("ours / plain copy", 2.1, "x", bar=1.5)
+    report.add("peak memory", 512, "MiB", bar=800, lower_is_better=True)
+    report.add("time per step", 0.31, "s")           # a figure without a bar
+    raise SystemExit(report.finish())
+"""
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "diffusers", "numpy", "av", "decord", "torchcodec", "ray", "deepspeed")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured figure, with the bar it is held against, if any."""
+
+    # What was measured.
+    name: str
+    # The figure, or None where it could not be measured (the note says why).
+    value: float | None
+    # Its unit; "x" for a ratio.
+    unit: str
+    # What it must reach.
+    bar: float | None
+    # Whether small is good, as with memory.
+    lower_is_better: bool
+    # Circumstances worth a word.
+    note: str
+
+    @property
+    def short(self) -> bool:
+        """Whether the bar is missed."""
+        if self.bar is None or self.value is None:
+            return False
+        return self.value > self.bar if self.lower_is_better else self.value < self.bar
+
+
+@dataclass
+class Report:
+    """Collects rows, prints them, writes them down."""
+
+    # Name of the benchmark and of its JSON file.
+    name: str
+    # What was run: sizes, frames, repeats.
+    settings: dict[str, Any] = field(default_factory=dict)
+    # Filled by `add`.
+    rows: list[Row] = field(default_factory=list)
+
+    def add(
+        self,
+        name: str,
+        value: float | None,
+        unit: str,
+        bar: float | None = None,
+        lower_is_better: bool = False,
+        note: str = "",
+    ) -> None:
+        """Add one figure."""
+        self.rows.append(Row(name, value, unit, bar, lower_is_better, note))
+
+    def finish(self, smoke: bool = False) -> int:
+        """Print the table and write `results/{name}.json`; return the number of missed bars.
+
+        Args:
+            smoke: The run only proved that the benchmark works: print, write nothing.
+        """
+        print(self.table())
+        if not smoke:
+            RESULTS.mkdir(exist_ok=True)
+            target = RESULTS / f"{self.name}.json"
+            target.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
+            print(f"written to {target}")
+        return sum(row.short for row in self.rows)
+
+    def table(self) -> str:
+        """Return the rows as text, SHORT beside each bar that is missed."""
+        head = ("", "measured", "bar", "", "")
+        lines = [head]
+        for row in self.rows:
+            sign = "<=" if row.lower_is_better else ">="
+            lines.append(
+                (
+                    row.name,
+                    "-" if row.value is None else f"{_figure(row.value)} {row.unit}",
+                    "" if row.bar is None else f"{sign} {_figure(row.bar)}",
+                    "SHORT" if row.short else "",
+                    row.note,
+                )
+            )
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all that the JSON file holds."""
+        return {
+            "benchmark": self.name,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "hardware": hardware(),
+            "packages": _versions(),
+            "settings": self.settings,
+            "rows": [asdict(row) | {"short": row.short} for row in self.rows],
+        }
+
+
+def hardware() -> dict[str, Any]:
+    """Return processor, cores, memory and GPUs of this machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory, 1),
+        "gpus": _gpus(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((ln.split(":", 1)[1].strip() for ln in lines if "model name" in ln), "unknown")
+
+
+def _gpus() -> list[str]:
+    try:
+        import torch
+    except ImportError:
+        return []
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _figure(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
