@@ -1,0 +1,32 @@
+"""From a video file to frames: exact in time, colour and orientation, or a reason why not."""
+
+from preprocessing.decode.clip import decode_clip
+from preprocessing.decode.failure import (
+    REASONS,
+    BackendRefusalError,
+    DamagedSpan,
+    DecodeError,
+    Reason,
+)
+from preprocessing.decode.frame import Frame
+from preprocessing.decode.limits import DecodeLimits
+from preprocessing.decode.open_video import Backend, open_video
+from preprocessing.decode.reader import VideoInfo, VideoReader
+from preprocessing.decode.resample import Tick, resample
+
+__all__ = [
+    "REASONS",
+    "Backend",
+    "BackendRefusalError",
+    "DamagedSpan",
+    "DecodeError",
+    "DecodeLimits",
+    "Frame",
+    "Reason",
+    "Tick",
+    "VideoInfo",
+    "VideoReader",
+    "decode_clip",
+    "open_video",
+    "resample",
+]

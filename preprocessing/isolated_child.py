@@ -1,0 +1,136 @@
+"""The far end of `preprocessing.isolate`: does what it is sent, and can be killed for it.
+
+Started as `python -m preprocessing.isolated_child FD PARENT`; nothing else imports its `main`.
+"""
+
+import ctypes
+import importlib
+import inspect
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+from typing import Any
+
+from preprocessing.isolated_failure import Failure, failure_of
+
+HEADER = struct.Struct(">Q")
+_MEGABYTE = 1 << 20
+_PR_SET_PDEATHSIG = 1
+# Address space beyond the limit on resident memory: libraries map far more than they touch.
+_ADDRESS_SLACK_MB = 4096
+# Beats closer together than this tell the parent nothing new.
+_BEAT_EVERY_S = 0.2
+
+_channel: socket.socket | None = None
+_last_beat = 0.0
+
+
+def heartbeat() -> None:
+    """Tell the parent that work goes on; cheap to call for every frame, a no-op outside isolation.
+
+    Called from the work itself, never from a thread of its own: a hang must stop it.
+    """
+    global _last_beat
+    now = time.monotonic()
+    if _channel is not None and now - _last_beat >= _BEAT_EVERY_S:
+        _last_beat = now
+        _send("beat", None)
+
+
+def main(descriptor: int, parent: int) -> None:
+    """Serve calls from the socket `descriptor` until it closes or the process `parent` is gone."""
+    global _channel
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return  # it died before the line above took hold
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _channel = socket.socket(fileno=descriptor)
+    _send("ready", None)
+    while (request := _receive()) is not None:
+        _serve(request)
+
+
+def _serve(request: bytes) -> None:
+    try:
+        call, memory_limit_mb, time_limit_s = pickle.loads(request)
+        _limit_address_space(memory_limit_mb)
+        module, name, args, kwargs = pickle.loads(call)
+        function: Any = importlib.import_module(module)
+        for part in name.split("."):
+            function = getattr(function, part)
+        result = function(*args, **kwargs)
+        if inspect.isgenerator(result):
+            _send_items(result, time_limit_s)
+            return
+        message = pickle.dumps(("result", result))
+    except BaseException as error:
+        message = pickle.dumps(("failure", failure_of(error, traceback.format_exc())))
+    _send_bytes(message)
+
+
+def _send_items(items: Any, time_limit_s: float) -> None:
+    """Send a generator's items; time waiting for a slow consumer is not counted against it."""
+    busy_s = 0.0
+    while True:
+        began = time.monotonic()
+        try:
+            item = next(items)
+        except StopIteration:
+            _send("generator_end", None)
+            return
+        busy_s += time.monotonic() - began
+        if busy_s > time_limit_s:
+            _send("failure", Failure("timeout", f"not done within {time_limit_s:g} s"))
+            return
+        _send("item", item)
+
+
+def _limit_address_space(memory_limit_mb: int) -> None:
+    """Make an allocation far beyond the limit fail at once; the parent watches real use."""
+    with open("/proc/self/statm") as statm:
+        mapped = int(statm.read().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = mapped + (memory_limit_mb + _ADDRESS_SLACK_MB) * _MEGABYTE
+    if hard != resource.RLIM_INFINITY:
+        soft = min(soft, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _send(kind: str, value: Any) -> None:
+    _send_bytes(pickle.dumps((kind, value)))
+
+
+def _send_bytes(message: bytes) -> None:
+    assert _channel is not None
+    _channel.sendall(HEADER.pack(len(message)) + message)
+
+
+def _receive() -> bytes | None:
+    assert _channel is not None
+    header = _exactly(HEADER.size)
+    return None if header is None else _exactly(HEADER.unpack(header)[0])
+
+
+def _exactly(count: int) -> bytes | None:
+    assert _channel is not None
+    data = bytearray()
+    while len(data) < count:
+        piece = _channel.recv(min(count - len(data), _MEGABYTE))
+        if not piece:
+            return None
+        data += piece
+    return bytes(data)
+
+
+if __name__ == "__main__":
+    # Run as a module this file is "__main__"; work that imports it by name must meet the same
+    # channel.
+    sys.modules["preprocessing.isolated_child"] = sys.modules["__main__"]
+    main(int(sys.argv[1]), int(sys.argv[2]))
