@@ -147,7 +147,7 @@ GROUP = Photograph(
 SITTERS: dict[str, Sitter] = {
     "collins": Sitter(
         ASTRONAUT,
-        (76, 0, 376, 300),
+        (66, 0, 386, 320),
         1.2,
         Face(
             head=(226, 97, 74, 84),
@@ -163,8 +163,8 @@ SITTERS: dict[str, Sitter] = {
     ),
     "hopper": Sitter(
         HOPPER,
-        (16, 0, 496, 480),
-        0.75,
+        (0, 0, 512, 520),
+        0.7,
         Face(
             head=(264, 215, 112, 128),
             tilt=-2.0,
@@ -179,8 +179,8 @@ SITTERS: dict[str, Sitter] = {
     ),
     "sitter-1": Sitter(
         GROUP,
-        (0, 185, 260, 445),
-        1.2,
+        (0, 165, 270, 475),
+        1.15,
         Face(
             head=(110, 318, 70, 88),
             tilt=-24.0,
@@ -195,8 +195,8 @@ SITTERS: dict[str, Sitter] = {
     ),
     "sitter-2": Sitter(
         GROUP,
-        (200, 80, 450, 330),
-        1.2,
+        (192, 60, 460, 340),
+        1.15,
         Face(
             head=(330, 190, 70, 82),
             tilt=-28.0,
@@ -211,8 +211,8 @@ SITTERS: dict[str, Sitter] = {
     ),
     "sitter-3": Sitter(
         GROUP,
-        (390, 190, 680, 480),
-        1.2,
+        (385, 175, 725, 515),
+        1.1,
         Face(
             head=(528, 320, 72, 96),
             tilt=14.0,
@@ -227,8 +227,8 @@ SITTERS: dict[str, Sitter] = {
     ),
     "sitter-4": Sitter(
         GROUP,
-        (665, 265, 945, 545),
-        1.2,
+        (625, 225, 975, 575),
+        1.1,
         Face(
             head=(808, 388, 68, 94),
             tilt=6.0,
@@ -243,8 +243,8 @@ SITTERS: dict[str, Sitter] = {
     ),
     "sitter-5": Sitter(
         GROUP,
-        (815, 0, 1115, 300),
-        1.2,
+        (780, 0, 1122, 310),
+        1.1,
         Face(
             head=(970, 108, 84, 104),
             tilt=-6.0,
@@ -256,8 +256,8 @@ SITTERS: dict[str, Sitter] = {
     ),
     "sitter-6": Sitter(
         GROUP,
-        (1030, 200, 1280, 450),
-        1.2,
+        (985, 180, 1280, 480),
+        1.15,
         Face(
             head=(1185, 325, 70, 88),
             tilt=-3.0,
