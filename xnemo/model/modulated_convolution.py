@@ -49,7 +49,9 @@ class ModulatedConv2d(nn.Module):
         y = F.conv2d(x, weight.to(x.dtype), padding=self.padding)
         if self.demodulate:
             # Sums of squares leave the range of fp16 and the precision of bf16: keep them in fp32.
-            power_OI = weight.float().square().sum(dim=(2, 3))
-            norm_BO = torch.rsqrt(scale_BC.float().square() @ power_OI.T + 1e-8)
+            exact = torch.promote_types(weight.dtype, torch.float32)
+            with torch.autocast(x.device.type, enabled=False):
+                power_OI = weight.to(exact).square().sum(dim=(2, 3))
+                norm_BO = torch.rsqrt(scale_BC.to(exact).square() @ power_OI.T + 1e-8)
             y = y * norm_BO.to(y.dtype)[:, :, None, None]
         return y + self.bias.to(y.dtype)[:, None, None]

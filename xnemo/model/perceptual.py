@@ -1,0 +1,170 @@
+"""Perceptual distance: L1 between features of a frozen VGG."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from preprocessing.errors import UserError
+
+# Convolutions per stage; each stage but the last ends in a 2×2 max-pool.
+STAGES = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+WIDTHS = (64, 128, 256, 512, 512)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class PerceptualConfig:
+    """Which VGG, with which weights; `PerceptualLoss(config)` builds it."""
+
+    # Depth of the network.
+    network: Literal["vgg16", "vgg19"] = "vgg19"
+    # "none": the loss is zero and costs nothing; "random": untrained features of a fixed seed,
+    # which still compare structure at several scales; else the file that torchvision publishes
+    # (vgg19-dcbb9e9d.pth, vgg16-397923af.pth), or its safetensors equivalent.
+    weights: str = "none"
+    # Weight of each stage's first activation, finest first. Not published; the values that image
+    # translation networks have used since pix2pixHD.
+    stage_weights: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.network not in STAGES:
+            raise UserError(
+                f"perceptual.network = {self.network!r} is unknown", f"use one of {tuple(STAGES)}"
+            )
+        if len(self.stage_weights) != len(WIDTHS) or min(self.stage_weights) < 0:
+            raise UserError(
+                f"perceptual.stage_weights = {self.stage_weights}",
+                f"give {len(WIDTHS)} weights, none negative",
+            )
+
+
+class VggFeatures(nn.Module):
+    """VGG's convolutions up to the first activation of the last stage, numbered as torchvision's.
+
+    The numbering (every convolution, ReLU and pool counts one) makes its published files load.
+    """
+
+    def __init__(self, network: str) -> None:
+        super().__init__()
+        self.features = nn.ModuleDict()
+        self.taps: list[str] = []
+        index, previous = 0, 3
+        for stage, (convs, width) in enumerate(zip(STAGES[network], WIDTHS, strict=True)):
+            for i in range(convs):
+                if stage == len(WIDTHS) - 1 and i > 0:
+                    break
+                self.features[str(index)] = nn.Conv2d(previous, width, 3, padding=1)
+                self.features[str(index + 1)] = nn.ReLU()
+                if i == 0:
+                    self.taps.append(str(index + 1))
+                previous = width
+                index += 2
+            self.features[str(index)] = nn.MaxPool2d(2)
+            index += 1
+        # Nothing is tapped behind the last activation.
+        del self.features[str(index - 1)]
+
+    def forward(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the first activation of each stage."""
+        for name, layer in self.features.items():
+            x = layer(x)
+            if name in self.taps:
+                yield x
+
+
+class PerceptualLoss(nn.Module):
+    """Weighted L1 distance of VGG features between two batches of pictures in [-1, 1].
+
+    Frozen; gradients flow to the first batch only. Features are computed in the dtype of the
+    pictures and compared in fp32.
+
+    Raises:
+        UserError: Where the weights' file is missing, damaged or of another network.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: PerceptualConfig) -> None:
+        super().__init__()
+        self.stage_weights = config.stage_weights
+        self.vgg: VggFeatures | None = None
+        if config.weights == "none":
+            return
+        self.vgg = VggFeatures(config.network)
+        if config.weights == "random":
+            _fill_random(self.vgg)
+        else:
+            _load(self.vgg, Path(config.weights).expanduser(), config.network)
+        self.vgg.requires_grad_(False).eval()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+        """Return the distance, a scalar; zero without weights."""
+        if self.vgg is None:
+            return image_BCHW.new_zeros(())
+        features = self.vgg(self._normalise(image_BCHW))
+        with torch.no_grad():
+            targets = list(self.vgg(self._normalise(target_BCHW)))
+        total = image_BCHW.new_zeros((), dtype=torch.float32)
+        for weight, feature, target in zip(self.stage_weights, features, targets, strict=True):
+            total = total + weight * F.l1_loss(feature.float(), target.float())
+        return total
+
+    def _normalise(self, image_BCHW: Tensor) -> Tensor:
+        x = (image_BCHW + 1) / 2
+        return (x - self.mean.to(x)) / self.std.to(x)
+
+
+def _fill_random(vgg: VggFeatures) -> None:
+    """Fill with He-initialised weights of a fixed seed, the same on every worker."""
+    generator = torch.Generator().manual_seed(0)
+    for layer in vgg.features.values():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+
+def _load(vgg: VggFeatures, path: Path, network: str) -> None:
+    if not path.is_file():
+        raise UserError(
+            f"perceptual.weights = {str(path)!r}: no such file",
+            f"download torchvision's {network} file, or use none or random",
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises anything
+        reason = (str(error).strip().splitlines() or [repr(error)])[0][:120]
+        raise UserError(
+            f"perceptual.weights = {str(path)!r} is no file of tensors: {reason}",
+            f"download torchvision's {network} file again",
+        ) from error
+    own = vgg.state_dict()
+    wrong = [
+        name
+        for name, tensor in own.items()
+        if name not in state or state[name].shape != tensor.shape
+    ]
+    # The deeper layers and the classifier of the published files are not ours; everything that is
+    # must be there, and the layer behind our last tells the two depths apart.
+    count = sum(name.startswith("features.") and name.endswith(".weight") for name in state)
+    if wrong or count not in (len(own) // 2, sum(STAGES[network])):
+        raise UserError(
+            f"perceptual.weights = {str(path)!r} is no {network}: "
+            + (f"{wrong[0]} is missing or of another shape" if wrong else f"{count} convolutions"),
+            "set perceptual.network to the file's, or use another file",
+        )
+    vgg.load_state_dict({name: state[name] for name in own})
