@@ -10,6 +10,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from preprocessing.errors import UserError
+from xnemo.model.full_precision import full_precision
 
 NORMS = ("spectral_instance", "spectral", "instance", "none")
 
@@ -70,7 +71,7 @@ class SpectralConv2d(nn.Conv2d):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return the convolution with the normalised weight."""
         # The norm is a statistic: bf16's 8 bits would make it wander.
-        with torch.autocast(x_BCHW.device.type, enabled=False):
+        with full_precision(x_BCHW):
             matrix = self.weight.flatten(1).float()
             left, right = self.left.float(), self.right.float()
             if self.training and self.weight.requires_grad and torch.is_grad_enabled():

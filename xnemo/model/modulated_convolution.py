@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xnemo.model.full_precision import full_precision
+
 
 class ModulatedConv2d(nn.Module):
     """Convolve with a kernel whose input channels are scaled by a style, then renormalise.
@@ -50,7 +52,7 @@ class ModulatedConv2d(nn.Module):
         if self.demodulate:
             # Sums of squares leave the range of fp16 and the precision of bf16: keep them in fp32.
             exact = torch.promote_types(weight.dtype, torch.float32)
-            with torch.autocast(x.device.type, enabled=False):
+            with full_precision(x):
                 power_OI = weight.to(exact).square().sum(dim=(2, 3))
                 norm_BO = torch.rsqrt(scale_BC.to(exact).square() @ power_OI.T + 1e-8)
             y = y * norm_BO.to(y.dtype)[:, :, None, None]
