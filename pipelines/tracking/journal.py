@@ -1,0 +1,155 @@
+"""An append-only record of a run, one JSON object a line."""
+
+import json
+import math
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from preprocessing.errors import UserError
+
+#: Name of the journal inside a run's folder.
+FILE = "journal.jsonl"
+
+# Kinds of entries; a reader skips those it does not know.
+START, PARAMS, TAGS, METRICS = "start", "params", "tags", "metrics"
+ARTIFACT, DATASET, MODEL, END = "artifact", "dataset", "model", "end"
+
+Entry = dict[str, Any]
+
+
+class Journal:
+    """The journal of one run. Appending is the only thing that training waits for.
+
+    Every entry has ``seq`` (0, 1, 2, ...), ``time_ms`` (Unix time) and ``kind``; the methods below
+    say what else. Numbers that JSON cannot write (NaN, infinities) are written as strings.
+
+    One process writes a journal at a time; any number may read it.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        """Open the journal in ``run_dir``, or start one; a line torn by a crash is cut off."""
+        self.run_dir = run_dir
+        self.path = run_dir / FILE
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._file = self.path.open("ab+")
+        _cut_torn_line(self._file)
+        self._next = sum(1 for _ in read(run_dir))
+
+    @property
+    def length(self) -> int:
+        """How many entries have been written."""
+        return self._next
+
+    def start(self, *, name: str, experiment: str, parent: str | None = None) -> str:
+        """Note that the run begins or goes on, and return its key, which stays the same.
+
+        Args:
+            name: what the run is called.
+            experiment: the group of runs it belongs to.
+            parent: key of the run that this one is a trial of.
+        """
+        key = run_key(self.run_dir) or uuid.uuid4().hex
+        body = {"key": key, "name": name, "experiment": experiment, "parent": parent}
+        self._append(START, body)
+        return key
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Note the settings, by dotted name."""
+        self._append(PARAMS, {"values": {name: str(value) for name, value in values.items()}})
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Note facts about the run, such as the commit it was made from."""
+        self._append(TAGS, {"values": dict(values)})
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Note numbers measured after ``step`` samples."""
+        self._append(METRICS, {"step": step, "values": {k: _plain(v) for k, v in values.items()}})
+
+    def artifact(self, file: Path, folder: str = "") -> None:
+        """Note a file or folder inside the run's folder that belongs to the record of the run."""
+        self._append(ARTIFACT, {"file": self._relative(file), "folder": folder})
+
+    def dataset(self, *, name: str, digest: str, source: str, filter: str, clips: int) -> None:
+        """Note what was trained on: a digest of the index and the filter over it."""
+        body = {"name": name, "digest": digest, "source": source, "filter": filter, "clips": clips}
+        self._append(DATASET, body)
+
+    def model(self, folder: Path, name: str) -> None:
+        """Note a bundle inside the run's folder, to become a version of model ``name``."""
+        self._append(MODEL, {"file": self._relative(folder), "name": name})
+
+    def end(self, status: str) -> None:
+        """Note how the run ended: FINISHED, FAILED or KILLED."""
+        self._append(END, {"status": status})
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._file.close()
+
+    def _append(self, kind: str, body: Entry) -> None:
+        with self._lock:
+            entry = {
+                "seq": self._next,
+                "time_ms": time.time_ns() // 1_000_000,
+                "kind": kind,
+                **body,
+            }
+            self._file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+            self._next += 1
+
+    def _relative(self, path: Path) -> str:
+        return path.resolve().relative_to(self.run_dir.resolve()).as_posix()
+
+
+def read(run_dir: Path, start: int = 0) -> Iterator[Entry]:
+    """Yield the entries of a run from number ``start``, leaving out a line still being written.
+
+    Raises:
+        UserError: the folder has no journal.
+    """
+    path = run_dir / FILE
+    if not path.is_file():
+        raise UserError(
+            f"{run_dir} is no run: it has no {FILE}", "give the folder of a training run"
+        )
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines):
+            if number >= start and line.endswith(b"\n"):
+                yield json.loads(line)
+
+
+def run_key(run_dir: Path) -> str | None:
+    """Return the key of a run, or None for one that never started."""
+    for entry in read(run_dir):
+        if entry["kind"] == START:
+            return str(entry["key"])
+    return None
+
+
+def _plain(value: float) -> float | str:
+    number = float(value)
+    return number if math.isfinite(number) else str(number)
+
+
+def _cut_torn_line(file: Any) -> None:
+    """Drop what follows the last newline: the writer died in the middle of it."""
+    size = file.seek(0, 2)
+    step, end = 4096, size
+    while end > 0:
+        begin = max(0, end - step)
+        file.seek(begin)
+        newline = file.read(end - begin).rfind(b"\n")
+        if newline >= 0:
+            end = begin + newline + 1
+            break
+        end = begin
+    if end < size:
+        file.truncate(end)
+    file.seek(0, 2)

@@ -1,0 +1,127 @@
+"""What MLflow holds after a journal was sent, once or many times."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.tracking import Journal, default_uri, sync
+from pipelines.tracking.progress import load_progress
+from preprocessing.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One SQLite store for the module: making one takes MLflow seconds."""
+    return default_uri(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> Callable[..., Path]:
+    def write(name: str = "first", parent: str | None = None) -> Path:
+        run_dir = tmp_path / name
+        bundle = run_dir / "bundle"
+        bundle.mkdir(parents=True)
+        (bundle / "raw.safetensors").write_bytes(b"weights")
+        (run_dir / "sample.png").write_bytes(b"png")
+        journal = Journal(run_dir)
+        journal.start(name=name, experiment="xnemo", parent=parent)
+        journal.params({"optimizer.lr": 1e-4, "samples": 64})
+        journal.tags({"git": "abc"})
+        journal.dataset(name="d", digest="e" * 64, source="/data", filter="yaw < 9", clips=3)
+        for step in range(5):
+            journal.metrics(step, {"loss": 1 / (1 + step), "bad": float("nan")})
+        journal.artifact(run_dir / "sample.png", "samples")
+        journal.model(bundle, f"model-{name}")
+        journal.end("FINISHED")
+        journal.close()
+        return run_dir
+
+    return write
+
+
+def test_everything_arrives_and_sending_again_changes_nothing(
+    store: str, write_run: Callable[..., Path]
+) -> None:
+    from mlflow import MlflowClient
+
+    run_dir = write_run()
+    first = sync(run_dir, store)
+    assert (first.sent, first.refused) == (12, 0)
+    client = MlflowClient(store, store)
+
+    def state() -> tuple:
+        run = client.get_run(first.run_id)
+        points = client.get_metric_history(first.run_id, "loss")
+        versions = client.search_model_versions("name='model-first'")
+        folders = [a.path for a in client.list_artifacts(first.run_id)]
+        return (
+            run.data.params,
+            run.data.tags["git"],
+            run.info.status,
+            [(p.step, p.value) for p in points],
+            [(d.dataset.digest, d.dataset.profile) for d in run.inputs.dataset_inputs],
+            sorted(folders),
+            [v.version for v in versions],
+            len(client.search_runs([run.info.experiment_id], "tags.`xnemo.key` != ''")),
+        )
+
+    before = state()
+    assert before[0] == {"optimizer.lr": "0.0001", "samples": "64"}
+    assert before[2] == "FINISHED"
+    assert before[3] == [(step, 1 / (1 + step)) for step in range(5)]
+    assert before[5] == ["bundle", "samples"]
+    assert before[6] == [1]
+    assert sync(run_dir, store).sent == 0
+    (run_dir / "tracking.json").unlink()  # as if it had crashed before it could remember
+    again = sync(run_dir, store)
+    assert (again.sent, again.run_id) == (12, first.run_id)
+    assert state() == before
+
+
+def test_a_changed_setting_of_a_resumed_run_becomes_a_tag(
+    store: str, write_run: Callable[..., Path]
+) -> None:
+    from mlflow import MlflowClient
+
+    run_dir = write_run("resumed")
+    run_id = sync(run_dir, store).run_id
+    journal = Journal(run_dir)
+    journal.start(name="resumed", experiment="xnemo")
+    journal.params({"samples": 128})
+    result = sync(run_dir, store)
+    assert (result.run_id, result.refused) == (run_id, 0)
+    data = MlflowClient(store).get_run(run_id).data
+    assert (data.params["samples"], data.tags["changed.samples"]) == ("64", "128")
+
+
+def test_a_trial_hangs_under_its_parent(store: str, write_run: Callable[..., Path]) -> None:
+    from mlflow import MlflowClient
+
+    from pipelines.tracking.journal import run_key
+
+    parent = write_run("search")
+    parent_id = sync(parent, store).run_id
+    child_id = sync(write_run("trial", parent=run_key(parent)), store).run_id
+    assert MlflowClient(store).get_run(child_id).data.tags["mlflow.parentRunId"] == parent_id
+
+
+def test_one_refused_entry_costs_no_other(store: str, write_run: Callable[..., Path]) -> None:
+    from mlflow import MlflowClient
+
+    run_dir = write_run("refused")
+    journal = Journal(run_dir)
+    journal.metrics(9, {"not/allowed?*": 1.0})
+    journal.metrics(9, {"after": 2.0})
+    journal.artifact(run_dir / "gone.png")
+    result = sync(run_dir, store)
+    assert result.refused == 2
+    assert "gone.png" in (result.refusal or "")
+    assert MlflowClient(store).get_run(result.run_id).data.metrics["after"] == 2.0
+    assert load_progress(run_dir, store).next_seq == 15
+
+
+def test_a_store_of_no_known_kind_is_refused_in_one_line(write_run: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match="is no MLflow store") as refusal:
+        sync(write_run("nowhere"), "./mlruns")
+    assert "\n" not in str(refusal.value)
