@@ -91,8 +91,9 @@ def small() -> NetworkConfig:
         motion=MotionEncoderConfig(
             image_size=128, stem_width=32, attention_width=256, latent_width=256
         ),
-        gan=GanHeadConfig(image_size=128, widths=(32, 64, 128, 256, 256), motion_dim=256,
-                          appearance_dim=256),  # fmt: skip
+        gan=GanHeadConfig(
+            image_size=128, widths=(32, 64, 128, 256, 256), motion_dim=256, appearance_dim=256
+        ),
         critic=CriticConfig(width=32, max_width=256),
         autoencoder=AutoencoderConfig(scale=0.18215),
     )
@@ -104,13 +105,15 @@ def tiny() -> NetworkConfig:
         image_size=64,
         unet=UNetConfig(
             latent_channels=48,
-            widths=(64, 96, 128),
+            # Not narrower than a latent, or no output layer could reach all of its channels.
+            widths=(48, 64, 64),
             attention=(False, True, True),
             layers=1,
-            heads=4,
+            heads=2,
             norm_groups=16,
             module_norm_groups=16,
             image_token_width=48,
+            temporal=False,
             max_frames=16,
         ),
         motion=MotionEncoderConfig(
@@ -127,8 +130,7 @@ def tiny() -> NetworkConfig:
             token_width=16,
             dropout=0.0,
         ),
-        gan=GanHeadConfig(image_size=64, widths=(16, 32, 64, 64), motion_dim=128,
-                          appearance_dim=64),  # fmt: skip
+        gan=GanHeadConfig(image_size=64, widths=(8, 16, 32, 64), motion_dim=128, appearance_dim=64),
         critic=CriticConfig(scales=1, width=16, max_width=64, layers=2),
         autoencoder=AutoencoderConfig(kind="space_to_depth", path=None, factor=4),
         image_token=ImageTokenConfig(kind="pooled", path=None, subfolder=None, width=48),

@@ -1,5 +1,6 @@
 """The denoiser: Stable Diffusion's UNet on frames, moved by motion tokens."""
 
+import math
 from collections.abc import Sequence
 
 from diffusers.configuration_utils import register_to_config
@@ -50,6 +51,7 @@ class DenoisingUNet(UNetTrunk):
             max_frames,
         )
         self._build(config, motion=True, temporal=temporal)
+        self.frame_limit = max_frames if temporal else math.inf
         self.conv_norm_out = nn.GroupNorm(norm_groups, widths[0], eps=1e-5)
         self.conv_out = nn.Conv2d(widths[0], latent_channels, 3, padding=1)
 
@@ -98,9 +100,9 @@ class DenoisingUNet(UNetTrunk):
                 f"latents are {batch} samples of {frames} frames, but motion tokens"
                 f" {tuple(motion_BFLD.shape)} and image tokens {tuple(image_tokens_BLD.shape)}"
             )
-        if self.config.temporal and frames > self.config.max_frames:
+        if frames > self.frame_limit:
             raise ValueError(
-                f"{frames} frames at once, but the temporal modules know {self.config.max_frames}"
+                f"{frames} frames at once, but the temporal modules know {self.frame_limit:.0f}"
             )
         if reference is None:
             return

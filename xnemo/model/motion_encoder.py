@@ -131,6 +131,7 @@ class MotionEncoder(ModelMixin, ConfigMixin):
             nn.Linear(3, box_width), nn.ReLU(), nn.Identity(), nn.Linear(box_width, box_width)
         )
         self.final_proj = nn.Linear(latent_width + box_width, tokens * token_width)
+        self.side = image_size
         self.statistics_frozen = False
 
     def forward(self, image: Tensor, box: Tensor) -> MotionLatent:
@@ -144,11 +145,15 @@ class MotionEncoder(ModelMixin, ConfigMixin):
         """
         if image.ndim == 5:
             batch, frames = image.shape[0], image.shape[2]
-            folded = self(image.transpose(1, 2).flatten(0, 1), box.flatten(0, 1))
+            folded = self._encode(image.transpose(1, 2).flatten(0, 1), box.flatten(0, 1))
             return MotionLatent(*(part.unflatten(0, (batch, frames)) for part in folded))
-        size = self.config.image_size
-        if image.shape[-2:] != (size, size):
-            raise ValueError(f"driving crops are {tuple(image.shape[-2:])}, not {size}×{size}")
+        return self._encode(image, box)
+
+    def _encode(self, image: Tensor, box: Tensor) -> MotionLatent:
+        if image.shape[-2:] != (self.side, self.side):
+            raise ValueError(
+                f"driving crops are {tuple(image.shape[-2:])}, not {self.side}×{self.side}"
+            )
         face = self.model(image)
         fused = self.final_proj(torch.cat([face, self.bbox_proj(box)], dim=1))
         tokens = fused.unflatten(1, self.pe.shape[1:]) + self.pe.to(fused.dtype)
@@ -165,7 +170,7 @@ class MotionEncoder(ModelMixin, ConfigMixin):
 
     def train(self, mode: bool = True) -> "MotionEncoder":
         """Set training mode, except where `freeze_statistics` holds the batch norms."""
-        super().train(mode)
+        super().train(mode)  # type: ignore[misc]
         if getattr(self, "statistics_frozen", False):
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm | Hourglass):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from xnemo.model.position_tables import patch_table
 from xnemo.model.transformer_block import TransformerBlock
+from xnemo.model.zero_linear import ZeroLinear
 
 
 class PatchAttention(nn.Module):
@@ -33,9 +34,7 @@ class PatchAttention(nn.Module):
         self.patch, self.grid = patch, grid
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(width, heads, attentions=1)])
-        self.proj_out = nn.Linear(width // patch**2, channels)
-        nn.init.zeros_(self.proj_out.weight)
-        nn.init.zeros_(self.proj_out.bias)
+        self.proj_out = ZeroLinear(width // patch**2, channels)
         side = grid * patch
         self.pos_embed = PatchEmbed(side, side, patch, channels, width, pos_embed_type=None)
         self.register_buffer("positions", patch_table(grid, width)[None], persistent=False)

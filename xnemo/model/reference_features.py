@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ class ReferenceFeatures:
             None if self.present_B is None else self.present_B[index.to(self.present_B.device)],
         )
 
-    def to(self, *args: object, **kwargs: object) -> "ReferenceFeatures":
+    def to(self, *args: Any, **kwargs: Any) -> "ReferenceFeatures":
         """Move or cast the tokens, with the arguments of `Tensor.to`."""
         return replace(
             self, by_block={name: t.to(*args, **kwargs) for name, t in self.by_block.items()}

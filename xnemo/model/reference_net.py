@@ -1,11 +1,13 @@
 """The reference network: a second UNet that reads the portrait once."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from xnemo.model.reference_features import ReferenceFeatures
+from xnemo.model.spatial_transformer import SpatialTransformer
 from xnemo.model.unet_blocks import LevelContext, UpLevel
 from xnemo.model.unet_config import UNetConfig
 from xnemo.model.unet_trunk import UNetTrunk
@@ -84,17 +86,13 @@ class ReferenceNet(UNetTrunk):
         for level, index in self.layers_in_order():
             if beyond:
                 level.resnets[index].requires_grad_(False)
-                if level.has_attention and index < len(level.attentions):
+                if index < level.transformers:
                     level.attentions[index].requires_grad_(False)
-            elif level.has_attention and level.block_name(index) == self.last_writer:
+            elif level.block_name(index) == self.last_writer:
                 beyond = True
-                transformer = level.attentions[index]
+                transformer = cast(SpatialTransformer, level.attentions[index])
                 transformer.requires_grad_(False)
-                for part in (
-                    transformer.norm,
-                    transformer.proj_in,
-                    transformer.transformer_blocks[0].norm1,
-                ):
+                for part in transformer.writing_parts():
                     part.requires_grad_(True)
             if beyond and isinstance(level, UpLevel) and level.upsamplers is not None:
                 level.upsamplers.requires_grad_(False)

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from xnemo.model.transformer_block import TransformerBlock
+from xnemo.model.zero_linear import ZeroLinear
 
 
 class ResidualTransformer(nn.Module):
@@ -32,9 +33,7 @@ class ResidualTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(
             [TransformerBlock(width, heads, 2, context_width, positions)]
         )
-        self.proj_out = nn.Linear(width, width)
-        nn.init.zeros_(self.proj_out.weight)
-        nn.init.zeros_(self.proj_out.bias)
+        self.proj_out = ZeroLinear(width, width)
 
     def across_space(self, x_NCHW: Tensor, context_NMD: Tensor) -> Tensor:
         """Let every cell of each frame attend to that frame's context tokens."""

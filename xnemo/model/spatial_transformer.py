@@ -59,7 +59,7 @@ class SpatialTransformer(nn.Module):
         frames: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """Return the feature map, and the tokens (N, H·W, C) that a reader would read."""
-        tokens_NLC = self._tokens(x_NCHW)
+        tokens_NLC = self.proj_in(self.norm(x_NCHW)).flatten(2).transpose(1, 2)
         for block in self.transformer_blocks:
             tokens_NLC, written = block(
                 tokens_NLC, image_tokens_NLD, reference_BMC, presence, frames
@@ -69,7 +69,9 @@ class SpatialTransformer(nn.Module):
 
     def write_only(self, x_NCHW: Tensor) -> Tensor:
         """Return just the tokens that a reader would read, computing nothing beyond them."""
-        return self.transformer_blocks[0].norm1(self._tokens(x_NCHW))
+        norm, proj_in, norm1 = self.writing_parts()
+        return norm1(proj_in(norm(x_NCHW)).flatten(2).transpose(1, 2))
 
-    def _tokens(self, x_NCHW: Tensor) -> Tensor:
-        return self.proj_in(self.norm(x_NCHW)).flatten(2).transpose(1, 2)
+    def writing_parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """Return the layers that `write_only` runs, in order."""
+        return self.norm, self.proj_in, self.transformer_blocks[0].get_submodule("norm1")

@@ -1,5 +1,7 @@
 """The transformer block that motion modules, temporal modules and patch attention share."""
 
+from typing import Any
+
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ class PositionedAttention(Attention):
         super().__init__(width, heads=heads, dim_head=width // heads)
         self.pos_encoder = FramePosition(width, length)
 
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor:
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Attend among (N, L, C) tokens, positions included."""
         return super().forward(self.pos_encoder(hidden_states), *args, **kwargs)
 

@@ -5,7 +5,7 @@ One class serves the denoiser and the reference network; they differ in which mo
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.downsampling import Downsample2D
@@ -94,7 +94,8 @@ class Level(nn.Module):
             self.temporal_modules = nn.ModuleList(
                 TemporalModule(width, config.heads, groups, config.max_frames) for _ in range(after)
             )
-        self.has_attention, self.has_motion, self.has_temporal = attention, motion, temporal
+        self.has_motion, self.has_temporal = motion, temporal
+        self.transformers = after if attention else 0
         # Switched by ModelMixin.enable_gradient_checkpointing of the UNet.
         self.gradient_checkpointing = False
         self._gradient_checkpointing_func: Callable[..., Any] | None = None
@@ -113,8 +114,9 @@ class Level(nn.Module):
     def _layer(self, index: int, x_NCHW: Tensor, context: LevelContext) -> tuple[Tensor, Written]:
         x_NCHW = self.resnets[index](x_NCHW, context.time_NT)
         written: Written = {}
-        if self.has_attention:
-            name, attention = self.block_name(index), self.attentions[index]
+        if index < self.transformers:
+            name = self.block_name(index)
+            attention = cast(SpatialTransformer, self.attentions[index])
             if name == context.last_writer:
                 return x_NCHW, {name: attention.write_only(x_NCHW)}
             x_NCHW, tokens_NLC = attention(

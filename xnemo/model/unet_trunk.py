@@ -21,6 +21,7 @@ class UNetTrunk(ModelMixin, ConfigMixin):
     def _build(self, config: UNetConfig, motion: bool, temporal: bool) -> None:
         """Create the trunk's modules; to be called by a subclass's constructor."""
         widths, levels = config.widths, len(config.widths)
+        self.skips_per_level = config.layers + 1
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(widths[0], 4 * widths[0])
@@ -75,7 +76,7 @@ class UNetTrunk(ModelMixin, ConfigMixin):
         return [
             level.block_name(index)
             for level, index in self.layers_in_order()
-            if level.has_attention and index < len(level.attentions)
+            if index < level.transformers
         ]
 
     def _embed_time(self, timestep: Tensor | int, z: Tensor) -> Tensor:
@@ -96,8 +97,7 @@ class UNetTrunk(ModelMixin, ConfigMixin):
         for up in self.up_blocks:
             if context.last_writer in written:
                 break
-            count = len(up.resnets)
-            taken, skips = skips[-count:], skips[:-count]
+            taken, skips = skips[-self.skips_per_level :], skips[: -self.skips_per_level]
             size = tuple(skips[-1].shape[-2:]) if skips else None
             x, new = up(x, taken, context, size)
             written |= new

@@ -1,0 +1,107 @@
+"""Reading weight files without running anything in them and without a second copy in memory."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from preprocessing.errors import UserError
+
+# In order of preference, as diffusers names them.
+FOLDER_NAMES = (
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
+)
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Return the named tensors of a file, or of a folder that diffusers wrote.
+
+    Tensors are mapped from the file: they cost memory only once they are used. Pickles are read
+    with PyTorch's restricted unpickler, which builds tensors and runs nothing else. A training
+    checkpoint that keeps its weights under "state_dict" is unwrapped.
+
+    Args:
+        path: `.safetensors`, an index of several, a PyTorch file, or a folder.
+
+    Raises:
+        UserError: No such file, a damaged file, or one that holds something else.
+    """
+    path = _weights_file(Path(path).expanduser())
+    if path.name.endswith(".index.json"):
+        return _read_index(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _read_pickle(path)
+
+
+def _weights_file(path: Path) -> Path:
+    if path.is_dir():
+        for name in FOLDER_NAMES:
+            if (path / name).is_file():
+                return path / name
+        raise UserError(
+            f"{path} holds none of {', '.join(FOLDER_NAMES)}", "give the folder of one network"
+        )
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder", "check the path")
+    return path
+
+
+def _read_index(path: Path) -> dict[str, Tensor]:
+    try:
+        names = set(json.loads(path.read_text())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no index of safetensors files", "fetch it again") from error
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(names):
+        # An index is data from elsewhere; it may name files beside it and no others.
+        if Path(name).name != name:
+            raise UserError(f"{path} points outside its folder, to {name!r}", "do not use it")
+        tensors |= _read_safetensors(path.parent / name)
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is damaged or no safetensors file ({_first_line(error)})", "fetch it again"
+        ) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        # Only the zip format of today can be mapped; older files are read whole.
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and was not opened ({_first_line(error)})",
+            "use a file of plain tensors from a source that you trust",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} is damaged or no PyTorch file ({_first_line(error)})", "fetch it again"
+        ) from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
+        raise UserError(f"{path} is no state dict (names to tensors)", "give a file of weights")
+    return dict(content)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
