@@ -32,6 +32,8 @@ MOTION_NAMES = (
 LIMITS = np.array([20.0, 14.0, 10.0, 0.10, 0.08, 0.10, 1.0, 1.0, 1.0, 1.0], np.float32)
 
 _WAVES = 4
+# Seconds from rest to full motion.
+_START_S = 0.4
 
 
 def neutral(frames: int) -> NDArray[np.float32]:
@@ -42,6 +44,7 @@ def neutral(frames: int) -> NDArray[np.float32]:
 def sample_motion(seed: int | Sequence[int], times_s: NDArray[np.floating]) -> NDArray[np.float32]:
     """The motion of one seed at the given times, float32 [T, P] within `LIMITS`.
 
+    It starts at rest, as the photograph is, so that moves can be told from the first frame on.
     Head pose and brows drift as sums of slow waves; the mouth opens in bursts of syllables; blinks
     are short events about every second and a half, some of them held closed.
     """
@@ -57,7 +60,7 @@ def sample_motion(seed: int | Sequence[int], times_s: NDArray[np.floating]) -> N
             motion[:, column] = _blinks(rng, t)
         else:
             motion[:, column] = LIMITS[column] * _drift(rng, t)
-    return motion.astype(np.float32)
+    return (motion * _ease(t / _START_S)[:, None]).astype(np.float32)
 
 
 def _drift(rng: np.random.Generator, t: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -38,11 +38,11 @@ class ClipFormat:
 
 
 CLIP_FORMATS = (
-    ClipFormat(".mp4", "libx264", 25),
     ClipFormat(".mp4", "libx264", 30),
     ClipFormat(".mkv", "libx264", 30, variable_rate=True),
     ClipFormat(".mp4", "libx264", 25, rotated=True),
     ClipFormat(".avi", "mpeg4", 24),
+    ClipFormat(".mp4", "libx264", 25),
     ClipFormat(".mp4", "libx265", 25),
 )
 

@@ -27,3 +27,4 @@ def test_motion_is_smooth_and_seeded():
     np.testing.assert_array_equal(motion, sample_motion(0, times))
     assert abs(motion - sample_motion(1, times)).mean() > 0.1
     assert not neutral(4).any()
+    assert not motion[0].any()
