@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xnemo.diffusion.schedule import NoiseSchedule
-
 BLUR_SIDE = 9
 BLUR_SIGMA = 18.0
 
@@ -44,8 +42,7 @@ def frame_noise(
 def initial_latents(
     z_reference_1Chw: Tensor,
     frames: int,
-    timestep: int,
-    schedule: NoiseSchedule,
+    signal: Tensor | float,
     generator: torch.Generator,
     blurred_reference: bool = True,
 ) -> Tensor:
@@ -54,8 +51,7 @@ def initial_latents(
     Args:
         z_reference_1Chw: Scaled latents of the reference crop.
         frames: Frames of the clip.
-        timestep: First timestep of the sampler.
-        schedule: Forward process.
+        signal: ᾱ of the first timestep: the part of the signal's power that is left there.
         generator: CPU generator of the noise.
         blurred_reference: Start from the blurred reference, noised to the first timestep, as the
             release does; it keeps overall colour where the schedule never reaches pure noise.
@@ -63,5 +59,5 @@ def initial_latents(
     noise = frame_noise(frames, tuple(z_reference_1Chw.shape[1:]), generator, z_reference_1Chw)
     if not blurred_reference:
         return noise
-    z = blur(z_reference_1Chw)[:, :, None].expand_as(noise)
-    return schedule.add_noise(z, noise, torch.tensor([timestep]))
+    kept = torch.as_tensor(signal, dtype=noise.dtype, device=noise.device)
+    return kept.sqrt() * blur(z_reference_1Chw)[:, :, None] + (1 - kept).sqrt() * noise

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,8 +10,7 @@ from torch import Tensor
 from preprocessing.errors import UserError
 from xnemo.diffusion.guidance import Conditions, Denoiser, guided_prediction
 from xnemo.diffusion.initial_latents import initial_latents
-from xnemo.diffusion.schedule import DiffusionConfig, NoiseSchedule
-from xnemo.diffusion.solver import SOLVERS, SPACINGS, make_solver
+from xnemo.diffusion.solver import SOLVERS, SPACINGS
 from xnemo.diffusion.windows import make_windows
 
 # Step number, timestep and latents in; latents to go on with, or None to keep them, out.
@@ -30,9 +29,9 @@ class SamplerConfig:
     guidance: float = 2.5
     # Which timesteps are visited; a network without terminal signal needs trailing.
     spacing: Literal["leading", "trailing", "linspace"] = "leading"
-    # Frames denoised together; at most the network's max_frames.
+    # Frames denoised together; animation takes at most the network's max_frames.
     window: int = 24
-    # Frames that neighbouring windows share.
+    # Frames that neighbouring windows share; animation takes 0 without temporal modules.
     overlap: int = 4
     # Windows per pass of the network: more fills a large GPU, at the price of its memory.
     windows_per_batch: int = 1
@@ -60,7 +59,7 @@ def sample_latents(
     denoiser: Denoiser,
     z_reference_1Chw: Tensor,
     conditions: Conditions,
-    diffusion: DiffusionConfig,
+    solver: Any,
     config: SamplerConfig,
     generator: torch.Generator,
     on_step: StepCallback | None = None,
@@ -76,19 +75,17 @@ def sample_latents(
         denoiser: Predicts for (K, C, F, h, w) windows; see `guided_prediction`.
         z_reference_1Chw: Scaled latents of the reference crop; also says device and dtype.
         conditions: Motion, reference and image token of the clip.
-        diffusion: Forward process of the network.
-        config: Solver, steps, guidance and windows.
+        solver: A diffusers scheduler on the network's forward process; see `make_solver`.
+        config: Steps, guidance and windows.
         generator: CPU generator of initial noise and window offsets; nothing else is random.
         on_step: Called after every step; what it returns, if anything, replaces the latents.
     """
-    solver = make_solver(diffusion, config.solver, config.spacing)
     solver.set_timesteps(config.steps)
     timesteps = [int(t) for t in solver.timesteps]
     z_1CFhw = initial_latents(
         z_reference_1Chw.detach().float().cpu(),
         conditions.frames,
-        timesteps[0],
-        NoiseSchedule(diffusion),
+        solver.alphas_cumprod[timesteps[0]],
         generator,
         config.blurred_reference,
     )
