@@ -1,0 +1,139 @@
+"""One fixed square per clip, and what is kept of each frame until that square is known.
+
+A clip's square follows from the union of all its face boxes, so no frame can be cropped before the
+last has been seen. What waits is not the frame but the neighbourhood of the face in it, in the
+encoder's own pixel format (1.5 bytes a pixel): every source frame is decoded once and encoded once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import av
+import numpy as np
+
+from preprocessing.config import TubeConfig
+from preprocessing.decode import Frame
+from preprocessing.decode.frame import plane_array
+from preprocessing.geometry import Box, reference_crop_box, square_box
+
+_BLACK = (16, 128, 128)
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhood:
+    """The part of one frame around a face: yuv420p, BT.709, limited range."""
+
+    picture: av.VideoFrame
+    # Top left corner in pixels of the upright source frame; even.
+    x0: int
+    y0: int
+    # Source pixels per pixel of `picture`; above 1 only where the tube is shrunk at least that much.
+    shrink: int
+
+    @property
+    def bytes(self) -> int:
+        """Memory the pixels take."""
+        return self.picture.width * self.picture.height * 3 // 2
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """The box (x0, y0, x1, y1) in source pixels."""
+        return (
+            self.x0,
+            self.y0,
+            self.x0 + self.picture.width * self.shrink,
+            self.y0 + self.picture.height * self.shrink,
+        )
+
+
+def keep(frame: Frame, face_box: np.ndarray, config: TubeConfig) -> Neighbourhood:
+    """Copy the neighbourhood of a face out of a decoded frame."""
+    side = float((face_box[2:] - face_box[:2]).max())
+    # Halving (or thirding, ...) now what would be shrunk anyway keeps the memory of 4K at HD's.
+    shrink = max(1, int(side * config.scale / config.size * 0.9))
+    step = 2 * shrink
+    x0, x1 = _inside(*square_box(face_box, config.keep_scale)[[0, 2]], frame.width, step)
+    y0, y1 = _inside(*square_box(face_box, config.keep_scale)[[1, 3]], frame.height, step)
+    picture = frame.crop((x0, y0, x1, y1), ((x1 - x0) // shrink, (y1 - y0) // shrink))
+    return Neighbourhood(picture, x0, y0, shrink)
+
+
+def tube_box(union: np.ndarray, frame_hw: tuple[int, int], config: TubeConfig) -> Box:
+    """Return a clip's square in whole source pixels, of an even side and on an even corner.
+
+    It is X-NeMo's reference framing of the union box: `scale` × its larger side, moved inside the
+    frame where that rule says so, else reaching beyond it.
+    """
+    box = reference_crop_box(union, frame_hw, config.scale)
+    side = 2 * round(float(box[2] - box[0]) / 2)
+    x0, y0 = (2 * int(np.floor(corner / 2)) for corner in box[:2])
+    return np.array([x0, y0, x0 + side, y0 + side], dtype=np.float64)
+
+
+def stored_size(tube: Box, config: TubeConfig) -> int:
+    """Return the side of the stored picture: the tube's own, down to a multiple of 16, or the limit."""
+    return min(config.size, int(tube[2] - tube[0]) // 16 * 16)
+
+
+def covers(kept: Sequence[float] | np.ndarray, tube: Box, frame_hw: tuple[int, int]) -> bool:
+    """Tell whether all of the tube that lies inside the frame lies inside the box `kept`."""
+    x0, y0, x1, y1 = _visible(tube, frame_hw)
+    left, top, right, bottom = kept
+    return left <= x0 and top <= y0 and right >= x1 and bottom >= y1
+
+
+def cut(part: Neighbourhood, tube: Box, frame_hw: tuple[int, int], size: int) -> av.VideoFrame:
+    """Return the tube's picture at size × size, yuv420p; black beyond the frame."""
+    x0, y0, x1, y1 = _visible(tube, frame_hw)
+    inner = Frame(part.picture, pts_us=0, index=0)
+    box = tuple(
+        (edge - corner) / part.shrink
+        for edge, corner in zip((x0, y0, x1, y1), (part.x0, part.y0) * 2, strict=True)
+    )
+    scale = size / (tube[2] - tube[0])
+    left, top, right, bottom = (
+        2 * round(float(edge) * scale / 2)
+        for edge in (x0 - tube[0], y0 - tube[1], x1 - tube[0], y1 - tube[1])
+    )
+    if right <= left or bottom <= top:
+        return _black(size)
+    picture = inner.crop(box, (right - left, bottom - top))  # type: ignore[arg-type]
+    if (left, top, right, bottom) == (0, 0, size, size):
+        return picture
+    canvas = _black(size)
+    for index in range(3):
+        half = 1 if index else 0
+        rows = slice(top >> half, bottom >> half)
+        columns = slice(left >> half, right >> half)
+        plane_array(canvas, index)[rows, columns] = plane_array(picture, index)
+    return canvas
+
+
+def pad_fraction(tube: Box, frame_hw: tuple[int, int]) -> float:
+    """Return the share of the tube that lies outside the frame."""
+    x0, y0, x1, y1 = _visible(tube, frame_hw)
+    side = float(tube[2] - tube[0])
+    return 1 - max(0, x1 - x0) * max(0, y1 - y0) / (side * side)
+
+
+def _visible(tube: Box, frame_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the tube's part inside the frame, on even edges."""
+    height, width = (2 * (int(side) // 2) for side in frame_hw)
+    x0, y0, x1, y1 = (int(edge) for edge in tube)
+    return max(0, x0), max(0, y0), min(width, x1), min(height, y1)
+
+
+def _inside(low: float, high: float, limit: int, step: int) -> tuple[int, int]:
+    """Move an interval inside [0, limit] where it fits, else cut it; ends on multiples of `step`."""
+    limit = limit // step * step
+    length = min(limit, -(-int(np.ceil(high - low)) // step) * step)
+    start = min(max(0, int(np.floor(low / step)) * step), limit - length)
+    return start, start + length
+
+
+def _black(size: int) -> av.VideoFrame:
+    canvas = av.VideoFrame(size, size, "yuv420p")
+    for index, value in enumerate(_BLACK):
+        plane_array(canvas, index)[:] = value
+    canvas.colorspace = canvas.color_primaries = canvas.color_trc = canvas.color_range = 1
+    return canvas
