@@ -1,0 +1,118 @@
+"""Disturb a driving crop: one resampling for all geometry, one matrix for all colour."""
+
+# ruff: noqa: N815 - shapes in field names
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from xnemo.data.config import AugmentConfig
+
+# Luma weights of BT.601, the ones saturation and hue conventionally turn about.
+_LUMA = np.array([0.299, 0.587, 0.114])
+_RGB_TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+
+
+@dataclass(frozen=True)
+class FaceAugmentation:
+    """One draw of all random numbers, applied alike to every frame of a clip.
+
+    `offsets_HW2` are sampling positions (x, y) relative to the crop's centre in units of its side;
+    `colour_34` maps RGB in 0..255 to RGB.
+    """
+
+    offsets_HW2: np.ndarray
+    colour_34: np.ndarray | None
+
+    def apply(self, image_HWC: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """Cut `box` (x0, y0, x1, y1 in pixels) out of a uint8 image, disturbed."""
+        size = self.offsets_HW2.shape[0]
+        shrink = int(max(box[2] - box[0], box[3] - box[1]) / size)
+        if shrink >= 2:
+            # Bilinear sampling would skip pixels: average them first.
+            height, width = image_HWC.shape[:2]
+            reduced = (max(1, width // shrink), max(1, height // shrink))
+            image_HWC = cv2.resize(image_HWC, reduced, interpolation=cv2.INTER_AREA)
+            box = np.asarray(box) * np.tile([reduced[0] / width, reduced[1] / height], 2)
+        x0, y0, x1, y1 = box
+        centre = np.array([(x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2], dtype=np.float32)
+        side = np.array([x1 - x0, y1 - y0], dtype=np.float32)
+        positions = centre + self.offsets_HW2 * side
+        crop = cv2.remap(
+            image_HWC, positions, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        return crop if self.colour_34 is None else cv2.transform(crop, self.colour_34)
+
+
+def draw_augmentation(
+    config: AugmentConfig, size: int, rng: np.random.Generator
+) -> FaceAugmentation:
+    """Draw one augmentation for square crops of `size` pixels.
+
+    The same number of random values is taken whatever the config says, so that switching one kind
+    off leaves the draws of the others as they were.
+    """
+    scale, aspect, shift_x, shift_y = rng.uniform(-1, 1, 4)
+    nodes = rng.standard_normal((config.warp_cells + 1, config.warp_cells + 1, 2))
+    use_warp, use_colour = rng.random(2)
+    colours = rng.uniform(-1, 1, 4)
+
+    zoom = 1 + config.scale * scale
+    stretch = np.sqrt(1 + config.aspect * aspect)
+    offsets = _grid(size) * np.array([zoom * stretch, zoom / stretch], dtype=np.float32)
+    offsets = offsets + config.shift * np.array([shift_x, shift_y], dtype=np.float32)
+    if use_warp < config.warp_probability and config.warp > 0:
+        offsets = offsets + _piecewise_affine(nodes * config.warp, size)
+    colour = _colour_matrix(config, colours) if use_colour < config.colour_probability else None
+    return FaceAugmentation(offsets.astype(np.float32), colour)
+
+
+def _colour_matrix(config: AugmentConfig, draws: np.ndarray) -> np.ndarray:
+    """Join brightness, contrast (about mid grey), saturation and hue into one 3x4 matrix."""
+    brightness, contrast, saturation, hue = 1 + draws * np.array(
+        [config.brightness, config.contrast, config.saturation, config.hue]
+    )
+    grey = np.tile(_LUMA, (3, 1))
+    saturate = saturation * np.eye(3) + (1 - saturation) * grey
+    angle = 2 * np.pi * (hue - 1)
+    turn = np.array(
+        [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
+    )
+    rotate = np.linalg.inv(_RGB_TO_YIQ) @ turn @ _RGB_TO_YIQ
+    linear = brightness * contrast * (rotate @ saturate)
+    offset = np.full((3, 1), brightness * (1 - contrast) * 127.5)
+    return np.hstack([linear, offset])
+
+
+@lru_cache(maxsize=8)
+def _grid(size: int) -> np.ndarray:
+    """Return pixel centres of a unit square about the origin, (size, size, 2) as (x, y)."""
+    line = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
+    return np.stack(np.meshgrid(line, line), axis=-1)
+
+
+@lru_cache(maxsize=8)
+def _triangles(size: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each pixel the 3 grid nodes of its triangle and their barycentric weights."""
+    place = (np.arange(size) + 0.5) / size * cells
+    cell = np.minimum(place.astype(int), cells - 1)
+    fraction = (place - cell).astype(np.float32)
+    j, i = np.meshgrid(cell, cell)
+    u, v = np.meshgrid(fraction, fraction)
+    row = cells + 1
+    corner = i * row + j
+    lower = u + v <= 1
+    nodes = np.stack([np.where(lower, corner, corner + row + 1), corner + 1, corner + row])
+    weights = np.stack(
+        [np.abs(1 - u - v), np.where(lower, u, 1 - v), np.where(lower, v, 1 - u)]
+    ).astype(np.float32)
+    return nodes, weights
+
+
+def _piecewise_affine(nodes_NN2: np.ndarray, size: int) -> np.ndarray:
+    """Interpolate node displacements over a square, affinely within each half of a grid cell."""
+    index, weights = _triangles(size, len(nodes_NN2) - 1)
+    flat = nodes_NN2.reshape(-1, 2).astype(np.float32)
+    return sum(weights[k][..., None] * flat[index[k]] for k in range(3))

@@ -1,0 +1,113 @@
+"""The one record that goes from the loader to a training step."""
+
+# ruff: noqa: N815 - shapes in field names
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The pictures of one sample, uint8 RGB (frames, height, width, channels).
+
+    Sides: S for `image_size`, D for the motion encoder's input, G for the GAN head's output.
+
+    Attributes:
+        index: position in the run's sequence of samples.
+        key: the clip it was cut from.
+        reference: (1, S, S, 3) wide crop.
+        target: (F, S, S, 3) wide crops.
+        driving: (F, D, D, 3) tight crops of the targets, augmented.
+        reference_pose: (1, D, D, 3) tight crop of the reference, as the null motion is read from.
+        head_reference: (1, G, G, 3) what the GAN head sees of the reference; None without one.
+        head_target: (F, G, G, 3) what the GAN head is to make, not augmented, or None.
+        box_F3: (dy, dx, scale) of each target face against the reference face.
+        faults: what went wrong with samples that this one replaces.
+    """
+
+    index: int
+    key: str
+    reference: np.ndarray
+    target: np.ndarray
+    driving: np.ndarray
+    reference_pose: np.ndarray
+    head_reference: np.ndarray | None
+    head_target: np.ndarray | None
+    box_F3: np.ndarray
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples side by side, channels first.
+
+    Pictures are uint8 from `collate`, a quarter of the bytes to pin and to copy, and float32 in
+    [-1, 1] after `to`.
+    """
+
+    keys: tuple[str, ...]
+    faults: tuple[str, ...]
+    sample_index_B: Tensor
+    reference_BCHW: Tensor
+    target_BCFHW: Tensor
+    driving_BCFHW: Tensor
+    reference_pose_BCHW: Tensor
+    head_reference_BCHW: Tensor | None
+    head_target_BCFHW: Tensor | None
+    box_BF3: Tensor
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Move to `device` and turn pictures into float32 in [-1, 1]."""
+        moved = {
+            name: value.to(device, non_blocking=True) for name, value in self._tensors().items()
+        }
+        for name, value in moved.items():
+            if value.dtype == torch.uint8:
+                moved[name] = value.float().div_(127.5).sub_(1)
+        return replace(self, **moved)
+
+    def pin_memory(self) -> "Batch":
+        """Return a copy in page-locked memory; torch's DataLoader calls this."""
+        return replace(
+            self, **{name: value.pin_memory() for name, value in self._tensors().items()}
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of equal shapes into one batch."""
+    return Batch(
+        keys=tuple(s.key for s in samples),
+        faults=tuple(fault for s in samples for fault in s.faults),
+        sample_index_B=torch.tensor([s.index for s in samples], dtype=torch.int64),
+        reference_BCHW=_images([s.reference for s in samples]).squeeze(2),
+        target_BCFHW=_images([s.target for s in samples]),
+        driving_BCFHW=_images([s.driving for s in samples]),
+        reference_pose_BCHW=_images([s.reference_pose for s in samples]).squeeze(2),
+        head_reference_BCHW=_optional([s.head_reference for s in samples], squeeze=True),
+        head_target_BCFHW=_optional([s.head_target for s in samples], squeeze=False),
+        box_BF3=torch.from_numpy(np.stack([s.box_F3 for s in samples])),
+    )
+
+
+def _images(frames: Sequence[np.ndarray]) -> Tensor:
+    """Stack (F, H, W, C) arrays into one contiguous (B, C, F, H, W) tensor."""
+    return torch.from_numpy(np.stack(frames)).permute(0, 4, 1, 2, 3).contiguous()
+
+
+def _optional(frames: Sequence[np.ndarray | None], *, squeeze: bool) -> Tensor | None:
+    present = [f for f in frames if f is not None]
+    if not present:
+        return None
+    images = _images(present)
+    return images.squeeze(2) if squeeze else images

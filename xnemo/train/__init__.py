@@ -1,0 +1,1 @@
+"""Training: two engines, one loop, and checkpoints that any number of workers can pick up."""

@@ -1,0 +1,77 @@
+"""Everything the network engine trains, as one module with one forward pass."""
+
+import torch
+from torch import Tensor, nn
+
+from xnemo.model.networks import Networks
+from xnemo.train.config import TrainConfig
+from xnemo.train.step_inputs import StepInputs
+from xnemo.train.synced_batch_norm import synchronise_batch_norms
+
+
+class JointNetwork(nn.Module):
+    """Denoiser, reference network, motion encoder and GAN head.
+
+    One module because one engine owns them: the motion encoder receives gradient from both heads
+    in one backward pass. Parameter names are "denoiser.…", "reference_net.…", "motion_encoder.…",
+    "gan_head.…" everywhere, also in a bundle.
+    """
+
+    def __init__(self, networks: Networks, config: TrainConfig) -> None:
+        super().__init__()
+        self.denoiser = networks.denoiser
+        self.reference_net = networks.reference_net
+        self.motion_encoder = networks.motion_encoder
+        self.gan_head = networks.gan_head if config.uses_gan_head else None
+        self.reference_masking = config.condition.reference_masking
+        self.motion_source = config.network.gan.motion_source
+        self.temporal_only = config.stage == "temporal"
+        self.use_bf16 = config.engine.precision == "bf16"
+        _choose_trained(self, config)
+        if config.engine.batch_norm == "synced":
+            synchronise_batch_norms(self.motion_encoder)
+        if config.engine.batch_norm == "frozen" or self.temporal_only:
+            self.motion_encoder.freeze_statistics()
+        if config.engine.gradient_checkpointing:
+            for module in (self.denoiser, self.reference_net, self.motion_encoder):
+                module.enable_gradient_checkpointing()
+        if config.engine.compile:
+            for module in (self.denoiser, self.reference_net):
+                module.compile_repeated_blocks()
+
+    def forward(self, inputs: StepInputs) -> tuple[Tensor, Tensor | None]:
+        """Return the denoiser's prediction (B, C, F, h, w) and the GAN head's pictures (B·F, 3, G,
+        G).
+
+        In the temporal stage the other networks run without gradient and there are no pictures.
+        """
+        # Autocast inside the module: DeepSpeed switches an outer one off.
+        device = inputs.z_BCFhw.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.use_bf16):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.temporal_only):
+                latent = self.motion_encoder(inputs.driving_BCFHW, inputs.box_BF3)
+                reference = self.reference_net(inputs.z_reference_BChw, inputs.image_tokens_BLD)
+            if self.training:
+                reference = reference.mask_tokens(self.reference_masking, inputs.mask_seeds)
+            reference = reference.with_presence(inputs.present_B)
+            prediction = self.denoiser(
+                inputs.z_noisy_BCFhw,
+                inputs.timesteps_B,
+                inputs.image_tokens_BLD,
+                latent.tokens,
+                reference,
+            )
+            pictures = None
+            if self.gan_head is not None and inputs.head_reference_BCHW is not None:
+                motion = latent.face if self.motion_source == "face" else latent.fused
+                seeds = [seed for seed in inputs.mask_seeds for _ in range(motion.shape[1])]
+                pictures = self.gan_head(inputs.head_reference_BCHW, motion.flatten(0, 1), seeds)
+        return prediction, pictures
+
+
+def _choose_trained(joint: JointNetwork, config: TrainConfig) -> None:
+    """Freeze what the stage does not train; what a network itself has frozen stays so."""
+    temporal_stage = config.stage == "temporal"
+    for name, parameter in joint.named_parameters():
+        if (".temporal_modules." in name) != temporal_stage:
+            parameter.requires_grad_(False)

@@ -1,0 +1,53 @@
+"""Build AdamW with the parameter groups of an engine."""
+
+import torch
+from torch import nn
+
+from preprocessing.errors import UserError
+from xnemo.train.config import OptimizerConfig
+
+
+def network_groups(network: nn.Module, config: OptimizerConfig) -> list[dict]:
+    """Return the trained parameters of a joint network in groups of equal rate, decay and betas."""
+    settings = {
+        "gan_head": (config.gan_lr, config.gan_betas),
+        "motion_encoder": (config.lr * config.motion_lr_scale, config.betas),
+    }
+    return _groups(network, config, lambda part: settings.get(part, (config.lr, config.betas)))
+
+
+def critic_groups(critic: nn.Module, config: OptimizerConfig) -> list[dict]:
+    """Return the critic's parameters in groups."""
+    return _groups(critic, config, lambda part: (config.gan_lr, config.gan_betas))
+
+
+def _groups(module: nn.Module, config: OptimizerConfig, settings) -> list[dict]:
+    groups: dict[tuple, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        lr, betas = settings(name.split(".", 1)[0])
+        decay = config.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((lr, betas, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr, "betas": betas, "weight_decay": decay}
+        for (lr, betas, decay), parameters in groups.items()
+    ]
+
+
+def build_optimizer(groups: list[dict], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return the optimiser of a config over `groups`.
+
+    Raises:
+        UserError: an 8-bit optimiser is asked for without bitsandbytes.
+    """
+    if config.kind == "8bit":
+        try:
+            from bitsandbytes.optim import AdamW8bit
+        except ImportError:
+            raise UserError(
+                "optimizer.kind is 8bit and bitsandbytes is not installed",
+                "pip install bitsandbytes, or set optimizer.kind=fused",
+            ) from None
+        return AdamW8bit(groups, eps=config.eps)
+    return torch.optim.AdamW(groups, eps=config.eps, fused=True if config.kind == "fused" else None)

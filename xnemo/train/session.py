@@ -1,0 +1,257 @@
+"""Everything one worker holds while it trains, and how that is saved and brought back."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xnemo.data.batch_plan import BatchPlan, plan_batches
+from xnemo.data.clip_table import ClipTable, open_clips
+from xnemo.data.sample_reader import PictureSizes, SampleReader
+from xnemo.diffusion.schedule import NoiseSchedule
+from xnemo.model.networks import Networks, build_networks
+from xnemo.model.perceptual import PerceptualLoss
+from xnemo.train.bundle import (
+    bundle_config,
+    git_revision,
+    load_weights,
+    read_meta,
+    read_moments,
+    read_weights,
+    save_bundle,
+)
+from xnemo.train.checkpoint import Checkpoint
+from xnemo.train.config import TrainConfig
+from xnemo.train.ema import ShardedEma
+from xnemo.train.engine import Engine
+from xnemo.train.guards import BufferKeeper, StepGuard
+from xnemo.train.joint_network import JointNetwork
+from xnemo.train.optimizer import build_optimizer, critic_groups, network_groups
+from xnemo.train.step_inputs import FrozenParts
+from xnemo.train.torch_engine import TorchEngine
+from xnemo.train.world import World
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Session:
+    """The state of a run on one worker; everything but `samples_seen` changes in place."""
+
+    config: TrainConfig
+    world: World
+    plan: BatchPlan
+    clips: ClipTable
+    reader: SampleReader
+    sizes: PictureSizes
+    frozen: FrozenParts
+    perceptual: PerceptualLoss | None
+    network: Engine
+    critic: Engine | None
+    ema: ShardedEma | None
+    guard: StepGuard
+    buffers: BufferKeeper
+    samples_seen: int = 0
+
+    @property
+    def engines(self) -> dict[str, Engine]:
+        """Return the engines by name."""
+        engines = {"network": self.network}
+        return engines | ({"critic": self.critic} if self.critic is not None else {})
+
+    def facts(self) -> dict[str, Any]:
+        """Return what identifies this run's inputs and code."""
+        parameters = sum(p.numel() for p in self.network.module.parameters())
+        return {
+            "index_digest": self.clips.digest,
+            "data": list(self.clips.roots),
+            "filter": self.config.data.filter,
+            "clips": len(self.clips.rows),
+            "git": git_revision(),
+            "workers": self.world.size,
+            "device": str(self.world.device),
+            "accumulation": self.plan.accumulation,
+            "micro_batch": self.plan.micro_batch,
+            "parameters": parameters,
+        }
+
+    def engine_layout(self) -> str:
+        """Name how shards are laid out; only the same layout can read them."""
+        engine = self.config.engine
+        kind = engine.kind if engine.kind == "torch" else f"zero{engine.zero_stage}"
+        return f"{kind} x {self.world.size}"
+
+    def write_checkpoint(self, folder: Path, metrics: Mapping[str, Any]) -> None:
+        """Fill a checkpoint folder; all workers."""
+        self.write_bundle(folder / "bundle", metrics, moments=True)
+        if not self.config.checkpoint.engine_shards:
+            return
+        for name, engine in self.engines.items():
+            part = folder / "engine" / name
+            part.mkdir(parents=True, exist_ok=True)
+            engine.save_shards(part)
+        state = {
+            "ema": self.ema.state() if self.ema is not None else None,
+            # A worker's own where batch norms are not synchronised.
+            "buffers": {name: dict(e.module.named_buffers()) for name, e in self.engines.items()},
+        }
+        torch.save(state, folder / "engine" / f"worker{self.world.rank}.pt")
+
+    def write_bundle(self, folder: Path, metrics: Mapping[str, Any], *, moments: bool) -> None:
+        """Gather and write a bundle; all workers."""
+        raw = _named_weights(self.network)
+        if self.critic is not None:
+            raw |= {f"critic.{name}": t for name, t in _named_weights(self.critic).items()}
+        ema = self.ema.full() if self.ema is not None else None
+        states = {n: e.full_moments() for n, e in self.engines.items()} if moments else None
+        if self.world.is_main:
+            meta = {**self.facts(), "samples_seen": self.samples_seen, "metrics": dict(metrics)}
+            save_bundle(folder, self.config, meta, raw=raw, ema=ema, moments=states)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Bring back optimisers, averages, statistics and position; all workers.
+
+        Weights came with `open_session`, unless the shards suit, which then bring everything.
+        """
+        if can_use_shards(self, checkpoint):
+            for name, engine in self.engines.items():
+                engine.load_shards(checkpoint.folder / "engine" / name)
+            file = checkpoint.folder / "engine" / f"worker{self.world.rank}.pt"
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            for name, engine in self.engines.items():
+                for key, buffer in engine.module.named_buffers():
+                    buffer.copy_(state["buffers"][name][key])
+            if self.ema is not None:
+                self.ema.load_state(state["ema"])
+        else:
+            bundle = checkpoint.folder / "bundle"
+            meta = read_meta(bundle)
+            moments = read_moments(bundle, meta)
+            for name, engine in self.engines.items():
+                engine.load_moments(moments[name])
+            if self.ema is not None:
+                self.ema.load_full(read_weights(bundle, "ema", meta))
+        self.guard.load_state(checkpoint.record["guard"])
+        self.samples_seen = checkpoint.samples_seen
+
+
+def open_session(
+    config: TrainConfig, data: Sequence[str], world: World, checkpoint: Checkpoint | None
+) -> Session:
+    """Build a worker's session: fresh, from `config.init_from`, or at a checkpoint.
+
+    Raises:
+        UserError: the data, a bundle or the settings do not suit.
+    """
+    plan = plan_batches(config.global_batch, config.micro_batch, world.rank, world.size)
+    clips = open_clips(data, config.data.filter, min_frames=_least_frames(config))
+    sizes = PictureSizes(
+        wide=config.network.image_size,
+        driving=config.network.motion.image_size,
+        head=config.network.gan.image_size if config.uses_gan_head else None,
+        wide_head=config.network.gan.motion_source == "fused",
+    )
+    reader = SampleReader(clips, config.data, config.augment, sizes, seed=config.seed)
+    networks = build_networks(config.network, config.seed)
+    _load_start(networks, config, checkpoint)
+    frozen = FrozenParts(
+        networks.autoencoder.to(world.device),
+        networks.image_token.to(world.device),
+        NoiseSchedule(config.diffusion),
+    )
+    joint = JointNetwork(networks, config).train()
+    network = _engine(joint, network_groups(joint, config.optimizer), config, plan, world)
+    critic = None
+    if config.uses_gan_head:
+        assert networks.critic is not None
+        groups = critic_groups(networks.critic, config.optimizer)
+        critic = _engine(networks.critic.train(), groups, config, plan, world)
+    modules = [e.module for e in (network, critic) if e is not None]
+    session = Session(
+        config=config,
+        world=world,
+        plan=plan,
+        clips=clips,
+        reader=reader,
+        sizes=sizes,
+        frozen=frozen,
+        perceptual=_perceptual(config, world),
+        network=network,
+        critic=critic,
+        ema=ShardedEma(network, config.ema, world) if config.ema.enabled else None,
+        guard=StepGuard(config.guards),
+        buffers=BufferKeeper(modules),
+    )
+    if checkpoint is not None:
+        session.restore(checkpoint)
+    return session
+
+
+def can_use_shards(session: Session, checkpoint: Checkpoint) -> bool:
+    """Say whether a checkpoint's engine shards suit this engine and number of workers."""
+    same = checkpoint.record.get("engine_layout") == session.engine_layout()
+    return same and (checkpoint.folder / "engine").is_dir()
+
+
+def _load_start(networks: Networks, config: TrainConfig, checkpoint: Checkpoint | None) -> None:
+    """Load the weights a run starts with, before any engine takes hold of them."""
+    if checkpoint is not None:
+        bundle = checkpoint.folder / "bundle"
+        load_weights(networks, read_weights(bundle, "raw"), bundle)
+    elif config.init_from is not None:
+        bundle = Path(config.init_from)
+        if (bundle / "bundle" / "bundle.json").is_file():
+            bundle = bundle / "bundle"
+        meta = read_meta(bundle)
+        bundle_config(bundle, meta)
+        fresh = load_weights(networks, read_weights(bundle, config.init_weights, meta), bundle)
+        log.info("starting from %s; fresh: %s", bundle, ", ".join(fresh) or "nothing")
+
+
+def _engine(
+    module: nn.Module, groups: list[dict], config: TrainConfig, plan: BatchPlan, world: World
+) -> Engine:
+    module.to(world.device)
+    optimizer = build_optimizer(groups, config.optimizer)
+    if config.engine.kind == "deepspeed":
+        from xnemo.train.deepspeed_engine import DeepSpeedEngine
+
+        return DeepSpeedEngine(
+            module,
+            optimizer,
+            world,
+            stage=config.engine.zero_stage,
+            clip=config.optimizer.clip,
+            accumulation=plan.accumulation,
+            micro_batch=plan.micro_batch,
+        )
+    return TorchEngine(
+        module, optimizer, world, clip=config.optimizer.clip, accumulation=plan.accumulation
+    )
+
+
+def _perceptual(config: TrainConfig, world: World) -> PerceptualLoss | None:
+    if not config.uses_gan_head or config.loss.perceptual == 0:
+        return None
+    return PerceptualLoss(config.perceptual).to(world.device)
+
+
+def _least_frames(config: TrainConfig) -> int:
+    pairs = config.data.pairs
+    if pairs.layout == "window":
+        return (pairs.frames - 1) * pairs.stride + 1
+    return 2
+
+
+def _named_weights(engine: Engine) -> dict[str, Tensor]:
+    """Return parameters and buffers, whole, on the main worker; all workers."""
+    weights = engine.full_weights()
+    if weights:
+        persistent = engine.module.state_dict().keys()
+        buffers = engine.module.named_buffers()
+        weights |= {name: b.detach().cpu() for name, b in buffers if name in persistent}
+    return weights
