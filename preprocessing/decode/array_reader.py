@@ -12,7 +12,7 @@ from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.pyav_reader import PyavReader
 from preprocessing.decode.reader import VideoInfo
 from preprocessing.decode.source import Source
-from preprocessing.decode.timeline import MICROSECONDS
+from preprocessing.decode.timeline import MICROSECONDS, Timeline
 
 
 class ArrayReader:
@@ -31,6 +31,8 @@ class ArrayReader:
     matrices: ClassVar[frozenset[str]] = frozenset({"601"})
     # True where it applies rotation tags itself.
     rotates: ClassVar[bool] = False
+    # True where seeking finds frames stored after the key frame they are shown before.
+    seeks_open_groups: ClassVar[bool] = False
 
     def __init__(self, source: Source, limits: DecodeLimits | None = None) -> None:
         reference = PyavReader(source, limits)
@@ -38,7 +40,7 @@ class ArrayReader:
         timeline = reference.timeline
         self._times_us = timeline.pts_us
         self._keys = frozenset(int(index) for index in timeline.key_indices)
-        reasons = self._why_not(timeline.is_exact)
+        reasons = self._why_not(timeline)
         if reasons:
             self._refuse("; ".join(reasons))
         try:
@@ -99,7 +101,7 @@ class ArrayReader:
         """Return RGB uint8 [T, H, W, 3] of the backend's frames of these numbers."""
         raise NotImplementedError
 
-    def _why_not(self, packets_tell_frames: bool) -> list[str]:
+    def _why_not(self, timeline: Timeline) -> list[str]:
         info = self.info
         colour = info.colour
         wrong = {
@@ -115,7 +117,8 @@ class ArrayReader:
             "interlaced": info.interlaced,
             "odd size": info.width % 2 + info.height % 2 > 0,
             "an edit list, or time before zero": self._times_us[:1].tolist() != [0],
-            "packets that are not frames": not packets_tell_frames,
+            "packets that are not frames": not timeline.is_exact,
+            "open groups of pictures": timeline.has_open_groups and not self.seeks_open_groups,
         }
         return [what for what, is_wrong in wrong.items() if is_wrong]
 

@@ -12,6 +12,7 @@ from PIL import Image
 from preprocessing.decode.colour import SWSCALE_NAME, Colour, colour_of, to_display_rgb
 from preprocessing.decode.failure import DecodeError
 from preprocessing.decode.orientation import Box, Orientation
+from preprocessing.decode.to_bt709 import planes_to_bt709
 
 # BITEXACT and ACCURATE_RND make libswscale's result the same on every processor.
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -96,11 +97,14 @@ class Frame:
     def luma_scaled(self, max_side: int) -> np.ndarray:
         """Return brightness alone, uint8 [h, w] in 0–255, shrunk to `max_side`; cheap."""
         across, down = self._scaled_size(max_side)
+        matrix: Any = SWSCALE_NAME[self.colour.matrix]
         gray = VideoReformatter().reformat(
             self.video_frame,
             width=across,
             height=down,
             format="gray",
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
             src_color_range=_FULL if self.colour.full_range else _LIMITED,
             dst_color_range=_FULL,
             interpolation=_SHRINK,
@@ -289,18 +293,26 @@ def _to_rgb(
 
 
 def _to_yuv709(frame: av.VideoFrame, colour: Colour, width: int, height: int) -> av.VideoFrame:
+    value_range = _FULL if colour.full_range else _LIMITED
+    matrix: Any = SWSCALE_NAME[colour.matrix]
     out = VideoReformatter().reformat(
         frame,
         width=width,
         height=height,
         format="yuv420p",
-        src_colorspace=SWSCALE_NAME[colour.matrix],  # type: ignore[arg-type]
-        dst_colorspace="itu709",  # type: ignore[arg-type]
-        src_color_range=_FULL if colour.full_range else _LIMITED,
-        dst_color_range=_LIMITED,
+        src_colorspace=matrix,
+        dst_colorspace=matrix,
+        src_color_range=value_range,
+        dst_color_range=value_range,
         interpolation=Interpolation.BICUBIC | _EXACT,
         threads=1,
     )
+    if colour.matrix != "709" or colour.full_range:
+        luma, blue, red = (plane_array(out, index) for index in range(3))
+        converted = planes_to_bt709(luma, blue, red, colour.matrix, colour.full_range)
+        out = av.VideoFrame(width, height, "yuv420p")
+        for index, plane in enumerate(converted):
+            plane_array(out, index)[:] = plane
     return _tag_709(out)
 
 

@@ -17,6 +17,12 @@ from preprocessing.decode.timeline import MICROSECONDS, to_us
 _CLOCK_RESTART_US = MICROSECONDS
 # A frame's length where nothing tells it: 25 frames per second.
 _USUAL_FRAME_US = 40_000
+# More packets than any codec holds back for reordering.
+_MOST_HELD_BACK = 256
+
+
+def _is_before(pts: int | None, key_pts: int | None) -> bool:
+    return pts is not None and key_pts is not None and pts < key_pts
 
 
 class PacketLoop:
@@ -46,10 +52,17 @@ class PacketLoop:
         self.end_us = 0
         # True once the container has no more packets.
         self.reached_end = False
+        # True where the first group of pictures did not decode whole.
+        self.first_group_broken = False
+        # When the second key frame is shown, once it has been met.
+        self.second_key_us: int | None = None
         # What the last error said, for a person.
         self.last_error = ""
         self._last_pts_us: int | None = None
         self._clock_shift_us = 0
+        self._is_dirty = False
+        # Packets fed and not yet shown, by their pts: whether all they lean on was sound.
+        self._is_clean: dict[int | None, bool] = {}
         self._broken_since_us: int | None = None
         self._broken_by: Reason = "corrupt"
         self._last_packet_us: int | None = None
@@ -66,43 +79,56 @@ class PacketLoop:
             if isinstance(item, av.Packet):
                 yield item
 
-    def frames(self, end_us: int | None) -> Iterator[Frame]:
-        """Yield clean frames, `index` not yet set; stop early in damage that outlasts `end_us`."""
-        codec = self._stream.codec_context
-        waiting_for_key = False
-        resume_from: int | None = None
+    def frames(self, end_us: int | None, *, after_seek: bool = False) -> Iterator[Frame]:
+        """Yield clean frames, `index` not yet set; stop early in damage that outlasts `end_us`.
+
+        The decoder is never reset: one that lost its references would take the next group of an
+        open stream for damage too. What leaves it is judged by the packet it came in with.
+        """
+        # True while what is fed leans on something lost; a key frame ends that.
+        self._is_dirty = after_seek
+        resumed_at: int | None = None
+        key_pts: int | None = None
         for item in self._read():
             if not isinstance(item, av.Packet):
-                yield from self._stamped(self._drain(), resume_from)
                 self._break(item)
-                waiting_for_key = True
+                self._is_dirty = True
                 continue
             packet = item
-            if packet.size == 0:
-                yield from self._stamped(self._drain(), resume_from)
-                continue
             self._note(packet)
-            if waiting_for_key:
-                if not packet.is_keyframe:
-                    if end_us is not None and (self._last_packet_us or 0) > end_us:
-                        break
-                    continue
-                waiting_for_key, resume_from = False, packet.pts
-            try:
-                pictures = codec.decode(packet)
-            except (av.error.FFmpegError, MemoryError, ValueError) as error:
-                if not packet.is_disposable:
-                    yield from self._stamped(self._drain(), resume_from)
-                    waiting_for_key = True
-                self._break(error)
-                continue
-            if any(picture.is_corrupt for picture in pictures):
-                pictures = [picture for picture in pictures if not picture.is_corrupt]
-                self._break(ValueError("the decoder marks frames as corrupt"))
-            yield from self._stamped(pictures, resume_from)
+            if packet.is_keyframe:
+                if key_pts is not None and self.second_key_us is None and packet.pts is not None:
+                    self.second_key_us = to_us(packet.pts, self._time_base)
+                key_pts = packet.pts
+                if self._is_dirty:
+                    self._is_dirty, resumed_at = False, key_pts
+            is_leading = _is_before(packet.pts, key_pts)
+            # Shown before the key frame we resumed at: it leans on what was lost.
+            is_orphan = is_leading and resumed_at == key_pts
+            if packet.pts is not None:
+                self._is_clean[packet.pts] = not (self._is_dirty or is_orphan)
+            pictures = self._decode(packet)
+            if pictures is None:
+                # Nothing refers to a disposable picture, nor, from after a key frame, to before it.
+                if not (packet.is_disposable or is_leading):
+                    self._is_dirty = True
+                self._is_clean[packet.pts] = False
+                pictures = []
+            yield from self._stamped(pictures)
+            if self._is_dirty and end_us is not None and (self._last_packet_us or 0) > end_us:
+                break
         if self._broken_since_us is not None:
             end = (self._last_packet_us or self._broken_since_us) + self.frame_us
             self._mend(max(end, self._broken_since_us))
+
+    def _decode(self, packet: av.Packet) -> list[av.VideoFrame] | None:
+        """Return the pictures a packet brings out of the decoder, or None where it is damaged."""
+        codec = self._stream.codec_context
+        try:
+            return list(codec.decode(packet if packet.size else None))
+        except (av.error.FFmpegError, MemoryError, ValueError) as error:
+            self._break(error)
+            return None
 
     def _read(self) -> Iterator[av.Packet | Exception]:
         """Yield packets or the container's errors; give up after too many in a row."""
@@ -137,19 +163,9 @@ class PacketLoop:
             self._first_packet_us = time_us
             self.end_us = time_us
 
-    def _drain(self) -> list[av.VideoFrame]:
-        """Take out frames held back for reordering and leave the decoder reset."""
-        codec = self._stream.codec_context
-        try:
-            return list(codec.decode(None))
-        except (av.error.FFmpegError, MemoryError, ValueError) as error:
-            self.last_error = str(error)
-            return []
-        finally:
-            codec.flush_buffers()
-
     def _break(self, error: Exception) -> None:
         self.last_error = getattr(error, "strerror", None) or str(error)
+        self.first_group_broken |= self.second_key_us is None
         if self._broken_since_us is None:
             self._broken_since_us = self.end_us
             unsupported = isinstance(error, (av.error.PatchWelcomeError, NotImplementedError))
@@ -163,15 +179,18 @@ class PacketLoop:
             self._damage.append(DamagedSpan(start_s, end_s, self._broken_by, self.last_error))
         self._broken_since_us = None
 
-    def _stamped(self, pictures: list[av.VideoFrame], resume_from: int | None) -> Iterator[Frame]:
-        """Give pictures their time and orientation; close the damage they end."""
+    def _stamped(self, pictures: list[av.VideoFrame]) -> Iterator[Frame]:
+        """Give clean pictures their time and orientation; close the damage they end."""
         for picture in pictures:
-            if resume_from is not None and picture.pts is not None and picture.pts < resume_from:
-                # Shown before the key frame we resumed at: it leans on what was lost.
+            if not self._is_clean.pop(picture.pts, not self._is_dirty):
+                continue
+            if picture.is_corrupt:
+                self._break(ValueError("the decoder marks the frame as corrupt"))
+                self._is_dirty = True
                 continue
             pts_us = self._time_of(picture)
-            late = self._first_packet_us is not None and self._last_pts_us is None
-            if late and pts_us - self.end_us > self.frame_us * 3 // 2:
+            is_first = self._first_packet_us is not None and self._last_pts_us is None
+            if is_first and pts_us - self.end_us > self.frame_us * 3 // 2:
                 self._break(ValueError("the stream starts between key frames"))
             self._mend(pts_us)
             self._last_pts_us = pts_us
@@ -184,6 +203,10 @@ class PacketLoop:
                 orientation=self._orientation(picture),
                 key_frame=bool(picture.key_frame),
             )
+        if len(self._is_clean) > _MOST_HELD_BACK:
+            # Packets that never showed: forget all but the latest.
+            for stale in list(self._is_clean)[: -_MOST_HELD_BACK // 2]:
+                del self._is_clean[stale]
 
     def _time_of(self, picture: av.VideoFrame) -> int:
         last = self._last_pts_us

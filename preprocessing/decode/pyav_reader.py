@@ -23,7 +23,7 @@ from preprocessing.decode.timeline import MICROSECONDS, Timeline, timeline_of
 
 # How far before a wanted time to look for a key frame, in seconds, until one at or before it is
 # found.
-_SEEK_MARGINS_S = (0.0, 1.0, 10.0, math.inf)
+_SEEK_MARGINS_S = (0.0, 2.0, 12.0, 40.0, math.inf)
 
 
 class PyavReader:
@@ -196,17 +196,25 @@ class PyavReader:
                         container.seek(ticks, stream=stream)
                     except (av.error.FFmpegError, OverflowError):
                         continue
-                frames = loop.frames(end_us)
-                first = next(frames, None)
-                missed = first is None or (start_us is not None and first.pts_us > start_us)
-                if missed and not from_beginning:
+                frames = loop.frames(end_us, after_seek=not from_beginning)
+                before: Frame | None = None
+                first: Frame | None = None
+                for first in frames:
+                    if start_us is None or first.pts_us >= start_us:
+                        break
+                    before, first = first, None
+                if not from_beginning and not _is_sound(loop, start_us, before, first):
                     continue
                 if first is not None:
                     yield first
                 for frame in frames:
                     damage[:] = found
                     yield frame
-                damage[:] = found
+                damage[:] = [
+                    span
+                    for span in found
+                    if start_us is None or span.end_s * MICROSECONDS > start_us
+                ]
                 if loop.reached_end:
                     damage.extend(self._cut_off(loop))
                 return
@@ -256,6 +264,23 @@ class PyavReader:
             container.close()
             if behind is not None and behind is not self._source:
                 behind.close()
+
+
+def _is_sound(
+    loop: PacketLoop, start_us: int | None, before: Frame | None, first: Frame | None
+) -> bool:
+    """Tell whether a seek landed early enough to trust what came at `start_us`.
+
+    It must have shown a frame at or before it; and where the group it landed in did not decode
+    whole (in open streams its references lie in the one before), a later group must hold
+    `start_us`.
+    """
+    assert start_us is not None
+    if before is None and (first is None or first.pts_us > start_us):
+        return False
+    if not loop.first_group_broken:
+        return True
+    return loop.second_key_us is not None and loop.second_key_us <= start_us
 
 
 def _time_base(stream: av.VideoStream) -> Fraction:

@@ -25,6 +25,8 @@ class Timeline:
     # False where packets and frames need not agree one to one; then only decoding can number
     # frames.
     is_exact: bool
+    # True where frames shown before a key frame are stored after it and lean on the group before.
+    has_open_groups: bool = False
 
     def index_at(self, time_us: int) -> int:
         """Return the number of the first frame whose pts is at or after `time_us`."""
@@ -49,7 +51,7 @@ def timeline_of(packets: Iterable[av.Packet], time_base: Fraction, codec: str) -
     """Collect the time line of a stream's packets (16 bytes a packet; nothing is decoded)."""
     times: list[int] = []
     keys: list[int] = []
-    has_gaps = False
+    has_gaps = open_groups = False
     for packet in packets:
         if packet.is_discard or packet.size == 0:
             continue
@@ -58,6 +60,8 @@ def timeline_of(packets: Iterable[av.Packet], time_base: Fraction, codec: str) -
             continue
         time_us = to_us(packet.pts, time_base)
         times.append(time_us)
+        # The very first group has nothing before it to lean on.
+        open_groups = open_groups or (len(keys) > 1 and time_us < keys[-1])
         if packet.is_keyframe:
             keys.append(time_us)
     pts_us = np.array(sorted(times), dtype=np.int64)
@@ -66,4 +70,5 @@ def timeline_of(packets: Iterable[av.Packet], time_base: Fraction, codec: str) -
         pts_us=pts_us,
         key_indices=np.searchsorted(pts_us, np.array(sorted(keys), dtype=np.int64)),
         is_exact=not (has_gaps or repeats or codec in _HIDDEN_PICTURES),
+        has_open_groups=open_groups,
     )
