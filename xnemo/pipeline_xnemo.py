@@ -139,7 +139,9 @@ class XNeMoPipeline(DiffusionPipeline):
             nn.Module.to(part, *args, **kwargs)
         return self
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **_: Any) -> None:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | os.PathLike[str]
+    ) -> None:
         """Write a folder that `from_pretrained` reads: it appears whole or not at all.
 
         Frozen parts (autoencoder, image token) are named in it, not copied.
@@ -165,7 +167,7 @@ class XNeMoPipeline(DiffusionPipeline):
             raise
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | os.PathLike[str],
         torch_dtype: torch.dtype | None = None,
