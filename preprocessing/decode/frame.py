@@ -21,6 +21,7 @@ _SHARP = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | _EXACT
 # kernel.
 _SHRINK = Interpolation.AREA | _EXACT
 _LIMITED, _FULL = 1, 2
+_LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
 # Enlarges or shrinks at most this much: beyond it libswscale fails or a caller has made a mistake.
 _LARGEST_SIDE = 16384
 # Source pixels kept around a crop, so that its interpolation sees what the whole frame would show.
@@ -97,20 +98,25 @@ class Frame:
     def luma_scaled(self, max_side: int) -> np.ndarray:
         """Return brightness alone, uint8 [h, w] in 0–255, shrunk to `max_side`; cheap."""
         across, down = self._scaled_size(max_side)
-        matrix: Any = SWSCALE_NAME[self.colour.matrix]
-        gray = VideoReformatter().reformat(
+        colour = self.colour
+        matrix: Any = SWSCALE_NAME[colour.matrix]
+        value_range = _FULL if colour.full_range else _LIMITED
+        small = VideoReformatter().reformat(
             self.video_frame,
             width=across,
             height=down,
-            format="gray",
+            format="gray" if colour.matrix == "rgb" else "yuv420p",
             src_colorspace=matrix,
             dst_colorspace=matrix,
-            src_color_range=_FULL if self.colour.full_range else _LIMITED,
-            dst_color_range=_FULL,
+            src_color_range=value_range,
+            dst_color_range=value_range,
             interpolation=_SHRINK,
             threads=1,
         )
-        return np.ascontiguousarray(self.orientation.turn(gray.to_ndarray()))
+        luma = plane_array(small, 0)
+        if not colour.full_range:
+            luma = _LIMITED_TO_FULL[luma]
+        return np.ascontiguousarray(self.orientation.turn(luma))
 
     def rgb_crop(self, box: Box, size: int | tuple[int, int]) -> np.ndarray:
         """Return `box` (x0, y0, x1, y1) scaled to `size` (a side, or width, height) as RGB uint8.

@@ -1,7 +1,8 @@
 """Videos whose every frame carries its number, in many codecs, clocks, shapes and containers.
 
-The number is a row of black and white cells across the top, with a fixed dark-to-light pattern down the
-left side; a picture that is turned, mirrored, shifted or another frame cannot pass for the right one.
+The number is a row of black and white cells across the top, with a fixed dark-to-light pattern
+down the left side; a picture that is turned, mirrored, shifted or another frame cannot pass for
+the right one.
 """
 
 import struct
@@ -45,7 +46,7 @@ def marked_picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.
 
 
 def read_number(picture: np.ndarray) -> int:
-    """Read the number from RGB [H, W, 3] of any size; -1 where it is not upright or is unreadable."""
+    """Read the number from RGB [H, W, 3] of any size; -1 where unreadable or not upright."""
     height, width = picture.shape[:2]
     gray = picture.astype(np.float64).mean(axis=2)
     number = 0
@@ -77,7 +78,7 @@ def write(
     container: dict[str, str] | None = None,
     container_format: str | None = None,
 ) -> None:
-    """Encode pictures; `tags` are (matrix, range, transfer, primaries) numbers, `rotation` clockwise."""
+    """Encode; `tags` are (matrix, range, transfer, primaries) numbers, `rotation` clockwise."""
     with av.open(str(path), "w", format=container_format, options=container or {}) as output:
         stream: Any = output.add_stream(codec, rate=rate)
         stream.height, stream.width = pictures[0].shape[:2]
