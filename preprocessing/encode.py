@@ -11,6 +11,7 @@ import av.container
 import numpy as np
 
 from preprocessing.decode.frame import plane_array, rgb_to_yuv709
+from preprocessing.errors import UserError
 from preprocessing.mp4_layout import index_first
 
 # x264 writes 4:2:0, so sides must be even; the contract's own rule for tubes is a multiple of 16.
@@ -30,9 +31,9 @@ class EncodeConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf is {self.crf}; x264 takes 0 to 51")
+            raise UserError(f"encode.crf is {self.crf:g}", "x264 takes 0 to 51")
         if not 1 <= self.gop <= 12:
-            raise ValueError(f"gop is {self.gop}; the data contract allows 1 to 12")
+            raise UserError(f"encode.gop is {self.gop}", "the data contract allows 1 to 12")
 
 
 def encode_clip(
