@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from preprocessing.errors import UserError
@@ -83,7 +83,7 @@ class MotionLatent(NamedTuple):
     fused: Tensor
 
 
-class MotionEncoder(ModelMixin, ConfigMixin):
+class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Encode driving crops, each frame for itself; arguments are `MotionEncoderConfig`'s fields.
 
     Its batch norms are plain `nn.BatchNorm2d`: convert the model with
@@ -94,7 +94,7 @@ class MotionEncoder(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _repeated_blocks = ("PatchAttention",)
+    _repeated_blocks = ["PatchAttention"]  # noqa: RUF012
     pe: Tensor
 
     @register_to_config
@@ -170,7 +170,7 @@ class MotionEncoder(ModelMixin, ConfigMixin):
 
     def train(self, mode: bool = True) -> "MotionEncoder":
         """Set training mode, except where `freeze_statistics` holds the batch norms."""
-        super().train(mode)  # type: ignore[misc]
+        super().train(mode)
         if getattr(self, "statistics_frozen", False):
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm | Hourglass):

@@ -1,15 +1,14 @@
 """All parts of the network together: build, save, load."""
 
 import json
-import os
-import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from preprocessing.errors import UserError
 from xnemo.config import from_dict, to_dict
@@ -24,8 +23,10 @@ from xnemo.model.motion_encoder import MotionEncoder
 from xnemo.model.reference_net import ReferenceNet
 from xnemo.model.weights_check import assign_tensors, check_tensors
 from xnemo.model.weights_files import read_tensors
+from xnemo.model.whole_folder import whole_folder
 
 CONFIG_FILE = "network.json"
+TEMPORAL = ".temporal_modules."
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
@@ -77,45 +78,52 @@ class Networks:
         Raises:
             UserError: The folder exists and is not empty.
         """
-        directory = Path(directory)
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise UserError(f"{directory} exists already", "give a new folder")
-        partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
+        with whole_folder(directory) as folder:
             for name, part in self.trained_parts().items():
-                _write_part(part, partial / name)
+                _write_part(part, folder / name)
             text = json.dumps(to_dict(self.config), indent=2) + "\n"
-            (partial / CONFIG_FILE).write_text(text)
-            os.replace(partial, directory)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+            (folder / CONFIG_FILE).write_text(text)
 
     @classmethod
-    def load(cls, directory: str | Path, training: bool = True) -> "Networks":
+    def load(
+        cls,
+        directory: str | Path,
+        training: bool = True,
+        config: NetworkConfig | None = None,
+        seed: int = 0,
+    ) -> "Networks":
         """Read what `save` wrote, bit for bit and in the types it was saved in.
 
         Args:
             directory: The folder.
             training: Also load GAN head and critic, where the folder has them.
+            config: Used instead of the saved one, to go from one training stage to the next. It
+                may add temporal modules, which then start fresh, or do without them; for the rest
+                the weights have to fit it. Parts that the folder lacks (GAN head, critic) are
+                built fresh too.
+            seed: Of whatever starts fresh.
 
         Raises:
             UserError: A file is missing or damaged, or weights do not fit the configuration.
         """
         directory = Path(directory)
-        config = read_config(directory)
-        networks = empty_networks(config, training=training)
-        for name in ("gan_head", "critic"):
-            if not (directory / name).is_dir():
-                setattr(networks, name, None)
+        networks = empty_networks(config or read_config(directory), seed, training)
         parts = networks.trained_parts()
+        for name in ("gan_head", "critic"):
+            if name in parts and not (directory / name).is_dir():
+                del parts[name]
+                if config is None:
+                    setattr(networks, name, None)
         tensors = {name: read_tensors(directory / name) for name in parts}
         for name, part in parts.items():
-            check_tensors(tensors[name], part.state_dict(), str(directory / name))
+            expected = part.state_dict()
+            optional: list[str] = []
+            if name == "denoiser" and config is not None:
+                optional = _adapt_temporal(tensors[name], expected)
+            check_tensors(tensors[name], expected, str(directory / name), optional)
         for name, part in parts.items():
             assign_tensors(part, tensors[name], keep_dtype=True)
+        initialise_missing(networks, seed)
         return networks
 
 
@@ -188,6 +196,16 @@ def read_config(directory: str | Path) -> NetworkConfig:
     if not isinstance(data, dict):
         raise UserError(f"{path} holds no configuration", "restore the file")
     return from_dict(NetworkConfig, data)
+
+
+def _adapt_temporal(found: dict[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Drop temporal modules nobody expects; return the names of those that may start fresh."""
+    if not any(TEMPORAL in name for name in expected):
+        for name in [name for name in found if TEMPORAL in name]:
+            del found[name]
+    if any(TEMPORAL in name for name in found):
+        return []
+    return [name for name in expected if TEMPORAL in name]
 
 
 def _write_part(part: Any, directory: Path) -> None:

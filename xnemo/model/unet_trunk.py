@@ -3,20 +3,26 @@
 from collections.abc import Iterator
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from xnemo.model.unet_blocks import DownLevel, Level, LevelContext, MiddleLevel, UpLevel, Written
 from xnemo.model.unet_config import UNetConfig
 
 
-class UNetTrunk(ModelMixin, ConfigMixin):
+class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Input convolution, time embedding and all levels, with the official state-dict names."""
 
     _supports_gradient_checkpointing = True
     # What compile_repeated_blocks() compiles: each class once, not the network as a whole.
-    _repeated_blocks = ("ResnetBlock2D", "SpatialTransformer", "MotionModule", "TemporalModule")
+    _repeated_blocks = [  # noqa: RUF012
+        "ResnetBlock2D",
+        "SpatialTransformer",
+        "MotionModule",
+        "TemporalModule",
+    ]
 
     def _build(self, config: UNetConfig, motion: bool, temporal: bool) -> None:
         """Create the trunk's modules; to be called by a subclass's constructor."""

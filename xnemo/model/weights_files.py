@@ -17,6 +17,7 @@ from preprocessing.errors import UserError
 FOLDER_NAMES = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.fp16.safetensors",
     "diffusion_pytorch_model.bin",
 )
 
