@@ -16,7 +16,8 @@ FILE = "journal.jsonl"
 
 # Kinds of entries; a reader skips those it does not know.
 START, PARAMS, TAGS, METRICS = "start", "params", "tags", "metrics"
-ARTIFACT, DATASET, MODEL, END = "artifact", "dataset", "model", "end"
+ARTIFACT, DATASET, MODEL = "artifact", "dataset", "model"
+EVENT, END = "event", "end"
 
 Entry = dict[str, Any]
 
@@ -82,6 +83,10 @@ class Journal:
     def model(self, folder: Path, name: str) -> None:
         """Note a bundle inside the run's folder, to become a version of model ``name``."""
         self._append(MODEL, {"file": self._relative(folder), "name": name})
+
+    def event(self, record: Mapping[str, Any]) -> None:
+        """Note something that happened; MLflow has no place for it and skips it."""
+        self._append(EVENT, {"record": json.loads(json.dumps(record, default=str))})
 
     def end(self, status: str) -> None:
         """Note how the run ended: FINISHED, FAILED or KILLED."""

@@ -1,0 +1,53 @@
+"""How training workers talk to the program that started them."""
+
+from collections import deque
+from typing import Any
+
+#: What a worker posts: a kind and plain data.
+Message = tuple[str, dict[str, Any]]
+
+# Messages kept while nobody fetches them; a run writes a few a second.
+_CAPACITY = 100_000
+
+
+class Mailbox:
+    """Messages from the workers and one request to them; lives in a Ray actor beside the driver."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._messages: deque[Message] = deque(maxlen=_CAPACITY)
+        self._stop = False
+        self._refused = False
+
+    def post(self, kind: str, body: dict[str, Any]) -> None:
+        """Leave a message."""
+        self._messages.append((kind, body))
+        self._refused = self._refused or kind == "refused"
+
+    def fetch(self) -> list[Message]:
+        """Take all messages."""
+        messages = list(self._messages)
+        self._messages.clear()
+        return messages
+
+    def request_stop(self) -> None:
+        """Ask the workers to save a checkpoint and end."""
+        self._stop = True
+
+    def stop_requested(self) -> bool:
+        """Say whether the workers are asked to end."""
+        return self._stop
+
+    def refused(self) -> bool:
+        """Say whether a worker found that the run can never work."""
+        return self._refused
+
+
+def open_mailbox() -> Any:
+    """Return the handle of a new mailbox on this node, which costs no CPU of the cluster's."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    placed = NodeAffinitySchedulingStrategy(node_id=here, soft=True)
+    return ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=placed).remote()
