@@ -48,9 +48,11 @@ def override(config: C, assignments: Iterable[str] | Mapping[str, Any]) -> C:
         UserError: as in :func:`from_dict`, and for an assignment without ``=``.
     """
     pairs = assignments.items() if isinstance(assignments, Mapping) else map(_split, assignments)
+    changes: dict[str, Any] = {}
     for name, value in pairs:
-        config = _replace(config, name.split("."), value, name)
-    return config
+        _merge(changes, name.split("."), value)
+    # All at once: fields that must fit each other may only be changed together.
+    return _replace(config, changes, prefix="")
 
 
 def digest(config: Any) -> str:
@@ -94,22 +96,33 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _replace(config: C, path: list[str], value: Any, name: str) -> C:
-    cls = type(config)
+def _merge(changes: dict[str, Any], path: list[str], value: Any) -> None:
+    """Put a value into the tree of changes; what comes later wins."""
     head, *rest = path
-    _require_field(cls, head, name, ".".join(path))
-    current = getattr(config, head)
     if rest:
-        if not dataclasses.is_dataclass(current):
-            raise UserError(f"{name}: {head} has no fields of its own", f"set {head} itself")
-        new = _replace(current, rest, value, name)
-    elif dataclasses.is_dataclass(current) and isinstance(value, Mapping):
-        new = current
+        below = changes.get(head)
+        if not isinstance(below, dict):
+            below = changes[head] = {}
+        _merge(below, rest, value)
+    elif isinstance(value, Mapping):
         for key, item in value.items():
-            new = _replace(new, key.split("."), item, f"{name}.{key}")
+            _merge(changes, [head, *str(key).split(".")], item)
     else:
-        new = _build_value(_hints(cls)[head], value, name)
-    return dataclasses.replace(config, **{head: new})  # type: ignore[type-var]
+        changes[head] = value
+
+
+def _replace(config: C, changes: Mapping[str, Any], prefix: str) -> C:
+    cls = type(config)
+    values = {}
+    for key, value in changes.items():
+        name = prefix + key
+        _require_field(cls, key, name, value)
+        current = getattr(config, key)
+        if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
+            values[key] = _replace(current, value, f"{name}.")
+        else:
+            values[key] = _build_value(_hints(cls)[key], value, name)
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]
 
 
 def _build(cls: type[C], data: Mapping[str, Any], prefix: str) -> C:
@@ -118,8 +131,9 @@ def _build(cls: type[C], data: Mapping[str, Any], prefix: str) -> C:
     hints = _hints(cls)
     values = {}
     for key, value in data.items():
-        _require_field(cls, key, f"{prefix}.{key}".lstrip("."), key)
-        values[key] = _build_value(hints[key], value, f"{prefix}.{key}".lstrip("."))
+        name = f"{prefix}.{key}".lstrip(".")
+        _require_field(cls, key, name, value)
+        values[key] = _build_value(hints[key], value, name)
     try:
         return cls(**values)
     except TypeError as error:
@@ -130,15 +144,15 @@ def _build(cls: type[C], data: Mapping[str, Any], prefix: str) -> C:
 
 def _build_value(annotation: Any, value: Any, name: str) -> Any:
     nested = _nested(annotation)
-    if nested is not None and isinstance(value, Mapping):
+    if isinstance(value, Mapping):
+        if nested is None:
+            raise UserError(f"{name} has no fields of its own", f"give {_readable(annotation)}")
         return _build(nested, value, name)
     try:
         return _adapter(annotation).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(
-            f"{name}={value!r}: {first['msg'].lower()}", f"give {_readable(annotation)}"
-        ) from error
+        problem = error.errors()[0]["msg"].lower()
+        raise UserError(f"{name}={value!r}: {problem}", f"give {_readable(annotation)}") from error
 
 
 @cache
@@ -158,23 +172,27 @@ def _nested(annotation: Any) -> type | None:
     return None
 
 
-def _require_field(cls: type, key: str, name: str, rest: str) -> None:
-    """Refuse a key that is no field; ``name`` is the full dotted name, ``rest`` its unread end."""
+def _require_field(cls: type, key: str, name: str, value: Any) -> None:
+    """Refuse a key that is no field; ``name`` is its full dotted name, ``value`` what it gets."""
     known = [field.name for field in dataclasses.fields(cls)]
     if key in known:
         return
-    above = name[: len(name) - len(rest)]
+    above = name[: len(name) - len(key)]
+    below = ""
+    while isinstance(value, Mapping) and len(value) == 1:
+        step, value = next(iter(value.items()))
+        below += f".{step}"
     near = difflib.get_close_matches(key, known, n=1)
     # The name may be right and only its section missing.
-    leaf = rest.rsplit(".", 1)[-1]
+    leaf = (key + below).rsplit(".", 1)[-1]
     elsewhere = [full for full in field_names(cls) if full.rsplit(".", 1)[-1] == leaf]
     if near:
-        hint = f"did you mean {above}{near[0]}{rest[len(key) :]}?"
+        hint = f"did you mean {above}{near[0]}{below}?"
     elif elsewhere:
         hint = f"did you mean {above}{elsewhere[0]}?"
     else:
         hint = f"choose one of: {', '.join(known)}"
-    raise UserError(f"there is no setting {name!r}", hint)
+    raise UserError(f"there is no setting '{name}{below}'", hint)
 
 
 def _readable(annotation: Any) -> str:

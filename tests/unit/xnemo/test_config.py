@@ -84,6 +84,26 @@ def test_a_wrong_override_names_the_field_and_the_remedy(text, message):
     assert "\n" not in str(caught.value)
 
 
+@dataclass(frozen=True)
+class Pair:
+    widths: tuple[int, ...] = (1, 2)
+    flags: tuple[bool, ...] = (True, False)
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != len(self.flags):
+            raise UserError("widths and flags differ in length", "give both one entry a level")
+
+
+def test_fields_that_must_fit_each_other_are_changed_together():
+    assert cfg.override(Pair(), ["widths=[1]", "flags=[true]"]) == Pair((1,), (True,))
+    with pytest.raises(UserError, match="differ in length"):
+        cfg.override(Pair(), ["widths=[1]"])
+
+
+def test_the_later_of_two_values_wins():
+    assert cfg.override(Recipe(), ["steps=3", "steps=4"]).steps == 4
+
+
 def test_optional_section_is_built_from_a_mapping():
     assert cfg.from_dict(Recipe, {"critic": {"lr": 1.0}}).critic == Optimizer(lr=1.0)
 

@@ -1,0 +1,89 @@
+"""The command line: `xnemo COMMAND`, one line of error for anything a person can mend."""
+
+import difflib
+import errno
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from pipelines.commands import animation, data, machine, training
+from preprocessing.errors import UserError
+
+#: Exit status for input a person can mend; 1 is left to jobs that ran and found something wrong.
+EXIT_BAD_INPUT = 2
+
+
+class _Commands(TyperGroup):
+    """Commands in the order a person meets them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names as registered, which is the order of the work."""
+        return list(self.commands)
+
+
+app = typer.Typer(
+    name="xnemo",
+    cls=_Commands,
+    help="Portrait animation with X-NeMo: raw talking-head videos in, a trained model and an "
+    "animated portrait out. The same commands run on a laptop and on a Ray cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for group in (machine, data, training, animation):
+    group.register(app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 a job found something wrong, 2 bad input."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit status."""
+    try:
+        return app(arguments, prog_name="xnemo", standalone_mode=False) or 0
+    except UserError as error:
+        return _refuse(str(error))
+    except TyperException as error:
+        return _refuse(_told_in_one_line(error, arguments))
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has what it wanted; Python must not complain at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _refuse(f"no space left for {error.filename}; free some and run again")
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            return _refuse(f"may not write or read {error.filename}; choose another place")
+        raise
+
+
+def _refuse(line: str) -> int:
+    print(f"error: {line}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def _told_in_one_line(error: TyperException, arguments: list[str]) -> str:
+    """Return the parser's complaint with a near miss and where to read more."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    known = [info.name or "" for info in app.registered_commands]
+    if command in known:
+        return f"{message}; see: xnemo {command} --help"
+    near = difflib.get_close_matches(command, known, n=1)
+    if near and "Did you mean" not in message:
+        message += f"; did you mean {near[0]!r}?"
+    return f"{message}; see: xnemo --help"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""`xnemo animate`: a portrait moved by somebody else's video."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.options import ConfigFile, Overrides, configure
+from pipelines.commands.progress import live_progress
+from pipelines.commands.report import quoted, show_facts, show_next
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("animate")(animate)
+
+
+def animate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    portrait: Annotated[Path, typer.Argument(help="Picture with a face.")],
+    driving: Annotated[Path, typer.Argument(help="Video whose motion to take.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="MP4 to write.")],
+    overrides: Overrides = None,
+    detector: Annotated[
+        str | None, typer.Option(help="Face detector: centerface or insightface.")
+    ] = None,
+    faces_pack: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of an insightface model pack.")
+    ] = None,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Make no more frames.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Animate a portrait with the motion of a video; writes an MP4 and a contact sheet (PNG)."""
+    from pipelines.animate import AnimateOptions
+    from pipelines.animate import animate as run
+
+    named = {"detector": detector, "faces_pack": faces_pack, "max_frames": max_frames}
+    options = configure(AnimateOptions(), config, overrides, named)
+    with live_progress() as tell:
+        result = run(
+            bundle,
+            portrait,
+            driving,
+            output,
+            options,
+            on_progress=lambda stage, done, total: tell(stage, done, total, ""),
+        )
+    show_facts(
+        f"{result.frames} frames at {result.fps:g} fps",
+        {
+            "video": result.output,
+            "contact sheet": result.contact_sheet,
+            "sound": result.sound,
+            "took": f"{result.seconds:.1f} s",
+        },
+    )
+    show_next(quoted("xnemo", "inspect", result.output))

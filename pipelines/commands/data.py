@@ -1,0 +1,88 @@
+"""`xnemo preprocess` and `xnemo inspect`: from videos to shards, and what is in them."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.options import Address, ConfigFile, Overrides, configure
+from pipelines.commands.progress import live_progress
+from pipelines.commands.report import console, quoted, show_facts, show_next
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("preprocess")(preprocess)
+    app.command("inspect")(inspect)
+
+
+def preprocess(
+    videos: Annotated[
+        str, typer.Argument(help="Folder, file, list of files (.txt) or fsspec URL of videos.")
+    ],
+    out: Annotated[str, typer.Argument(help="Folder or fsspec URL for shards, index and report.")],
+    overrides: Overrides = None,
+    detector: Annotated[
+        str | None, typer.Option(help="Face detector: centerface or insightface.")
+    ] = None,
+    faces_pack: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Folder of an insightface model pack (*.onnx)."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Chunks at once; left out, one a core.")
+    ] = None,
+    address: Address = None,
+    config: ConfigFile = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with status 1 when any source was bad.")
+    ] = False,
+) -> int:
+    """Turn talking-head videos into face-cropped WebDataset shards with a Parquet index.
+
+    Running the same command again goes on where it stopped; new or changed videos and settings redo
+    only what they touch.
+    """
+    from pipelines.preprocess import Progress
+    from pipelines.preprocess import preprocess as run
+    from preprocessing.config import PreprocessConfig
+
+    named = {"detect.detector": detector, "detect.faces_pack": faces_pack}
+    settings = configure(PreprocessConfig(), config, overrides, named)
+    with live_progress() as tell:
+
+        def on_progress(at: Progress) -> None:
+            note = f"{at.kept} of {at.clips} clips kept, {at.quarantined} in quarantine"
+            tell(at.stage, at.done, at.total, note if at.stage != "plan" else "")
+
+        result = run(
+            videos, out, settings, address=address, workers=workers, on_progress=on_progress
+        )
+    show_facts(
+        f"{result.kept} clips in {result.out}",
+        {
+            "seconds kept": f"{result.kept_s:.1f}",
+            "clips dropped": result.clips - result.kept,
+            "sources": f"{result.sources}, of which {result.bad_sources} unreadable",
+            "chunks": f"{result.chunks}, of which {result.processed} processed now",
+            "quarantine": f"{result.quarantined} entries in {result.out}/quarantine.parquet",
+            "index": f"{result.out}/index.parquet",
+            "took": f"{result.seconds:.1f} s",
+        },
+    )
+    show_next(
+        quoted("xnemo", "inspect", out),
+        quoted("xnemo", "train", "tiny", "--data", out, "--run", "first"),
+    )
+    return 1 if strict and result.quarantined else 0
+
+
+def inspect(
+    path: Annotated[
+        str, typer.Argument(help="Shards, a bundle, a run, a tar, a video, a picture.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what is in a folder of shards, a bundle, a tar or a video."""
+    from pipelines.inspect import inspect as run
+
+    console.print(run(path, as_json=as_json))

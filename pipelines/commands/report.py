@@ -1,0 +1,31 @@
+"""How a command ends: a small table, where its output is, and what to run next."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def show_facts(title: str, facts: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+    """Print names and values in two columns."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in dict(facts).items():
+        table.add_row(name, str(value))
+    console.print(table)
+
+
+def show_next(*commands: str) -> None:
+    """Print the commands a person may want now."""
+    for command in commands:
+        console.print(f"next: [bold]{command}[/bold]")
+
+
+def quoted(*words: object) -> str:
+    """Join words into a command line that a shell reads back the same."""
+    return shlex.join(str(word) for word in words)

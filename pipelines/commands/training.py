@@ -1,0 +1,128 @@
+"""`xnemo train`, `recipes` and `sync`: from shards to a bundle, followed in MLflow."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from pipelines.commands.options import Address, ConfigFile, Overrides, configure
+from pipelines.commands.progress import live_progress
+from pipelines.commands.report import console, quoted, show_facts, show_next
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command("recipes")(recipes)
+    app.command("train")(train)
+    app.command("sync")(sync)
+
+
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="Print this recipe's settings as YAML.")
+    ] = None,
+) -> None:
+    """List the training recipes, or print one with all its settings."""
+    from xnemo.config import to_dict
+    from xnemo.train.recipes import RECIPES, get_recipe
+
+    if name is None:
+        show_facts("recipes", {key: recipe.description for key, recipe in RECIPES.items()})
+        show_next("xnemo recipes tiny", "xnemo train tiny --data SHARDS --run NAME")
+        return
+    print(yaml.safe_dump(to_dict(get_recipe(name)), sort_keys=False), end="")
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Recipe to start from; see `xnemo recipes`.")],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", metavar="SHARDS", help="Folder or URL of shards; may be repeated."),
+    ],
+    run: Annotated[
+        str, typer.Option("--run", metavar="NAME", help="Name of the run; it resumes by its name.")
+    ],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of all runs; shared by all nodes.")] = Path(
+        "runs"
+    ),
+    workers: Annotated[
+        str, typer.Option(metavar="N|MIN:MAX", help="Workers; a range shrinks and grows.")
+    ] = "1",
+    init_from: Annotated[
+        str | None, typer.Option(metavar="BUNDLE", help="Bundle whose weights to start from.")
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(metavar="URI", help="MLflow; left out, SQLite beside the runs.")
+    ] = None,
+    max_failures: Annotated[
+        int, typer.Option(help="Lost workers to make up for; -1 for any number.")
+    ] = 3,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Refuse to go on with a run of that name.")
+    ] = False,
+    address: Address = None,
+    config: ConfigFile = None,
+) -> None:
+    """Train a recipe through Ray Train; the same command again goes on where it stopped."""
+    from pipelines.run_record import TrainProgress
+    from pipelines.train import train as start
+    from xnemo.train.recipes import get_recipe
+
+    settings = configure(get_recipe(recipe), config, overrides, {"init_from": init_from})
+    with live_progress() as tell:
+
+        def on_progress(at: TrainProgress) -> None:
+            numbers = [
+                f"{name} {at.metrics[name]:.4g}"
+                for name in ("loss", "samples_per_s")
+                if name in at.metrics
+            ]
+            words = " ".join([*numbers, *([at.message] if at.message else [])])
+            tell("train", at.samples_seen, at.samples, words or at.phase)
+
+        result = start(
+            settings,
+            data,
+            run,
+            out=out,
+            address=address,
+            workers=workers,
+            max_failures=max_failures,
+            resume="never" if fresh else "auto",
+            tracking_uri=tracking_uri,
+            on_progress=on_progress,
+        )
+    facts = {
+        "bundle": result.bundle,
+        "samples": f"{result.samples_seen:,}" + (" (stopped early)" if result.stopped else ""),
+        "loss": result.metrics.get("loss"),
+        "tracked in": result.tracking_uri,
+        "took": f"{result.seconds:.1f} s",
+    }
+    if result.unsent:
+        facts["not yet in MLflow"] = f"{result.unsent} records; run xnemo sync {result.run_dir}"
+    show_facts(f"run {run}", facts)
+    if result.stopped:
+        console.print("next: the same command again goes on from here")
+    else:
+        show_next(
+            quoted("xnemo", "inspect", result.bundle),
+            quoted("xnemo", "animate", result.bundle, "PORTRAIT", "DRIVING", "-o", "out.mp4"),
+            quoted("mlflow", "ui", "--backend-store-uri", result.tracking_uri),
+        )
+
+
+def sync(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    uri: Annotated[str | None, typer.Argument(help="MLflow tracking URI.")] = None,
+) -> None:
+    """Send to MLflow what it missed of a run while it was away."""
+    from pipelines.tracking.sync import sync as run
+
+    result = run(run_dir, uri)
+    show_facts(
+        f"{result.sent} records sent",
+        {"to": result.uri, "run": result.run_id, "refused": result.refused},
+    )
