@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 # How often the driver fetches the workers' messages, in seconds.
 _FETCH_EVERY_S = 0.5
 
-# How often an elastic job looks for machines that came (back), in seconds. Growing costs the samples
-# since the last checkpoint, so it is not done at every opportunity.
+# How often an elastic job looks for machines that came (back), in seconds. Growing costs the
+# samples since the last checkpoint, so it is not done at every opportunity.
 _GROW_EVERY_S = 120.0
 
-# Signals this close together are one: schedulers and `timeout` send theirs to a process and its group.
+# Signals this close together are one: `timeout` sends its to the process and then to its group.
 _SAME_SIGNAL_S = 1.0
 
 # How long the end of a run waits for a tracking server that takes records, in seconds.
@@ -83,9 +83,9 @@ def train(
 ) -> TrainResult:
     """Train a recipe on preprocessed data, on this machine or on a cluster.
 
-    The same call again goes on from the last checkpoint, at the exact sample, on as many workers as it
-    asks for this time. SIGTERM and Ctrl-C save a checkpoint and end the job in good order; a machine
-    that is taken away does the same for its workers, and the job goes on with those that are left.
+    The same call again goes on from the last checkpoint, at the exact sample, on as many workers as
+    it asks for this time. SIGTERM and Ctrl-C save a checkpoint and end the job in good order. When a
+    machine is taken away its workers save one too, and the job goes on where there is room.
 
     Args:
         config: the resolved recipe.
@@ -97,9 +97,8 @@ def train(
         cpus_per_worker: CPUs that a worker reserves; None shares them out.
         use_gpu: one GPU a worker; None where the cluster has any and the recipe does not forbid it.
         max_failures: lost workers to make up for before giving up; -1 never gives up.
-        resume: "auto" goes on where there is a checkpoint, "must" insists on one, "never" refuses.
-        tracking_uri: MLflow store; None for the environment's MLFLOW_TRACKING_URI, else a SQLite file
-            in ``out``.
+        resume: "auto" goes on where there is a checkpoint, "must" insists, "never" refuses.
+        tracking_uri: MLflow store; None for MLFLOW_TRACKING_URI, else a SQLite file in ``out``.
         experiment: MLflow experiment.
         parent: key of the search that this run is a trial of.
         ray_callbacks: callbacks of Ray Train's own kind.
@@ -169,9 +168,9 @@ class _Job:
         Raises:
             UserError: they have not.
         """
-        gpu = (
-            cluster.gpus > 0 and self.config.engine.device != "cpu" if use_gpu is None else use_gpu
-        )
+        gpu = use_gpu
+        if gpu is None:
+            gpu = cluster.gpus > 0 and self.config.engine.device != "cpu"
         resources = resources_per_worker(count, cluster, cpus, gpu)
         self._tell_start(count, resources)
         mailbox = open_mailbox()
@@ -200,9 +199,10 @@ class _Job:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1.0")
         # A worker stays in the driver's folder, where relative paths mean what they say.
         os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
-        from ray.train.v2.api.config import LoggingConfig
+        # By their own names: `ray.train` shows type checkers its older self.
+        from ray.train.torch import TorchConfig
+        from ray.train.v2.api.config import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+        from ray.train.v2.torch.torch_trainer import TorchTrainer
 
         job = {
             "config": self.config,
