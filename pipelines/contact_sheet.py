@@ -31,7 +31,7 @@ def contact_sheet(
     """
     columns = len(labels) + 1
     width = columns * (cell + _GAP) + _GAP
-    height = _LABEL + 2 * (cell + _GAP + _LABEL)
+    height = 2 * (cell + _GAP + _LABEL)
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(13)

@@ -195,7 +195,7 @@ def make_autoencoder(config: AutoencoderConfig) -> Autoencoder:
             model_class, config.path, config.subfolder, "vae", field="autoencoder.path"
         )
     scale = model.config.scaling_factor if config.scale is None else config.scale
-    return LearnedAutoencoder(model, config.kind == "temporal", scale, config.decode_chunk)
+    return LearnedAutoencoder(model, config.kind == "temporal", scale, config.decode_chunk).eval()
 
 
 def _stable_diffusion_shape(kind: str) -> dict[str, object]:

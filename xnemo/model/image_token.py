@@ -137,4 +137,4 @@ def make_image_token(config: ImageTokenConfig) -> ImageToken:
             f" {model.config.projection_dim}",
             f"set image_token.width to {model.config.projection_dim}",
         )
-    return ClipToken(model, config.width)
+    return ClipToken(model, config.width).eval()

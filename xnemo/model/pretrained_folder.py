@@ -39,9 +39,10 @@ def load_pretrained(
         )
     options: dict[str, Any] = {"subfolder": subfolder} if subfolder else {}
     try:
-        model = model_class.from_pretrained(
-            str(folder) if is_local else path, local_files_only=is_local, **options
-        )
+        if is_local:
+            model = model_class.from_pretrained(str(folder), local_files_only=True, **options)
+        else:
+            model = _from_hub(model_class, path, options)
     except Exception as error:  # the libraries raise a dozen kinds for a missing or damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         remedy = (
@@ -53,3 +54,15 @@ def load_pretrained(
             f"{field} = {path!r} does not load as {model_class.__name__}: {reason[:200]}", remedy
         ) from error
     return model.float().eval()
+
+
+def _from_hub(model_class: Any, name: str, options: dict[str, Any]) -> Any:
+    """Load from the local cache, else download."""
+    from huggingface_hub import HfApi
+
+    try:
+        return model_class.from_pretrained(name, local_files_only=True, **options)
+    except OSError:
+        # Asked once: the libraries' own requests retry for half a minute where there is no network.
+        HfApi().model_info(name, timeout=10)
+        return model_class.from_pretrained(name, **options)
