@@ -48,22 +48,22 @@ class Face:
     nose: Point
     chin: Point
 
-    def moved(self, origin: Point, scale: float) -> Face:
-        """The same face in a crop that begins at `origin` and is enlarged by `scale`.
+    def moved(self, origin: Point, scale: Point) -> Face:
+        """The same face in a crop that begins at `origin` and is enlarged by `scale` (x, y).
 
         Pixel centres are at whole numbers, as OpenCV's resize and remap have them.
         """
 
         def point(p: Point) -> Point:
             return (
-                (p[0] - origin[0] + 0.5) * scale - 0.5,
-                (p[1] - origin[1] + 0.5) * scale - 0.5,
+                (p[0] - origin[0] + 0.5) * scale[0] - 0.5,
+                (p[1] - origin[1] + 0.5) * scale[1] - 0.5,
             )
 
         x, y, half_width, half_height = self.head
         left, middle, right = self.mouth
         return Face(
-            head=(*point((x, y)), half_width * scale, half_height * scale),
+            head=(*point((x, y)), half_width * scale[0], half_height * scale[1]),
             tilt=self.tilt,
             eyes=tuple(
                 Eye(*(point(p) for p in (e.left, e.right, e.upper, e.lower, e.crease)))
@@ -285,9 +285,8 @@ def load_portrait(identity: str) -> Portrait:
     sitter = SITTERS[identity]
     x0, y0, x1, y1 = sitter.crop
     crop = sitter.photograph.read()[y0:y1, x0:x1]
-    # Even sides: every codec of the demo stores colour at half the resolution.
-    width, height = (2 * round((side * sitter.scale) / 2) for side in (x1 - x0, y1 - y0))
+    # Whole blocks of the codecs, so that none of them pads.
+    width, height = (16 * round((side * sitter.scale) / 16) for side in (x1 - x0, y1 - y0))
     image = np.asarray(cv2.resize(crop, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
-    return Portrait(
-        identity, image, sitter.face.moved((x0, y0), sitter.scale), sitter.photograph.licence
-    )
+    scale = (width / (x1 - x0), height / (y1 - y0))
+    return Portrait(identity, image, sitter.face.moved((x0, y0), scale), sitter.photograph.licence)

@@ -75,13 +75,14 @@ def make_demo_videos(
     *,
     identities: tuple[str, ...] = tuple(SITTERS),
     processes: int = 1,
-    on_clip: Callable[[DemoClip], None] = lambda clip: None,
+    on_clip: Callable[[DemoClip, int], None] = lambda clip, total: None,
 ) -> list[DemoClip]:
     """Write the clips of all identities under `out_dir` and return them, in a fixed order.
 
     Training identities get `clips_per_identity` clips in `train/`; every identity gets one more, of
     a motion nobody else shows, in `held_out/`. Motions lie in `motion/`. The same arguments give
-    the same bytes. `on_clip` hears of each clip as it is done.
+    the same bytes. `on_clip` hears of each clip as it is done, and of how many there will
+    be.
     """
     jobs: list[tuple[DemoClip, ClipFormat, float]] = []
     for number, identity in enumerate(identities):
@@ -103,12 +104,12 @@ def make_demo_videos(
         (Path(out_dir) / folder).mkdir(parents=True, exist_ok=True)
     if processes == 1:
         for job in jobs:
-            on_clip(_write_clip(*job))
+            on_clip(_write_clip(*job), len(jobs))
     else:
         # Spawned, not forked: the parent may hold threads of OpenCV or of Ray.
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             for clip in pool.map(_write_clip, *zip(*jobs, strict=True)):
-                on_clip(clip)
+                on_clip(clip, len(jobs))
     return [clip for clip, _, _ in jobs]
 
 
@@ -191,3 +192,11 @@ def _turned(mp4: bytes) -> bytes:
     quarter_turn = [0, one, 0, -one, 0, 0, 0, 0, 1 << 30]
     numbers = b"".join(n.to_bytes(4, "big", signed=True) for n in quarter_turn)
     return mp4[:matrix] + numbers + mp4[matrix + len(numbers) :]
+
+
+def read_frames(path: Path) -> list[NDArray[np.uint8]]:
+    """All frames of a video, RGB uint8."""
+    from preprocessing.decode import open_video
+
+    with open_video(str(path)) as reader:
+        return [frame.rgb() for frame in reader.frames()]
