@@ -4,6 +4,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -68,13 +69,12 @@ class Batch:
         for name, value in moved.items():
             if value.dtype == torch.uint8:
                 moved[name] = value.float().div_(127.5).sub_(1)
-        return replace(self, **moved)
+        return replace(self, **cast(Any, moved))
 
     def pin_memory(self) -> "Batch":
         """Return a copy in page-locked memory; torch's DataLoader calls this."""
-        return replace(
-            self, **{name: value.pin_memory() for name, value in self._tensors().items()}
-        )
+        pinned = {name: value.pin_memory() for name, value in self._tensors().items()}
+        return replace(self, **cast(Any, pinned))
 
     def __len__(self) -> int:
         return len(self.keys)

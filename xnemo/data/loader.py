@@ -1,7 +1,7 @@
 """Batches ahead of time, in order, from threads or processes."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 
@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 from xnemo.data.batch import Batch
 from xnemo.data.batch_plan import BatchPlan, MicroBatch
 from xnemo.data.sample_reader import SampleReader
+
+Batches = Generator[tuple[Batch, float], None, None]
 
 
 class BatchLoader:
@@ -56,7 +58,7 @@ class BatchLoader:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _from_threads(self, prefetch: int, pin: bool) -> Iterator[tuple[Batch, float]]:
+    def _from_threads(self, prefetch: int, pin: bool) -> Batches:
         assert self._pool is not None
         waiting: deque[tuple[Future[Batch], float]] = deque()
         for micro in self._micro_batches:
@@ -68,13 +70,11 @@ class BatchLoader:
                 batch = future.result()
                 yield (batch.pin_memory() if pin else batch), weight
 
-    def _from_processes(
-        self, workers: int, prefetch: int, pin: bool
-    ) -> Iterator[tuple[Batch, float]]:
+    def _from_processes(self, workers: int, prefetch: int, pin: bool) -> Batches:
         loader = DataLoader(
             _Requests(self._reader),
             batch_size=None,
-            sampler=self._micro_batches,  # type: ignore[arg-type]  # any iterable serves
+            sampler=self._micro_batches,
             num_workers=workers,
             prefetch_factor=prefetch,
             pin_memory=pin,

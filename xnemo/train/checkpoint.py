@@ -63,13 +63,15 @@ class CheckpointStore:
         except OSError as error:
             failure = error
         if not self._agree(failure):
-            return self._give_up(temporary, samples_seen, failure)
+            self._give_up(temporary, samples_seen, failure)
+            return None
         try:
             write(temporary)
         except OSError as error:
             failure = error
         if not self._agree(failure):
-            return self._give_up(temporary, samples_seen, failure)
+            self._give_up(temporary, samples_seen, failure)
+            return None
         if not self._world.is_main:
             return Checkpoint(self._folder / name, {**record, "samples_seen": samples_seen})
         written = self._publish(temporary, self._folder / name, samples_seen, record)

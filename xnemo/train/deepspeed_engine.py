@@ -1,8 +1,8 @@
 """The ZeRO engine: optimiser state, gradients or parameters sharded by DeepSpeed.
 
 The only file that imports deepspeed, and it does so when an engine is built: the import alone takes
-seconds. Networks are built whole on each worker's host and sharded by `initialize`; building them under
-`zero.Init` would save host memory but hand every initialiser and loader empty tensors.
+seconds. Networks are built whole on each worker's host and sharded by `initialize`; building them
+under `zero.Init` would save host memory but hand every initialiser and loader empty tensors.
 """
 
 import logging
@@ -77,10 +77,13 @@ class DeepSpeedEngine:
         )
         self.module = self._engine.module
         self._inner = self._engine.optimizer.optimizer
-        # Nor may that step count as one: Adam's bias correction would start a step late.
-        for state in self._inner.state.values():
-            for value in state.values():
-                value.zero_()
+        if stage == 3:
+            # Nor may that step count as one: Adam's bias correction would start a step late.
+            for state in self._inner.state.values():
+                for value in state.values():
+                    value.zero_()
+        elif isinstance(self._inner, torch.optim.AdamW):
+            self._allocate_states()
 
     def begin_pass(self, *, last: bool) -> None:
         """Say whether this micro-batch ends the step."""
@@ -136,7 +139,8 @@ class DeepSpeedEngine:
 
         updates = self._updates()
         found: dict[str, dict[str, Tensor]] = {"exp_avg": {}, "exp_avg_sq": {}}
-        if updates == 0 or not self._has_moments():
+        if not isinstance(self._inner, torch.optim.AdamW):
+            # An 8-bit optimiser's blocks mean nothing by parameter name; engine shards keep them.
             return OptimizerMoments(updates, {}, {})
         for parameter in self._trained:
             for key, tensors in found.items():
@@ -152,16 +156,6 @@ class DeepSpeedEngine:
 
         if not moments.first:
             return
-        if self._stage != 3:
-            # Stages 1 and 2 allocate states in the first step, which is yet to come.
-            for group in self._inner.param_groups:
-                for flat in group["params"]:
-                    self._inner.state[flat] = {
-                        "step": torch.zeros(()),
-                        "exp_avg": torch.zeros_like(flat),
-                        "exp_avg_sq": torch.zeros_like(flat),
-                    }
-            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
         for parameter in self._trained:
             name = self._names[id(parameter)]
             for key, values in (("exp_avg", moments.first), ("exp_avg_sq", moments.second)):
@@ -191,8 +185,20 @@ class DeepSpeedEngine:
         steps = [state["step"] for state in self._inner.state.values() if "step" in state]
         return int(steps[0]) if steps else 0
 
-    def _has_moments(self) -> bool:
-        return all("exp_avg" in state for state in self._inner.state.values())
+    def _allocate_states(self) -> None:
+        """Give stages 1 and 2 their states now.
+
+        Left alone, the first group's first step links every parameter to its state, and the other
+        groups, which have none yet, are never linked.
+        """
+        for group in self._inner.param_groups:
+            for flat in group["params"]:
+                self._inner.state[flat] = {
+                    "step": torch.zeros((), device=flat.device if group["fused"] else None),
+                    "exp_avg": torch.zeros_like(flat),
+                    "exp_avg_sq": torch.zeros_like(flat),
+                }
+        self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def _import_deepspeed() -> Any:

@@ -1,5 +1,7 @@
 """Everything the network engine trains, as one module with one forward pass."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,10 +21,11 @@ class JointNetwork(nn.Module):
 
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
         super().__init__()
-        self.denoiser = networks.denoiser
-        self.reference_net = networks.reference_net
-        self.motion_encoder = networks.motion_encoder
-        self.gan_head = networks.gan_head if config.uses_gan_head else None
+        # diffusers' classes are untyped, so they are named as the modules they are.
+        self.denoiser: Any = networks.denoiser
+        self.reference_net: Any = networks.reference_net
+        self.motion_encoder: Any = networks.motion_encoder
+        self.gan_head: Any = networks.gan_head if config.uses_gan_head else None
         self.reference_masking = config.condition.reference_masking
         self.motion_source = config.network.gan.motion_source
         self.temporal_only = config.stage == "temporal"

@@ -158,19 +158,18 @@ def open_session(
     reader = SampleReader(clips, config.data, config.augment, sizes, seed=config.seed)
     networks = build_networks(config.network, config.seed)
     _load_start(networks, config, checkpoint)
+    modules = networks.modules()
+    for name in ("autoencoder", "image_token"):
+        modules[name].to(world.device)
     frozen = FrozenParts(
-        networks.autoencoder.to(world.device),
-        networks.image_token.to(world.device),
-        NoiseSchedule(config.diffusion),
+        networks.autoencoder, networks.image_token, NoiseSchedule(config.diffusion)
     )
     joint = JointNetwork(networks, config).train()
     network = _engine(joint, network_groups(joint, config.optimizer), config, plan, world)
     critic = None
     if config.uses_gan_head:
-        assert networks.critic is not None
-        groups = critic_groups(networks.critic, config.optimizer)
-        critic = _engine(networks.critic.train(), groups, config, plan, world)
-    modules = [e.module for e in (network, critic) if e is not None]
+        judge = modules["critic"].train()
+        critic = _engine(judge, critic_groups(judge, config.optimizer), config, plan, world)
     session = Session(
         config=config,
         world=world,
@@ -184,7 +183,7 @@ def open_session(
         critic=critic,
         ema=ShardedEma(network, config.ema, world) if config.ema.enabled else None,
         guard=StepGuard(config.guards),
-        buffers=BufferKeeper(modules),
+        buffers=BufferKeeper([e.module for e in (network, critic) if e is not None]),
     )
     if checkpoint is not None:
         session.restore(checkpoint)

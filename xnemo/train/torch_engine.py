@@ -1,5 +1,6 @@
 """The plain engine: one process, or DistributedDataParallel over several."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,8 @@ class TorchEngine:
         self._names = {id(p): name for name, p in module.named_parameters()}
         self._ddp: DistributedDataParallel | None = None
         if world.size > 1:
+            # A 1x1 kernel's strides are ambiguous; torch warns of each.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
             # Buffers are batch norms' statistics: synced, or a worker's own by the user's choice.
             self._ddp = DistributedDataParallel(
                 self.module, broadcast_buffers=False, gradient_as_bucket_view=True
@@ -92,7 +95,8 @@ class TorchEngine:
     def full_moments(self) -> OptimizerMoments:
         """Return the optimiser's state by parameter name."""
         states = {self._names[id(p)]: self._optimizer.state[p] for p in self._trained}
-        present = {name: state for name, state in states.items() if state}
+        # An 8-bit optimiser's blocks mean nothing by parameter name; engine shards keep them.
+        present = {name: state for name, state in states.items() if "exp_avg" in state}
         updates = int(next(iter(present.values()))["step"]) if present else 0
         if not self._world.is_main:
             present = {}
