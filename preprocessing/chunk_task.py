@@ -1,7 +1,7 @@
 """The one fused task: a chunk of a source in, finished clips out, every frame decoded once.
 
-Runs inside a process that can be killed (`preprocessing.isolate`) and yields each clip as soon as it
-is encoded, so that what was done before a crash is not lost.
+Runs inside a process that can be killed (`preprocessing.isolate`) and yields each clip as soon as
+it is encoded, so that what was done before a crash is not lost.
 """
 
 import base64
@@ -127,7 +127,7 @@ def process_chunk(chunk: Chunk, config: PreprocessConfig) -> Iterator[Any]:
 
 @lru_cache(maxsize=1)
 def _detector(config: DetectConfig) -> Detector:
-    return make_detector(config.detector, config.faces_pack, config.size, config.threshold)
+    return make_detector(config.name, config.faces_pack, config.size, config.threshold)
 
 
 class _ChunkWorker:

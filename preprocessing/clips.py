@@ -84,9 +84,9 @@ class _Open:
 class ClipCutter:
     """Collects the frames of all tracks of one shot and cuts them into clips.
 
-    A track is cut where it reaches `max_s`, where the face leaves the neighbourhood that was kept of
-    earlier frames, and where memory runs out; never so that a remainder shorter than `min_s` is left
-    over, if it can be helped. Frames are handed on and forgotten as soon as their clip is cut.
+    A track is cut where it reaches `max_s`, where the face leaves the neighbourhood that was kept
+    of earlier frames, and where memory runs out; never so that a remainder shorter than `min_s` is
+    left over, if it can be helped. Frames are handed on and forgotten as soon as their clip is cut.
     """
 
     def __init__(
@@ -104,10 +104,11 @@ class ClipCutter:
             shot: the shot's number in the chunk.
             fps: ticks per second.
             gap_ticks: longest run of ticks to interpolate over.
-            core: first tick and the tick after the last one whose clips belong to this chunk. Frames
-                beyond are seen by two chunks; both apply one rule to a track that crosses an edge:
-                what ends less than `min_s` after the edge belongs before it, what begins less than
-                `min_s` before the edge belongs after it, and everything else is cut at the edge.
+            core: first tick and the tick after the last one whose clips belong to this chunk.
+                Frames beyond are seen by two chunks; both apply one rule to a track that crosses an
+                edge: what ends less than `min_s` after the edge belongs before it, what begins less
+                than `min_s` before the edge belongs after it, and everything else is cut at the
+                edge.
         """
         self._config = config
         self._core_start, self._core_end = core
@@ -201,7 +202,7 @@ class ClipCutter:
         return keep(tick.frame, box, self._config)
 
     def _fits(self, track: _Open, new: Moment) -> bool:
-        """Tell whether a tube around the track including the new frame was kept in all its frames."""
+        """Tell whether a tube around the track and a new frame was kept in all its frames."""
         union, common = track.with_added(new)
         if union is None:
             return True

@@ -62,7 +62,7 @@ class DetectConfig:
     """Which detector looks how closely and how often."""
 
     # `centerface` (MIT, always there) or `insightface` (SCRFD and ArcFace, non-commercial).
-    detector: Literal["centerface", "insightface"] = "centerface"
+    name: Literal["centerface", "insightface"] = "centerface"
     # For `insightface`: a folder of ONNX files, or the name of a pack it fetches by itself.
     faces_pack: str | None = None
     # Longer side in pixels of the picture that detection reads.

@@ -1,8 +1,8 @@
 """The ordered list of reasons for which a clip is dropped.
 
-A filter is a function of a clip's scores and the thresholds; it returns None to keep the clip or the
-reason to drop it. Filters read nothing but the index's columns, so a changed threshold is applied to
-clips already scored without looking at a video again.
+A filter is a function of a clip's scores and the thresholds; it returns None to keep the clip or
+the reason to drop it. Filters read nothing but the index's columns, so a changed threshold is
+applied to clips already scored without looking at a video again.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,42 +14,47 @@ Scores = Mapping[str, Any]
 Filter = Callable[[Scores, FilterConfig], str | None]
 
 
-def _below(score: str, threshold: str, reason: str) -> Filter:
-    def judge(scores: Scores, config: FilterConfig) -> str | None:
+# Reason, score, and the threshold: a least value (min_) or a largest magnitude (max_).
+_RULES = (
+    ("face_too_small", "face_px", "min_face_px"),
+    ("picture_too_small", "size", "min_size"),
+    ("unsure_face", "detection", "min_detection"),
+    ("face_lost", "detected_fraction", "min_detected"),
+    ("several_faces", "others", "max_others"),
+    ("out_of_frame", "out_of_frame", "max_out_of_frame"),
+    ("too_much_padding", "pad_fraction", "max_pad"),
+    ("turned_away", "yaw", "max_yaw"),
+    ("tilted_up_or_down", "pitch", "max_pitch"),
+    ("tilted_sideways", "roll", "max_roll"),
+    ("blurred", "sharpness", "min_sharpness"),
+    ("too_dark", "exposure", "min_exposure"),
+    ("too_bright", "exposure", "max_exposure"),
+    ("flat", "contrast", "min_contrast"),
+    ("still", "motion", "min_motion"),
+    ("frozen", "repeated", "max_repeated"),
+    ("occluded", "occlusion", "max_occlusion"),
+    ("overlaid", "overlay", "max_overlay"),
+)
+
+
+def _filter(reason: str, score: str, threshold: str) -> Filter:
+    def below(scores: Scores, config: FilterConfig) -> str | None:
         value = scores.get(score)
         return reason if value is not None and value < getattr(config, threshold) else None
 
-    return judge
-
-
-def _above(score: str, threshold: str, reason: str) -> Filter:
-    def judge(scores: Scores, config: FilterConfig) -> str | None:
+    def above(scores: Scores, config: FilterConfig) -> str | None:
         value = scores.get(score)
         return reason if value is not None and abs(value) > getattr(config, threshold) else None
 
-    return judge
+    return below if threshold.startswith("min_") else above
 
 
 #: Every filter by the reason it gives, in the order they judge.
-FILTERS: dict[str, Filter] = {
-    "face_too_small": _below("face_px", "min_face_px", "face_too_small"),
-    "picture_too_small": _below("size", "min_size", "picture_too_small"),
-    "unsure_face": _below("detection", "min_detection", "unsure_face"),
-    "face_lost": _below("detected_fraction", "min_detected", "face_lost"),
-    "several_faces": _above("others", "max_others", "several_faces"),
-    "out_of_frame": _above("out_of_frame", "max_out_of_frame", "out_of_frame"),
-    "too_much_padding": _above("pad_fraction", "max_pad", "too_much_padding"),
-    "turned_away": _above("yaw", "max_yaw", "turned_away"),
-    "tilted_up_or_down": _above("pitch", "max_pitch", "tilted_up_or_down"),
-    "tilted_sideways": _above("roll", "max_roll", "tilted_sideways"),
-    "blurred": _below("sharpness", "min_sharpness", "blurred"),
-    "too_dark": _below("exposure", "min_exposure", "too_dark"),
-    "too_bright": _above("exposure", "max_exposure", "too_bright"),
-    "flat": _below("contrast", "min_contrast", "flat"),
-    "still": _below("motion", "min_motion", "still"),
-    "frozen": _above("repeated", "max_repeated", "frozen"),
-    "occluded": _above("occlusion", "max_occlusion", "occluded"),
-    "overlaid": _above("overlay", "max_overlay", "overlaid"),
+FILTERS: dict[str, Filter] = {rule[0]: _filter(*rule) for rule in _RULES}
+
+#: The thresholds that apply to each score, by name.
+THRESHOLDS: dict[str, tuple[str, ...]] = {
+    score: tuple(t for _, s, t in _RULES if s == score) for _, score, _ in _RULES
 }
 
 

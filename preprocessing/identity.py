@@ -14,9 +14,9 @@ def assign_identities(
 ) -> None:
     """Set `identity` of kept rows.
 
-    With descriptors, clips whose faces are alike share an identity, named after the smallest key among
-    them. Without, all clips of one source share one: that never puts a person of one video on both
-    sides of a split, but it knows neither a person in two videos nor two people in one.
+    With descriptors, clips whose faces are alike share an identity, named after the smallest key
+    among them. Without, all clips of one source share one: that never puts a person of one video on
+    both sides of a split, but it knows neither a person in two videos nor two people in one.
 
     Args:
         rows: index rows; only kept ones are touched.

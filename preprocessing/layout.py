@@ -1,8 +1,8 @@
 """Which sample lies in which shard, decided by names and sizes alone.
 
 Sources are leaves of a binary trie over the sha1 in their samples' keys. A branch whose samples fit
-into one shard is that shard; a larger one is split by the next bit. Adding a source therefore rewrites
-the one shard it falls into, and nothing depends on the order in which samples came to be.
+into one shard is that shard; a larger one is split by the next bit. Adding a source therefore
+rewrites the one shard it falls into, and nothing depends on the order in which samples came to be.
 """
 
 import hashlib

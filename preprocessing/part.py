@@ -1,7 +1,7 @@
 """A part: the result of one chunk in one file, which is there whole or not at all.
 
-It is a tar: first `part.json` with a row per clip and what the task said last, then each kept clip's
-members and each clip's strip for the report. A row says where in the file its members lie.
+It is a tar: first `part.json` with a row per clip and what the task said last, then each kept
+clip's members and each clip's strip for the report. A row says where in the file its members lie.
 """
 
 import io
@@ -48,7 +48,7 @@ def pack_part(
 
 
 def read_part(store: Store, path: str) -> dict[str, Any]:
-    """Return a part's rows (members' offsets counted from the start of the file), end and damage."""
+    """Return a part's rows (offsets counted from the start of the file), end and damage."""
     start = store.read(path, 0, _FIRST_READ)
     size = int(start[124:135], 8)
     head = start[_HEADER : _HEADER + size]

@@ -1,7 +1,7 @@
 """Sources become chunks: what there is to do, in one Parquet file.
 
-A source is looked into once; its checksum, length and key frames are remembered with the size and time
-stamp of the file, so that a second run over the same folder opens nothing.
+A source is looked into once; its checksum, length and key frames are remembered with the size and
+time stamp of the file, so that a second run over the same folder opens nothing.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -127,7 +128,7 @@ def chunks_of(file: SourceFile, entry: SourceEntry, config: PreprocessConfig) ->
     end_s = entry.start_us / 1e6 + entry.duration_s
     edges: list[float | None] = [None, *(key / 1e6 for key in cuts), None]
     chunks = []
-    for number, (start, end) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for number, (start, end) in enumerate(pairwise(edges)):
         position = _key_before(entry, start - reach_s) if start is not None else None
         chunks.append(
             Chunk(

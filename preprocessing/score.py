@@ -105,8 +105,8 @@ def _face_luma(moment: Moment, box: np.ndarray) -> np.ndarray:
     part = moment.part
     luma = plane_array(part.picture, 0)
     height, width = luma.shape
-    x0, x1 = ((int(round(float(e))) - part.x0) // part.shrink for e in (box[0], box[2]))
-    y0, y1 = ((int(round(float(e))) - part.y0) // part.shrink for e in (box[1], box[3]))
+    x0, x1 = ((round(float(e)) - part.x0) // part.shrink for e in (box[0], box[2]))
+    y0, y1 = ((round(float(e)) - part.y0) // part.shrink for e in (box[1], box[3]))
     x0, y0 = min(max(0, x0), width - 2), min(max(0, y0), height - 2)
     face = luma[y0 : max(y0 + 2, y1), x0 : max(x0 + 2, x1)]
     scale = _LARGE / max(face.shape)

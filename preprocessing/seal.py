@@ -1,7 +1,8 @@
 """From parts to a finished data set: names, verdicts, identities, shards, index.
 
-What is published last is the index; until then readers see the data set as it was. Shards carry their
-content's digest in their names, so a new one never replaces one that an old index points into.
+What is published last is the index; until then readers see the data set as it was. Shards carry
+their content's digest in their names, so a new one never replaces one that an old index points
+into.
 """
 
 import base64
@@ -20,7 +21,7 @@ from preprocessing.config import PreprocessConfig
 from preprocessing.filters import judge
 from preprocessing.identity import assign_identities, assign_splits
 from preprocessing.index import INDEX_NAME, SCHEMA, SCORES, rows_digest, write_index
-from preprocessing.layout import Placed, ShardPlan, plan_shards
+from preprocessing.layout import Placed, plan_shards
 from preprocessing.part import read_part, read_part_member
 from preprocessing.quarantine import write_quarantine
 from preprocessing.sample import MEMBERS, SCHEMA_VERSION, pack_meta, sample_key
@@ -59,7 +60,7 @@ def gather(
         contents = [(chunk, read_part(store, part)) for chunk, part in by_source[source]]
         cuts = sorted({ms for _, content in contents for ms in content["end"]["cuts_ms"]})
         for chunk, content in contents:
-            ends.append({**content["end"], "source": source, "part_seconds": chunk.seconds})
+            ends.append({**content["end"], "source": source, "source_s": chunk.seconds})
             damage += [{**d, "source": source, "sha256": chunk.sha256} for d in content["damage"]]
             own = [_named(row, chunk, cuts, config) for row in content["rows"]]
             stale += [r["part"] for r in own if r["status"] == "kept" and not r["mp4_length"]]
@@ -75,17 +76,19 @@ def finish(
     facts: Mapping[str, Any],
     each: Callable[[Sequence["ShardJob"]], Iterable["ShardDone"]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Write shards, quarantine, index and dataset.json; return the index's rows.
+    """Write shards, quarantine, index and dataset.json; return the index's rows and more columns.
 
     Args:
         store: where the parts are and the data set is to be.
         gathered: the job's clips.
         quarantine: rows of the quarantine table.
         config: settings; written into every sample.
-        facts: `models`, `sources` and whatever else belongs into dataset.json.
+        facts: `models` (checksums by role), `config_sha256`, `sealed_from` (digest of all inputs),
+            `videos` (what is known of each source, by name), `sources` (checksums by name) and
+            `same` (names of sources with the bytes of another, with that other's name).
         each: runs `write_shard` over jobs, perhaps on other machines; None for here and now.
     """
-    rows = gathered.rows
+    rows = sorted([*gathered.rows, *_same_files(facts)], key=lambda row: row["key"])
     kept = [row for row in rows if row["status"] == "kept"]
     descriptors = {p: d for p, row in enumerate(rows) if len(d := _descriptor(row))}
     assign_identities(rows, descriptors, config.shard.identity_likeness)
@@ -108,7 +111,8 @@ def finish(
         _set_offsets(plan.name, members)
         if path not in present:
             jobs.append(ShardJob(store.url, plan.name, tuple(members), common))
-    list((each or _here)(jobs))
+    for _ in (each or _here)(jobs):
+        pass
     write_quarantine(store, quarantine)
     table = [{name: row.get(name) for name in SCHEMA.names} for row in rows]
     write_index(store, table)
@@ -117,7 +121,7 @@ def finish(
     for path in present:
         if path not in used:
             store.delete(path)
-    return table
+    return rows
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,18 @@ def _named(
     }
 
 
+def _same_files(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each source whose bytes are another's; it has no clips of its own."""
+    rows = []
+    for name, other in facts["same"].items():
+        key = sample_key(f"file {name}", 0, 0, 0)
+        row: dict[str, Any] = dict.fromkeys(SCHEMA.names)
+        row |= {"key": key, "status": "dropped", "reason": "same_file", "source": name}
+        row |= {"source_sha256": facts["sources"][name], "duplicate_of": other}
+        rows.append(row)
+    return rows
+
+
 def _without_overlaps(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Drop what two chunks both cut out of the stretch they share, should that happen."""
     seen: dict[str, dict[str, Any]] = {}
@@ -276,6 +292,7 @@ def _write_dataset(
         "models": facts["models"],
         "index": INDEX_NAME,
         "index_digest": rows_digest(table),
+        "shards": sorted({str(row["shard"]) for row in table if row["status"] == "kept"}),
         "samples": sum(row["status"] == "kept" for row in table),
         "sealed_from": facts["sealed_from"],
     }

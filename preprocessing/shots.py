@@ -16,9 +16,9 @@ class CutFinder:
     """Tells of each frame whether a new shot begins with it.
 
     A cut changes both where brightness lies (mean difference of pixels) and how much of it there is
-    (histogram), and does so suddenly, against the frames before. A head that turns changes the first
-    only a little and the second hardly at all; a light switched on counts as a cut, which is right for
-    a clip that has to be lit the same throughout.
+    (histogram), and does so suddenly, against the frames before. A head that turns changes the
+    first only a little and the second hardly at all; a light switched on counts as a cut, which is
+    right for a clip that has to be lit the same throughout.
     """
 
     def __init__(self, config: ShotConfig) -> None:
@@ -49,7 +49,7 @@ class CutFinder:
 
 
 def _histogram_distance(a_HW: np.ndarray, b_HW: np.ndarray) -> float:
-    """Return half the L1 distance of normalised histograms, 0 to 1, blind to small shifts of level."""
+    """Return the distance of normalised histograms, 0 to 1, nearly blind to small shifts."""
     a, b = (
         np.bincount(x.ravel() // (256 // _BINS), minlength=_BINS) / x.size for x in (a_HW, b_HW)
     )

@@ -14,9 +14,9 @@ from preprocessing.errors import UserError
 
 # What a folder is searched for. A file named on its own, or in a list, may be called anything.
 _EXTENSIONS = {
-    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".hevc", ".m2ts", ".m2v",
-    ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv",
-    ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".hevc", ".m2ts",
+    ".m2v", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf",
+    ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
 }  # fmt: skip
 _LISTS = {".txt", ".csv", ".jsonl", ".list"}
 
@@ -47,8 +47,8 @@ class FoundSources:
 def find_sources(videos: str | os.PathLike[str], licence: str = "") -> FoundSources:
     """List the videos in a folder (and below), a list file, a URL, or the one file named.
 
-    A list is a text file with a path or URL a line, a CSV with a column `source`, or JSON lines with a
-    field `source`; the last two may have `licence`. Relative paths are relative to the list.
+    A list is a text file with a path or URL a line, a CSV with a column `source`, or JSON lines
+    with a field `source`; the last two may have `licence`. Relative paths are relative to the list.
 
     Raises:
         UserError: nothing is there, or no video among it.

@@ -30,7 +30,7 @@ class Track:
 
 
 class Tracker:
-    """Follows several people through one shot by overlap, and by identity where overlap is in doubt."""
+    """Follows several people through a shot by overlap, and by identity where that is in doubt."""
 
     def __init__(self, config: TrackConfig, gap_ticks: int) -> None:
         self._config = config
@@ -41,8 +41,9 @@ class Tracker:
     def update(self, tick: int, faces: Sequence[Face], embed: Embed | None) -> dict[int, Face]:
         """Assign the faces of one look; return them by track number.
 
-        Tracks unseen for longer than the gap end before matching. `embed` returns the descriptor of one
-        of `faces`; it is asked only where two people are close, or a lost one may have come back.
+        Tracks unseen for longer than the gap end before matching. `embed` returns the descriptor of
+        one of `faces`; it is asked only where two people are close, or a lost one may have come
+        back.
         """
         self.active = [t for t in self.active if tick - t.tick <= self._gap_ticks]
         assigned = self._by_overlap(faces, embed)
@@ -79,7 +80,7 @@ class Tracker:
     def _take_up_lost(
         self, faces: Sequence[Face], assigned: dict[int, Track], tick: int, embed: Embed | None
     ) -> None:
-        """Give faces that overlap nothing to tracks lost a moment ago, if they look like the person."""
+        """Give faces that overlap nothing to tracks lost a moment ago, if they look alike."""
         taken = {id(track) for track in assigned.values()}
         lost = [t for t in self.active if id(t) not in taken and len(t.identity)]
         free = [i for i in range(len(faces)) if i not in assigned]

@@ -27,7 +27,8 @@ class Neighbourhood:
     # Top left corner in pixels of the upright source frame; even.
     x0: int
     y0: int
-    # Source pixels per pixel of `picture`; above 1 only where the tube is shrunk at least that much.
+    # Source pixels per pixel of `picture`; above 1 only where the tube is shrunk at least that
+    # much.
     shrink: int
 
     @property
@@ -52,8 +53,9 @@ def keep(frame: Frame, face_box: np.ndarray, config: TubeConfig) -> Neighbourhoo
     # Halving (or thirding, ...) now what would be shrunk anyway keeps the memory of 4K at HD's.
     shrink = max(1, int(side * config.scale / config.size * 0.9))
     step = 2 * shrink
-    x0, x1 = _inside(*square_box(face_box, config.keep_scale)[[0, 2]], frame.width, step)
-    y0, y1 = _inside(*square_box(face_box, config.keep_scale)[[1, 3]], frame.height, step)
+    left, top, right, bottom = (float(e) for e in square_box(face_box, config.keep_scale))
+    x0, x1 = _inside(left, right, frame.width, step)
+    y0, y1 = _inside(top, bottom, frame.height, step)
     picture = frame.crop((x0, y0, x1, y1), ((x1 - x0) // shrink, (y1 - y0) // shrink))
     return Neighbourhood(picture, x0, y0, shrink)
 
@@ -71,7 +73,7 @@ def tube_box(union: np.ndarray, frame_hw: tuple[int, int], config: TubeConfig) -
 
 
 def stored_size(tube: Box, config: TubeConfig) -> int:
-    """Return the side of the stored picture: the tube's own, down to a multiple of 16, or the limit."""
+    """Return the stored picture's side: the tube's, down to a multiple of 16, or the limit."""
     return min(config.size, int(tube[2] - tube[0]) // 16 * 16)
 
 
@@ -124,7 +126,7 @@ def _visible(tube: Box, frame_hw: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def _inside(low: float, high: float, limit: int, step: int) -> tuple[int, int]:
-    """Move an interval inside [0, limit] where it fits, else cut it; ends on multiples of `step`."""
+    """Move an interval inside [0, limit] where it fits, else cut it; on multiples of `step`."""
     limit = limit // step * step
     length = min(limit, -(-int(np.ceil(high - low)) // step) * step)
     start = min(max(0, int(np.floor(low / step)) * step), limit - length)

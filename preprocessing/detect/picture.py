@@ -25,8 +25,8 @@ def pad_to_multiple(rgb_HWC: np.ndarray, multiple: int) -> np.ndarray:
 def pad_around(rgb_HWC: np.ndarray, fraction: float) -> tuple[np.ndarray, int, int]:
     """Return the picture inside a black border of `fraction` of each side, and the border's sizes.
 
-    A face that fills the frame is rare in what detectors were trained on; with room around, it is an
-    ordinary one.
+    A face that fills the frame is rare in what detectors were trained on; with room around, it is
+    an ordinary one.
     """
     height, width = rgb_HWC.shape[:2]
     across, down = round(width * fraction), round(height * fraction)

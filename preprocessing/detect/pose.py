@@ -1,9 +1,9 @@
 """Head pose from five landmarks: a rigid average face under a scaled orthographic camera.
 
 The estimate is good to some 5 degrees in yaw and roll near the front; pitch is biased by up to 15
-degrees from person to person and from smile to smile, since five points cannot tell a long nose from a
-lowered head. Differences inside one clip, where the person is the same, are better than absolute
-values. A prior pulls pitch towards level where the points say little.
+degrees from person to person and from smile to smile, since five points cannot tell a long nose
+from a lowered head. Differences inside one clip, where the person is the same, are better than
+absolute values. A prior pulls pitch towards level where the points say little.
 """
 
 import numpy as np

@@ -15,7 +15,7 @@ def iou_matrix(a_N4: np.ndarray, b_M4: np.ndarray) -> np.ndarray:
 
 
 def suppress(boxes_N4: np.ndarray, scores_N: np.ndarray, threshold: float) -> list[int]:
-    """Return the indices to keep, best first: each box overlaps no better kept one by `threshold`."""
+    """Return indices to keep, best first: each overlaps no better one by `threshold`."""
     order = [int(i) for i in np.argsort(-scores_N, kind="stable")]
     overlap = iou_matrix(boxes_N4, boxes_N4)
     kept: list[int] = []
