@@ -151,9 +151,9 @@ def test_resizing_for_clip_is_pils_bicubic():
     x = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
     ours = torch.nn.functional.interpolate(x, (224, 224), mode="bicubic", antialias=True)
     error = (ours.clamp(0, 255)[0].permute(1, 2, 0).numpy() - by_pil).astype(np.float32)
-    # PIL rounds between its two passes.
-    assert np.abs(error).max() <= 2
-    assert np.abs(error).mean() < 0.4
+    # PIL rounds, and at hard edges clips, between its two passes.
+    assert (np.abs(error) <= 1).mean() > 0.999
+    assert np.abs(error).mean() < 0.3
 
 
 def test_the_pooled_token_is_the_pictures_mean_colours():
