@@ -1,6 +1,4 @@
-"""What a source is, before any of it is processed: its content id, its length, where it can be
-cut.
-"""
+"""What a source is before any of it is processed: content id, length, where to cut it."""
 
 import hashlib
 from dataclasses import dataclass

@@ -25,12 +25,39 @@ _FORMATS = (
 
 
 def open_container(
-    source: Source, limits: DecodeLimits, *, quick: bool = False
+    source: Source, limits: DecodeLimits
 ) -> tuple[av.container.InputContainer, BinaryIO | None]:
     """Open `source`; return the container and the Python stream behind it (None for a local path).
 
-    `quick` skips most probing, for files known to be ours. Raises DecodeError with its reason.
+    Raises DecodeError with its reason.
     """
+    options = {"max_pixels": str(limits.max_pixels), "threads": "1"}
+    return _open(source, limits, options, {})
+
+
+def declared_size(source: Source, limits: DecodeLimits) -> tuple[int, int]:
+    """Return the (width, height) that the header claims for the first video stream, or (0, 0).
+
+    Where the claim is beyond the limit, the guarded way of opening wipes it out.
+    """
+    try:
+        container, stream = _open(source, limits, {}, {"probesize": "32", "analyzeduration": "0"})
+    except DecodeError:
+        return (0, 0)
+    with container:
+        videos = container.streams.video
+        size = (videos[0].width, videos[0].height) if videos else (0, 0)
+    if stream is not None and stream is not source:
+        stream.close()
+    return size
+
+
+def _open(
+    source: Source,
+    limits: DecodeLimits,
+    options: dict[str, str],
+    more_container_options: dict[str, str],
+) -> tuple[av.container.InputContainer, BinaryIO | None]:
     path = local_path(source)
     stream: BinaryIO | None = None
     target: str | BinaryIO
@@ -44,26 +71,21 @@ def open_container(
         "format_whitelist": _FORMATS,
         "protocol_whitelist": "file,crypto,data",
         "max_streams": str(limits.max_streams),
+        **more_container_options,
     }
-    if quick:
-        container_options["fflags"] = "nobuffer"
-        container_options["analyzeduration"] = "0"
     try:
         container = av.open(
             target,
             "r",
-            options={"max_pixels": str(limits.max_pixels), "threads": "1"},
+            options=options,
             container_options=container_options,
             metadata_errors="replace",
             buffer_size=1 << 16,
         )
-    except DecodeError:
-        raise
     except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
-        raise _explain(source, error) from error
-    finally:
-        if stream is not None and isinstance(source, (str, bytes)) and "container" not in locals():
+        if stream is not None and stream is not source:
             stream.close()
+        raise _explain(source, error) from error
     return container, stream
 
 

@@ -15,7 +15,7 @@ from preprocessing.decode.failure import DamagedSpan, DecodeError
 from preprocessing.decode.frame import Frame
 from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.packet_loop import PacketLoop
-from preprocessing.decode.pyav_container import open_container, seconds
+from preprocessing.decode.pyav_container import declared_size, open_container, seconds
 from preprocessing.decode.reader import VideoInfo
 from preprocessing.decode.source import Source, open_bytes
 from preprocessing.decode.structure import container_family, missing_bytes
@@ -215,8 +215,10 @@ class PyavReader:
                     for span in found
                     if start_us is None or span.end_s * MICROSECONDS > start_us
                 ]
-                if loop.reached_end:
-                    damage.extend(self._cut_off(loop))
+                if loop.reached_end and (cut_off := self._cut_off(loop)):
+                    # What broke at the very end broke because of this.
+                    damage[:] = [span for span in damage if span.end_s <= cut_off.start_s]
+                    damage.append(cut_off)
                 return
 
     def _loop(
@@ -227,20 +229,21 @@ class PyavReader:
     ) -> PacketLoop:
         return PacketLoop(container, stream, self._limits, damage)
 
-    def _cut_off(self, loop: PacketLoop) -> list[DamagedSpan]:
+    def _cut_off(self, loop: PacketLoop) -> DamagedSpan | None:
         """Tell of the end that the container promises but does not hold."""
         declared = self.info.duration_s
-        end_s = loop.end_us / MICROSECONDS
         if declared is None or not self._is_short:
-            return []
+            return None
+        end_s = loop.end_us / MICROSECONDS
         promised_s = self.info.start_us / MICROSECONDS + declared
-        if promised_s - end_s < 2 * loop.frame_us / MICROSECONDS:
-            return []
-        if self._damage and self._damage[-1].end_s >= promised_s:
-            return []
-        return [DamagedSpan(end_s, promised_s, "truncated", "the file ends before its video does")]
+        if promised_s - end_s < 1.5 * loop.frame_us / MICROSECONDS:
+            return None
+        return DamagedSpan(end_s, promised_s, "truncated", "the file ends before its video does")
 
     def _nothing_decoded(self, loop: PacketLoop) -> DecodeError:
+        width, height = declared_size(self._source, self._limits)
+        if width * height > self._limits.max_pixels:
+            return DecodeError("too_large", f"frames of {width}×{height} pixels")
         detail = f"a video stream from which no picture decodes: {loop.last_error or 'no data'}"
         return DecodeError("truncated" if self._is_short else "no_frames", detail)
 

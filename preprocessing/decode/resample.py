@@ -34,12 +34,13 @@ def resample(
     one source the same origin and they agree on the beats they share. Between frames the error is
     at most half the distance of the two frames around the beat; ties go to the earlier frame.
     Where two frames lie more than `max_gap_s` apart the source has a hole: no beat inside it is
-    made up, so a broken time stamp of days cannot yield millions of them. Holds two frames at a
-    time.
+    made up, so a broken time stamp of days cannot yield millions of them; a frame with holes on
+    both sides is no motion and is left out. Holds two frames at a time.
     """
     period = Fraction(MICROSECONDS) / Fraction(fps).limit_denominator(1_000_000)
     max_gap_us = max_gap_s * MICROSECONDS
     previous: Frame | None = None
+    is_joined = False  # whether `previous` has a neighbour within reach
     number = 0
 
     def time_of(tick: int) -> int:
@@ -53,16 +54,18 @@ def resample(
             number = math.ceil((frame.pts_us - origin) / period - Fraction(1, 2))
         elif frame.pts_us - previous.pts_us > max_gap_us:
             last = previous.pts_us + round(period / 2)
-            while time_of(number) <= last:
+            while is_joined and time_of(number) <= last:
                 yield Tick(number, time_of(number), previous)
                 number += 1
             number = max(number, math.ceil((frame.pts_us - origin) / period - Fraction(1, 2)))
+            is_joined = False
         else:
+            is_joined = True
             while 2 * time_of(number) <= previous.pts_us + frame.pts_us:
                 yield Tick(number, time_of(number), previous)
                 number += 1
         previous = frame
-    if previous is not None:
+    if previous is not None and is_joined:
         # The last frame is on screen for at most one more beat's worth of doubt.
         while 2 * (time_of(number) - previous.pts_us) < period:
             yield Tick(number, time_of(number), previous)
