@@ -27,8 +27,9 @@ class SamplerConfig:
     steps: int = 35
     # Guidance scale; 1 turns guidance off and halves the work.
     guidance: float = 2.5
-    # Which timesteps are visited; a network without terminal signal needs trailing.
-    spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    # Which timesteps are visited; "auto" is leading as in the release, or trailing for a network
+    # that learnt to start without any signal.
+    spacing: Literal["auto", "leading", "trailing", "linspace"] = "auto"
     # Frames denoised together; animation takes at most the network's max_frames.
     window: int = 24
     # Frames that neighbouring windows share; animation takes 0 without temporal modules.

@@ -56,7 +56,7 @@ def test_min_snr_caps_easy_timesteps_only():
     weights = NoiseSchedule(DiffusionConfig(min_snr_gamma=5.0)).loss_weights(t)
     assert torch.equal(weights[snr <= 5], torch.ones(int((snr <= 5).sum())))
     torch.testing.assert_close(weights[snr > 5], 5 / snr[snr > 5])
-    # In terms of clean latents both weigh alike: an error e there is √snr·e in ε, √(snr + 1)·e in v.
+    # An error e of the clean latents is √snr·e in ε and √(snr + 1)·e in v: both must weigh alike.
     v = NoiseSchedule(DiffusionConfig(prediction_type="v_prediction", min_snr_gamma=5.0))
     torch.testing.assert_close(v.loss_weights(t) * (snr + 1), weights * snr)
     assert torch.equal(plain.loss_weights(t), torch.ones(1000))
@@ -127,6 +127,7 @@ def test_zero_terminal_snr_must_start_where_it_was_trained_to():
     config = DiffusionConfig(prediction_type="v_prediction", zero_terminal_snr=True)
     with pytest.raises(UserError, match="set spacing to trailing"):
         make_solver(config, "ddim", "leading")
-    solver = make_solver(config, "ddim", "trailing")
-    solver.set_timesteps(4)
-    assert solver.timesteps.tolist() == [999, 749, 499, 249]
+    for spacing in ("trailing", "auto"):
+        solver = make_solver(config, "ddim", spacing)
+        solver.set_timesteps(4)
+        assert solver.timesteps.tolist() == [999, 749, 499, 249]
