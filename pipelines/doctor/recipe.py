@@ -1,0 +1,121 @@
+"""Whether a recipe fits a GPU, how long it would take, and whether its weights are there."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffusers.utils import logging as diffusers_logging
+
+from pipelines.doctor.check import Check
+from pipelines.doctor.gpus import Gpu, find_gpu
+from pipelines.doctor.machine import memory_limit
+from xnemo.model.cost import TrainingCost, training_cost
+from xnemo.train.config import TrainConfig
+
+# Share of a GPU's memory left to the allocator, kernels' work space and the driver.
+_RESERVE = 0.1
+
+# Share of the peak rate that training of such networks reaches when nothing else holds it up.
+_UTILISATION = 0.4
+
+
+def check_recipe(config: TrainConfig, gpu: str | None = None) -> Iterator[Check]:
+    """Look at a recipe's needs on one GPU (or this machine's CPU) and at its weights.
+
+    Raises:
+        UserError: the GPU's name is unknown.
+    """
+    # Casting on the meta device makes diffusers warn of modules it keeps in fp32: none.
+    diffusers_logging.set_verbosity_error()
+    device = find_gpu(gpu) if gpu is not None else _own_gpu()
+    cost = training_cost(
+        config.network,
+        batch=config.micro_batch,
+        frames=config.data.pairs.frames,
+        stage=config.stage,
+        precision=config.engine.precision,
+        gradient_checkpointing=config.engine.gradient_checkpointing,
+        zero_stage=config.engine.zero_stage if config.engine.kind == "deepspeed" else 0,
+        ema=config.ema.enabled,
+    )
+    parts = ", ".join(f"{name} {n / 1e6:.1f} M" for name, n in cost.parameters.items())
+    yield Check("recipe, parameters", "ok", parts)
+    yield _memory(config, cost, device)
+    yield _time(config, cost, device)
+    yield from _weights(config)
+
+
+def _own_gpu() -> Gpu | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    about = torch.cuda.get_device_properties(0)
+    known = find_gpu(about.name)
+    return Gpu(about.name, about.total_memory / 1e9, known.bf16_tflops, known.fp32_tflops)
+
+
+def _memory(config: TrainConfig, cost: TrainingCost, gpu: Gpu | None) -> Check:
+    have = gpu.memory_gb if gpu else memory_limit() / 1e9
+    where = gpu.name if gpu else "this machine"
+    need = cost.total / 1e9
+    found = (
+        f"{need:.1f} GB of {have:.0f} GB on {where}: states "
+        f"{(cost.weights + cost.gradients + cost.optimizer + cost.ema) / 1e9:.1f}, frozen parts "
+        f"{cost.frozen / 1e9:.1f}, activations of {config.micro_batch} samples "
+        f"{cost.activations / 1e9:.1f}"
+    )
+    room = have * (1 - _RESERVE)
+    if need <= room:
+        return Check("recipe, memory", "ok", found)
+    fixed = need - cost.activations / 1e9
+    each = cost.activations / 1e9 / config.micro_batch
+    if each and (fit := int((room - fixed) / each)) >= 1:
+        return Check("recipe, memory", "warn", found, f"set micro_batch={fit}")
+    if not config.engine.gradient_checkpointing:
+        return Check("recipe, memory", "warn", found, "set engine.gradient_checkpointing=true")
+    remedy = "set engine.kind=deepspeed engine.zero_stage=3 and train on several GPUs"
+    return Check("recipe, memory", "warn", found, remedy)
+
+
+def _time(config: TrainConfig, cost: TrainingCost, gpu: Gpu | None) -> Check:
+    flops = cost.flops_per_sample + cost.recompute_flops_per_sample
+    found = f"{flops / 1e12:.3g} TFLOP a sample"
+    if gpu is None:
+        return Check("recipe, arithmetic", "ok", found)
+    peak = gpu.bf16_tflops if config.engine.precision == "bf16" else gpu.fp32_tflops
+    seconds = cost.seconds_per_sample(peak, _UTILISATION)
+    days = seconds * config.samples / 86400
+    found += (
+        f": {1 / seconds:.3g} samples/s and {days:.3g} days for {config.samples:,} samples on one "
+        f"{gpu.name} at {_UTILISATION:.0%} of its peak"
+    )
+    return Check("recipe, arithmetic", "ok", found)
+
+
+def _weights(config: TrainConfig) -> Iterator[Check]:
+    """Name pretrained parts that are not on this machine."""
+    network = config.network
+    wanted = {}
+    if network.autoencoder.kind != "space_to_depth":
+        wanted["network.autoencoder.path"] = network.autoencoder.path
+    if network.image_token.kind == "clip":
+        wanted["network.image_token.path"] = network.image_token.path
+    wanted["init_from"] = config.init_from
+    for field, path in wanted.items():
+        if path is None:
+            continue
+        if Path(path).expanduser().exists():
+            yield Check(f"recipe, {field}", "ok", path)
+        elif _in_hub_cache(path):
+            yield Check(f"recipe, {field}", "ok", f"{path}, in the hub's cache")
+        else:
+            remedy = f"set {field}=FOLDER, or let the first run download it"
+            yield Check(f"recipe, {field}", "warn", f"{path} is not on this machine", remedy)
+
+
+def _in_hub_cache(name: str) -> bool:
+    home = os.environ.get("HF_HUB_CACHE") or Path(
+        os.environ.get("HF_HOME", "~/.cache/huggingface"), "hub"
+    )
+    return (Path(home).expanduser() / f"models--{name.replace('/', '--')}").is_dir()
