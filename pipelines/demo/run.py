@@ -11,7 +11,8 @@ from pipelines.demo.comparison import Score, Trial, compare, held_out_trials, kn
 from pipelines.demo.contact_sheet import contact_sheet, save_picture
 from pipelines.demo.stages import Stages
 from pipelines.demo.videos import HELD_OUT_IDENTITIES, DemoClip, make_demo_videos, read_frames
-from pipelines.preprocess import PreprocessResult, preprocess
+from pipelines.preprocess import preprocess
+from pipelines.preprocess_result import PreprocessResult
 from pipelines.train import TrainResult, train
 from preprocessing import geometry
 from preprocessing.config import PreprocessConfig
@@ -186,9 +187,7 @@ def _preprocess(
         settings,
         address=address,
         workers=workers,
-        on_progress=lambda at: tell(
-            "preprocess", at.done, at.total, f"{at.stage}: {at.kept} of {at.clips} clips kept"
-        ),
+        on_progress=lambda at: tell(f"preprocess: {at.stage}", at.done, at.total, at.note),
     )
 
 
@@ -205,7 +204,7 @@ def _train(
         address=address,
         workers=workers,
         on_progress=lambda at: tell(
-            "train", at.samples_seen, at.samples, at.message or _numbers(at.metrics)
+            "train", at.samples_seen, at.samples, at.message or _numbers(at.metrics) or at.phase
         ),
     )
 
@@ -261,7 +260,7 @@ def _animate(
         trial.clip.path,
         out / "animated.mp4",
         AnimateOptions(animate=_animate_config(config)),
-        on_progress=lambda stage, done, total: tell("animate", done, total, stage),
+        on_progress=lambda stage, done, total: tell(f"animate: {stage}", done, total, ""),
     )
     return portrait, made.output, made.contact_sheet
 

@@ -1,0 +1,68 @@
+"""How the demo ends: what was made and where, how long it took, and how well it follows."""
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.demo.run import DemoResult
+
+
+def show_summary(result: DemoResult, console: Console) -> None:
+    """Print the demo's tables and the next commands to try."""
+    console.print(_made(result))
+    console.print()
+    console.print(_compared(result))
+    console.print()
+    out, bundle = result.out, result.training.bundle
+    console.print(
+        f"[dim]{sum(result.seconds.values()):.0f} s in all, "
+        f"{result.peak_memory / 2**30:.1f} GiB of memory at most[/dim]"
+    )
+    for command in (
+        f"xnemo inspect {out / 'dataset'}",
+        f"xnemo animate {bundle} {result.portrait} YOUR_VIDEO.mp4 -o yours.mp4",
+        f"mlflow ui --backend-store-uri {result.training.tracking_uri}",
+    ):
+        console.print(f"next: [bold]{command}[/bold]")
+
+
+def _made(result: DemoResult) -> Table:
+    table = Table(title="what was made", title_justify="left", box=None, pad_edge=False)
+    for column in ("stage", "took", "result", "where"):
+        table.add_column(column, overflow="fold")
+    train_clips = sum(clip.split == "train" for clip in result.clips)
+    people = len({clip.identity for clip in result.clips})
+    loss = "; ".join(
+        f"{name} loss {first:.3g} to {last:.3g}" for name, (first, last) in result.losses.items()
+    )
+    rows = {
+        "make videos": (
+            f"{len(result.clips)} clips of {people} people, {train_clips} to train on",
+            result.out / "videos",
+        ),
+        "preprocess": (
+            f"{result.dataset.kept} of {result.dataset.clips} clips kept, "
+            f"{result.dataset.kept_s:.0f} s",
+            result.dataset.out,
+        ),
+        "train": (f"{result.training.samples_seen:,} samples; {loss}", result.training.bundle),
+        "animate": (f"{result.trials[0]}; picture: {result.sheet}", result.animation),
+        "compare": (f"{len(result.trials)} held-out trials", result.out / "demo.json"),
+    }
+    for stage, (what, where) in rows.items():
+        table.add_row(stage, f"{result.seconds[stage]:.0f} s", what, str(where))
+    return table
+
+
+def _compared(result: DemoResult) -> Table:
+    table = Table(
+        title="against the known truth, within the face, on faces and motions not trained on",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("")
+    table.add_column("error (of 255)", justify="right")
+    table.add_column("follows the motion (0 to 1)", justify="right")
+    for score in result.scores:
+        table.add_row(score.contender, f"{score.error:.1f}", f"{score.follows:.2f}")
+    return table
