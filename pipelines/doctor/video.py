@@ -12,7 +12,7 @@ from pipelines.doctor.check import Check, State
 # A native decoder may crash on a machine it was not built for; a child's crash is only a finding.
 _PROBES = {
     "pyav": "import av; print(sum(1 for _ in av.open(clip).decode(video=0)))",
-    "decord": "import decord; print(len(decord.VideoReader(clip).get_batch(range(8))))",
+    "decord": "import decord; print(decord.VideoReader(clip).get_batch(range(8)).shape[0])",
     "torchcodec": "from torchcodec.decoders import VideoDecoder; print(len(VideoDecoder(clip)[:]))",
 }
 _FRAMES = 8
