@@ -109,6 +109,8 @@ class DenoisingUNet(UNetTrunk):
         if reference.by_block.keys() != set(self.transformer_names()):
             odd = sorted(reference.by_block.keys() ^ set(self.transformer_names()))
             raise ValueError(f"reference features are of another network: {odd[0]} and others")
-        read = {tokens.shape[0] for tokens in reference.by_block.values()}
-        if read != {batch}:
-            raise ValueError(f"reference features of {read} samples for a batch of {batch}")
+        for tokens in reference.by_block.values():
+            if tokens.shape[0] != batch:
+                raise ValueError(
+                    f"reference features of {tokens.shape[0]} samples for a batch of {batch}"
+                )

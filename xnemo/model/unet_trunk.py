@@ -1,8 +1,10 @@
 """What the denoiser and the reference network have in common: the UNet of Stable Diffusion 1.x."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+import torch._dynamo
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
@@ -71,6 +73,20 @@ class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
             below = widths[level]
 
         self.mid_block = MiddleLevel("mid_block", widths[-1], config, motion, temporal)
+
+    def compile_repeated_blocks(self, *args: Any, **kwargs: Any) -> None:
+        """Compile each block by itself, with the arguments of `torch.compile`.
+
+        Blocks of a class share one cache of compiled code, which by default holds eight entries; a
+        UNet has more widths and resolutions than that, and the rest would silently stay eager.
+        """
+        blocks = sum(type(module).__name__ in self._repeated_blocks for module in self.modules())
+        # Training, inference and the forms of a missing reference each make their own.
+        limit = max(torch._dynamo.config.recompile_limit, 4 * blocks)
+        torch._dynamo.config.recompile_limit = limit
+        accumulated = torch._dynamo.config.accumulated_recompile_limit
+        torch._dynamo.config.accumulated_recompile_limit = max(accumulated, 8 * limit)
+        super().compile_repeated_blocks(*args, **kwargs)
 
     def layers_in_order(self) -> Iterator[tuple[Level, int]]:
         """Yield every layer, as its level and its index there, in the order of a forward pass."""
