@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.options import Address, ConfigFile, Overrides, configure
-from pipelines.commands.progress import live_progress
 from pipelines.commands.report import console, quoted, show_facts, show_next
 
 
@@ -33,6 +32,15 @@ def preprocess(
     ] = None,
     address: Address = None,
     config: ConfigFile = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Forecast clips, core-hours and bytes; write nothing.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Only compare a finished data set with its checksums.")
+    ] = False,
+    retry_quarantine: Annotated[
+        bool, typer.Option("--retry-quarantine", help="Look again into sources that were bad.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with status 1 when any source was bad.")
     ] = False,
@@ -42,38 +50,31 @@ def preprocess(
     Running the same command again goes on where it stopped; new or changed videos and settings redo
     only what they touch.
     """
-    from pipelines.preprocess import Progress
     from pipelines.preprocess import preprocess as run
     from preprocessing.config import PreprocessConfig
 
     named = {"detect.detector": detector, "detect.faces_pack": faces_pack}
     settings = configure(PreprocessConfig(), config, overrides, named)
-    with live_progress() as tell:
-
-        def on_progress(at: Progress) -> None:
-            note = f"{at.kept} of {at.clips} clips kept, {at.quarantined} in quarantine"
-            tell(at.stage, at.done, at.total, note if at.stage != "plan" else "")
-
-        result = run(
-            videos, out, settings, address=address, workers=workers, on_progress=on_progress
+    result = run(
+        videos,
+        out,
+        settings,
+        address=address,
+        workers=workers,
+        dry_run=dry_run,
+        verify=verify,
+        retry_quarantine=retry_quarantine,
+        strict=strict,
+    )
+    show_facts(result.title, result.facts())
+    if dry_run:
+        show_next(quoted("xnemo", "preprocess", videos, out))
+    elif not verify:
+        show_next(
+            quoted("xnemo", "inspect", out),
+            quoted("xnemo", "train", "tiny", "--data", out, "--run", "first"),
         )
-    show_facts(
-        f"{result.kept} clips in {result.out}",
-        {
-            "seconds kept": f"{result.kept_s:.1f}",
-            "clips dropped": result.clips - result.kept,
-            "sources": f"{result.sources}, of which {result.bad_sources} unreadable",
-            "chunks": f"{result.chunks}, of which {result.processed} processed now",
-            "quarantine": f"{result.quarantined} entries in {result.out}/quarantine.parquet",
-            "index": f"{result.out}/index.parquet",
-            "took": f"{result.seconds:.1f} s",
-        },
-    )
-    show_next(
-        quoted("xnemo", "inspect", out),
-        quoted("xnemo", "train", "tiny", "--data", out, "--run", "first"),
-    )
-    return 1 if strict and result.quarantined else 0
+    return result.exit_code
 
 
 def inspect(
