@@ -13,12 +13,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from pipelines.cluster import connect
 from pipelines.preprocess_progress import JobProgress, OnProgress, terminal_progress
 from pipelines.preprocess_result import Forecast, PreprocessResult, Verification
-from pipelines.preprocess_stream import quiet_ray, stream_chunks, stream_entries, stream_shards
+from pipelines.preprocess_stream import (
+    entries_here,
+    quiet_ray,
+    stream_chunks,
+    stream_entries,
+    stream_shards,
+)
 from preprocessing.chunk_task import Chunk
 from preprocessing.config import PreprocessConfig
 from preprocessing.detect import make_detector
@@ -44,6 +50,7 @@ from preprocessing.seal import (
     finish,
     gather,
     plain,
+    write_shard,
 )
 from preprocessing.sources import FoundSources, SourceFile, find_sources
 from preprocessing.storage import Store, open_store
@@ -53,6 +60,9 @@ __all__ = ["Forecast", "JobProgress", "PreprocessResult", "Verification", "prepr
 
 # Reasons that another run may not meet again: a slow disk, a neighbour's memory.
 _WORTH_RETRYING = {"timeout", "crash", "memory", "error"}
+# Up to so many new sources are looked into, and so many bytes of shards written, from here.
+_FEW_SOURCES = 200
+_FEW_BYTES = 2**28
 # A forecast processes this much: so many seconds of so many chunks.
 _SAMPLE_CHUNKS, _SAMPLE_S = 8, 10.0
 
@@ -74,6 +84,38 @@ class _Plan:
     models: dict[str, str]
 
 
+@overload
+def preprocess(
+    videos: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: PreprocessConfig | None = None,
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    dry_run: Literal[False] = False,
+    verify: Literal[False] = False,
+    retry_quarantine: bool = False,
+    strict: bool = False,
+    on_progress: OnProgress | None = None,
+) -> PreprocessResult: ...
+
+
+@overload
+def preprocess(
+    videos: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: PreprocessConfig | None = None,
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    dry_run: bool = False,
+    verify: bool = False,
+    retry_quarantine: bool = False,
+    strict: bool = False,
+    on_progress: OnProgress | None = None,
+) -> PreprocessResult | Forecast | Verification: ...
+
+
 def preprocess(
     videos: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -87,7 +129,7 @@ def preprocess(
     strict: bool = False,
     on_progress: OnProgress | None = None,
 ) -> PreprocessResult | Forecast | Verification:
-    """Turn raw videos into shards and an index; see `design` in the docs for their layout.
+    """Turn raw videos into shards and an index.
 
     Args:
         videos: a folder, a video, a list file or an fsspec URL.
@@ -238,7 +280,13 @@ class _Job:
         entries = {f.name: known[f.name] for f in files if is_unchanged(f, known.get(f.name))}
         new = [file for file in files if file.name not in entries]
         self._tell(JobProgress("plan", len(entries), len(files)))
-        for entry in stream_entries(new, self._config, self._ray()) if new else ():
+        threads = min(max(1, len(new)), self._wanted_workers or os.cpu_count() or 1)
+        looks = (
+            entries_here(new, self._config, threads)
+            if len(new) <= _FEW_SOURCES
+            else stream_entries(new, self._config, self._ray())
+        )
+        for entry in looks:
             entries[entry.name] = entry
             self._tell(JobProgress("plan", len(entries), len(files)))
         return entries, bool(new) or len(known) != len(entries)
@@ -303,7 +351,10 @@ class _Job:
         if not jobs:
             return
         self._tell(JobProgress("seal", 0, len(jobs)))
-        for number, done in enumerate(stream_shards(jobs, self._ray()), start=1):
+        size = sum(row["mp4_length"] for job in jobs for row in job.rows)
+        here = len(jobs) == 1 or size < _FEW_BYTES
+        writing = map(write_shard, jobs) if here else stream_shards(jobs, self._ray())
+        for number, done in enumerate(writing, start=1):
             self._tell(JobProgress("seal", number, len(jobs)))
             yield done
 

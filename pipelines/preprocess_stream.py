@@ -4,12 +4,16 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import asdict
+from queue import SimpleQueue
 from typing import Any
 
 from preprocessing.chunk_run import run_chunk
 from preprocessing.chunk_task import Chunk
 from preprocessing.config import PreprocessConfig
+from preprocessing.isolate import Isolated
 from preprocessing.plan import SourceEntry, look_into
 from preprocessing.seal import ShardDone, ShardJob, write_shard
 from preprocessing.sources import SourceFile
@@ -33,6 +37,30 @@ def quiet_ray() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+def entries_here(
+    files: Sequence[SourceFile], config: PreprocessConfig, threads: int
+) -> Iterator[SourceEntry]:
+    """Look into a few sources from this process; yield entries as they come.
+
+    Each thread has a child of its own; for a few files that is sooner done than starting workers.
+    """
+    with ExitStack() as stack:
+        free: SimpleQueue[Isolated] = SimpleQueue()
+        for _ in range(threads):
+            free.put(stack.enter_context(Isolated()))
+
+        def look(file: SourceFile) -> SourceEntry:
+            child = free.get()
+            try:
+                return look_into(file, config, child)
+            finally:
+                free.put(child)
+
+        pool = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="look"))
+        for done in as_completed([pool.submit(look, file) for file in files]):
+            yield done.result()
 
 
 def stream_entries(

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from preprocessing.config import TubeConfig
 from preprocessing.decode import Tick
-from preprocessing.geometry import Box, union_box
+from preprocessing.geometry import Box, box_side, union_box
 from preprocessing.sample import INTERPOLATED
 from preprocessing.scan import Scanned, Sighting
 from preprocessing.tube import Neighbourhood, covers, keep, tube_box
@@ -54,9 +54,13 @@ class _Open:
     # Union of all face boxes, and what was kept of every frame alike.
     union: np.ndarray | None = None
     common: np.ndarray | None = None
+    # Larger side of the smallest face box.
+    smallest: float = np.inf
 
     def append(self, moment: Moment) -> None:
         self.moments.append(moment)
+        if moment.sighting is not None:
+            self.smallest = min(self.smallest, float(box_side(moment.sighting.box)))
         self.bytes += moment.part.bytes
         self.union, self.common = self.with_added(moment)
 
@@ -76,6 +80,7 @@ class _Open:
     def take(self, count: int) -> list[Moment]:
         taken, rest = self.moments[:count], self.moments[count:]
         self.moments, self.bytes, self.union, self.common = [], 0, None, None
+        self.smallest = np.inf
         for moment in rest:
             self.append(moment)
         return taken
@@ -204,8 +209,11 @@ class ClipCutter:
     def _fits(self, track: _Open, new: Moment) -> bool:
         """Tell whether a tube around the track and a new frame was kept in all its frames."""
         union, common = track.with_added(new)
-        if union is None:
+        if union is None or new.sighting is None:
             return True
+        own = min(track.smallest, float(box_side(new.sighting.box)))
+        if box_side(union) > self._config.max_wander * own:
+            return False
         tube = tube_box(union, self._frame_hw, self._config)
         return covers(common, tube, self._frame_hw)
 

@@ -115,8 +115,12 @@ class TubeConfig:
     min_frames: int = 16
     # Strength of smoothing over time of boxes and landmarks, in frames.
     smooth_frames: float = 2.0
-    # What is kept of each frame until the tube is known, as a multiple of the face's larger side; a
-    # face that wanders out of it starts a new clip.
+    # Largest union box of a clip, as a multiple of its face's larger side; a face that wanders
+    # further starts a new clip, for it would be lost in so wide a tube.
+    max_wander: float = 1.6
+    # What is kept of each frame until the tube is known, at least, as a multiple of the face's
+    # larger side. More is kept while memory allows; a face that wanders out of it starts a new
+    # clip.
     keep_scale: float = 3.0
     # Memory in MB for frames that wait for their tube; clips are cut earlier where it runs out.
     buffer_mb: int = 256
@@ -132,6 +136,7 @@ class TubeConfig:
         _between("tube.max_s", self.max_s, 2 * self.min_s, 60)
         _at_least("tube.min_frames", self.min_frames, 16)
         _between("tube.smooth_frames", self.smooth_frames, 0, 25)
+        _between("tube.max_wander", self.max_wander, 1.05, 4.0)
         if self.keep_scale < self.scale * 1.1:
             raise UserError(
                 f"tube.keep_scale is {self.keep_scale}", f"give at least {self.scale * 1.1:.2g}"
@@ -166,7 +171,7 @@ class FilterConfig:
     # Largest share of frames with the face partly outside the picture.
     max_out_of_frame: float = 0.5
     # Largest share of the stored picture that is padding.
-    max_pad: float = 0.6
+    max_pad: float = 0.75
     # Largest share of frames in which another face shows in the tube.
     max_others: float = 0.1
     # Largest occlusion and overlay scores, 0 to 1; see `preprocessing.score`.

@@ -39,9 +39,10 @@ def assign_identities(
 
 
 def assign_splits(rows: Sequence[MutableMapping[str, Any]], config: ShardConfig) -> None:
-    """Set `split` of kept rows by a hash of their identity; all of a person's clips share one.
+    """Set `split` (train, val or test) of kept rows by a hash of their identity.
 
-    Where chance would leave nobody to train on, everybody is trained on.
+    All of a person's clips share one. Where chance would leave nobody to train on, everybody is
+    trained on.
     """
     kept = [row for row in rows if row["status"] == "kept"]
     for row in kept:
@@ -52,11 +53,11 @@ def assign_splits(rows: Sequence[MutableMapping[str, Any]], config: ShardConfig)
 
 
 def split_of(identity: str, config: ShardConfig) -> str:
-    """Return `train`, `validation` or `test` for an identity; it depends on nothing else."""
+    """Return `train`, `val` or `test` for an identity; it depends on nothing else."""
     place = int(hashlib.sha256(identity.encode()).hexdigest()[:12], 16) / 16**12
     if place < config.test:
         return "test"
-    return "validation" if place < config.test + config.validation else "train"
+    return "val" if place < config.test + config.validation else "train"
 
 
 def _cluster(

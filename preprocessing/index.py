@@ -26,7 +26,8 @@ SCORES = (
     "others", "occlusion", "overlay", "repeated",
 )  # fmt: skip
 
-#: Columns and their types. Columns of a member are empty in the rows of dropped clips.
+#: Columns and their types. Dropped clips have 0 where a member's place would be, and empty text;
+#: whole numbers are never missing, for pandas would turn their column into floating point.
 SCHEMA = pa.schema(
     [
         ("key", _TEXT),
@@ -56,9 +57,17 @@ SCHEMA = pa.schema(
 )
 
 
+_WITHOUT: dict[str, int | str] = {
+    field.name: 0 if field.type == _INT else "" for field in SCHEMA if field.type != _FLOAT
+}
+
+
 def write_index(store: Store, rows: Sequence[Mapping[str, Any]]) -> None:
     """Publish the index, rows sorted by key; the same rows give the same bytes."""
-    ordered = sorted(rows, key=lambda row: row["key"])
+    ordered = [
+        {n: row.get(n) if row.get(n) is not None else _WITHOUT.get(n) for n in SCHEMA.names}
+        for row in sorted(rows, key=lambda row: row["key"])
+    ]
     store.write_atomic(INDEX_NAME, parquet_bytes(pa.Table.from_pylist(ordered, schema=SCHEMA)))
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from preprocessing.chunk_task import Chunk
 from preprocessing.config import PreprocessConfig
 from preprocessing.index import parquet_bytes
-from preprocessing.isolate import Failure, run_isolated
+from preprocessing.isolate import Failure, Isolated, shared_child
 from preprocessing.probe import SourceFacts, probe
 from preprocessing.sources import SourceFile
 from preprocessing.storage import Store
@@ -77,9 +77,14 @@ class SourceEntry:
     detail: str = ""
 
 
-def look_into(file: SourceFile, config: PreprocessConfig) -> SourceEntry:
-    """Probe a source in a process that can be killed; never raises for what is in it."""
-    found = run_isolated(
+def look_into(
+    file: SourceFile, config: PreprocessConfig, child: Isolated | None = None
+) -> SourceEntry:
+    """Probe a source in a process that can be killed; never raises for what is in it.
+
+    `child` is the process to use; None for this thread's own.
+    """
+    found = (child or shared_child()).run(
         probe,
         file.location,
         time_limit_s=_PROBE_LIMIT_S,
@@ -195,7 +200,14 @@ def write_entries(store: Store, entries: Iterable[SourceEntry]) -> None:
 
 def write_plan(store: Store, chunks: Sequence[Chunk], parts: Sequence[str]) -> None:
     """Publish the plan: one row a chunk, with the part that will hold its result."""
-    rows = [{**asdict(c), "part": part} for c, part in zip(chunks, parts, strict=True)]
+    rows = [
+        {
+            **asdict(c),
+            "location": c.location.encode("utf-8", "backslashreplace").decode(),
+            "part": p,
+        }
+        for c, p in zip(chunks, parts, strict=True)
+    ]
     store.write_atomic(_PLAN, parquet_bytes(pa.Table.from_pylist(rows)))
 
 

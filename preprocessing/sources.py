@@ -74,10 +74,10 @@ def _in_folder(root: Path, licence: str) -> FoundSources:
     files: list[SourceFile] = []
     ignored: Counter[str] = Counter()
     for path in _walk(root.absolute(), set()):
-        if path.suffix.lower() in _EXTENSIONS:
+        if path.suffix.lower() in _EXTENSIONS and not _is_hidden(path):
             files.append(_local(path, os.path.relpath(path, root.absolute()), licence))
         else:
-            ignored[path.suffix.lower() or "(none)"] += 1
+            ignored["(hidden)" if _is_hidden(path) else path.suffix.lower() or "(none)"] += 1
     if not files:
         raise UserError(f"{root} holds no videos", "name a folder with .mp4, .mov, .mkv, ... files")
     return FoundSources(tuple(sorted(files)), dict(sorted(ignored.items())))
@@ -95,15 +95,20 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         return
     seen.add((status.st_dev, status.st_ino))
     for entry in entries:
-        if entry.name.startswith("."):
-            continue
         path = Path(entry.path)
         if entry.is_dir():
+            if _is_hidden(path):
+                continue
             if path.suffix.lower() in _EXTENSIONS:
                 yield path
             yield from _walk(path, seen)
         else:
             yield path
+
+
+def _is_hidden(path: Path) -> bool:
+    """Tell whether a name asks not to be looked at: .trash, or the ._clip.mp4 that macOS leaves."""
+    return path.name.startswith(".") and not path.name.startswith("..")
 
 
 def _in_list(path: Path, licence: str) -> FoundSources:
@@ -141,6 +146,8 @@ def _read_list(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _local(path: Path, name: str, licence: str) -> SourceFile:
+    # A name on disk need not be text, but in a table it has to be.
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     try:
         status = path.stat()
     except OSError:

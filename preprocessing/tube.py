@@ -53,7 +53,10 @@ def keep(frame: Frame, face_box: np.ndarray, config: TubeConfig) -> Neighbourhoo
     # Halving (or thirding, ...) now what would be shrunk anyway keeps the memory of 4K at HD's.
     shrink = max(1, int(side * config.scale / config.size * 0.9))
     step = 2 * shrink
-    left, top, right, bottom = (float(e) for e in square_box(face_box, config.keep_scale))
+    # A share of the memory for each frame of a clip of full length, spent where it is not needed.
+    pixels = config.buffer_mb * 2**20 / 1.5 / ((config.max_s + config.min_s) * 25)
+    scale = max(config.keep_scale, pixels**0.5 * shrink / max(side, 1.0))
+    left, top, right, bottom = (float(e) for e in square_box(face_box, scale))
     x0, x1 = _inside(left, right, frame.width, step)
     y0, y1 = _inside(top, bottom, frame.height, step)
     picture = frame.crop((x0, y0, x1, y1), ((x1 - x0) // shrink, (y1 - y0) // shrink))

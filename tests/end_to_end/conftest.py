@@ -1,0 +1,6 @@
+"""Lets end-to-end tests use the drawn footage of the fault tests."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "faults"))
