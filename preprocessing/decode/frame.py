@@ -10,7 +10,6 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
 from preprocessing.decode.colour import SWSCALE_NAME, Colour, colour_of, to_display_rgb
-from preprocessing.decode.failure import DecodeError
 from preprocessing.decode.orientation import Box, Orientation
 from preprocessing.decode.to_bt709 import planes_to_bt709
 
@@ -335,7 +334,8 @@ def _cut_planes(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> av.
     """Copy the box (even integers, inside) of a planar YCbCr frame into a frame of its own."""
     layout = frame.format
     one_plane_each = len(frame.planes) == len(layout.components)
-    if layout.has_palette or layout.is_bit_stream or not one_plane_each:
+    odd_chroma = len(layout.components) > 1 and layout.chroma_width(4) == 1
+    if layout.has_palette or layout.is_bit_stream or odd_chroma or not one_plane_each:
         frame = _unpacked(frame)
         layout = frame.format
     if (x0, y0, x1, y1) == (0, 0, frame.width, frame.height):
@@ -345,8 +345,6 @@ def _cut_planes(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> av.
     for index, component in enumerate(layout.components):
         step_x = 2 if component.is_chroma and layout.chroma_width(2) == 1 else 1
         step_y = 2 if component.is_chroma and layout.chroma_height(2) == 1 else 1
-        if component.is_chroma and layout.chroma_width(4) == 1:
-            raise DecodeError("unsupported", f"pixel format {layout.name}")
         target = plane_array(cut, index, bytes_per_sample)
         rows = plane_array(frame, index, bytes_per_sample)[y0 // step_y : y1 // step_y]
         start = x0 // step_x * bytes_per_sample
@@ -357,7 +355,7 @@ def _cut_planes(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> av.
 
 
 def _unpacked(frame: av.VideoFrame) -> av.VideoFrame:
-    """Bring an interleaved format (NV12, YUYV, P010) to a planar one, losing nothing."""
+    """Bring other layouts (NV12, YUYV, P010, 4:1:1) to planar 4:4:4, losing nothing."""
     deep = frame.format.components[0].bits > 8
     return VideoReformatter().reformat(
         frame, format="yuv444p16le" if deep else "yuv444p", interpolation=_SHARP, threads=1

@@ -67,7 +67,7 @@ class PacketLoop:
         self._broken_by: Reason = "corrupt"
         self._last_packet_us: int | None = None
         self._first_packet_us: int | None = None
-        self._orientations: dict[bytes | None, Orientation] = {}
+        self._orientations: dict[int, Orientation] = {}
         codec = stream.codec_context
         codec.thread_count = 1
         # "explode": tell of damage instead of painting over it.
@@ -222,9 +222,15 @@ class PacketLoop:
         return last + 1
 
     def _orientation(self, picture: av.VideoFrame) -> Orientation:
-        side_data: Any = picture.side_data.get("DISPLAYMATRIX")
-        matrix = None if side_data is None else bytes(side_data)
-        if matrix not in self._orientations:
+        """Return how a picture lies; reads its display matrix only where the turn is a new one.
+
+        PyAV ties a frame whose side data were looked at into a cycle that only the garbage
+        collector undoes: done for each frame, two hundred of them would be alive at once.
+        """
+        turn = picture.rotation
+        if turn not in self._orientations:
+            side_data: Any = picture.side_data.get("DISPLAYMATRIX")
+            matrix = None if side_data is None else bytes(side_data)
             aspect = self._stream.sample_aspect_ratio or None
-            self._orientations[matrix] = orientation_of(matrix, aspect)
-        return self._orientations[matrix]
+            self._orientations[turn] = orientation_of(matrix, aspect)
+        return self._orientations[turn]
