@@ -155,4 +155,3 @@ def test_padding_of_rows_does_not_show() -> None:
     frame = _frame()
     assert plane_array(frame.video_frame, 0).shape == (H, W)
     assert plane_array(frame.video_frame, 1).shape == (H // 2, W // 2)
-    assert frame.video_frame.planes[1].line_size > W // 2 or W % 64 == 0
