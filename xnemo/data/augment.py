@@ -40,10 +40,12 @@ class FaceAugmentation:
         centre = np.array([(x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2], dtype=np.float32)
         side = np.array([x1 - x0, y1 - y0], dtype=np.float32)
         positions = (centre + self.offsets_HW2 * side).astype(np.float32)
-        # A map of (x, y) pairs needs no second map.
-        unused = np.empty(0, dtype=np.float32)
         crop = cv2.remap(
-            image_HWC, positions, unused, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            image_HWC,
+            np.ascontiguousarray(positions[..., 0]),
+            np.ascontiguousarray(positions[..., 1]),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
         )
         return crop if self.colour_34 is None else cv2.transform(crop, self.colour_34)
 
