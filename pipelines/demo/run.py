@@ -7,10 +7,17 @@ from pathlib import Path
 
 from pipelines.animate import AnimateOptions, animate
 from pipelines.cluster import connect
-from pipelines.demo.comparison import Score, Trial, compare, held_out_trials, known_truth
-from pipelines.demo.contact_sheet import contact_sheet, save_picture
+from pipelines.demo.contact_sheet import Picture, contact_sheet, save_picture
+from pipelines.demo.faces import load_portrait
 from pipelines.demo.stages import Stages
-from pipelines.demo.videos import HELD_OUT_IDENTITIES, DemoClip, make_demo_videos, read_frames
+from pipelines.demo.trials import held_out_trials, make_trial
+from pipelines.demo.videos import (
+    DRIVER,
+    HELD_OUT_IDENTITIES,
+    DemoClip,
+    make_demo_videos,
+    read_frames,
+)
 from pipelines.preprocess import preprocess
 from pipelines.preprocess_result import PreprocessResult
 from pipelines.train import TrainResult, train
@@ -21,13 +28,14 @@ from preprocessing.errors import UserError
 from xnemo.animate import AnimateConfig, Animator
 from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.driving import find_faces
+from xnemo.evaluate.followers import Followed, compare_followers, framed
 from xnemo.model.networks import build_networks
 from xnemo.train.bundle import load_bundle
 from xnemo.train.recipes import get_recipe
 from xnemo.train.run_log import read_log
 
 # The losses shown, in this order.
-_LOSSES = ("diffusion", "l1", "critic")
+_LOSSES = ("diffusion", "head_l1", "critic")
 
 #: What a stage says while it runs: its name, units done, units in all, and words beside them.
 Tell = Callable[[str, float, float, str], None]
@@ -77,7 +85,7 @@ class DemoResult:
     animation: Path
     sheet: Path
     # Every contender over all held-out trials.
-    scores: Sequence[Score]
+    scores: Sequence[Followed]
     trials: Sequence[str]
     # Seconds by stage, and bytes of memory at most.
     seconds: dict[str, float] = field(default_factory=dict)
@@ -118,21 +126,18 @@ def run_demo(
             dataset = _preprocess(out, config, address, workers, tell)
         with stages.measure("train"):
             training = _train(out, config, address, workers, tell)
-    animator = _animator(training.bundle)
-    trials = held_out_trials(clips, HELD_OUT_IDENTITIES)
+    driver = next(c for c in clips if c.identity == DRIVER and c.split == "held_out")
     with stages.measure("animate"):
-        portrait, animation, sheet = _animate(out, training.bundle, trials[0], config, tell)
-        _show_beside_truth(sheet, animation, trials[0], animator)
+        portrait, animation, sheet = _animate(out, training.bundle, driver, config, tell)
     with stages.measure("compare"):
-        scores = compare(
-            animator,
-            _untrained(training.bundle),
+        trials = held_out_trials(clips, HELD_OUT_IDENTITIES, DRIVER, config.compare_every)
+        scores = compare_followers(
+            _animator(training.bundle),
             trials,
-            _animate_config(config),
-            config.compare_every,
-            lambda share, note: tell("compare", round(100 * share), 100, note),
+            untrained=_untrained(training.bundle),
+            config=_animate_config(config),
+            on_progress=lambda done, total, note: tell("compare", done, total, note),
         )
-        tell("compare", 100, 100, "")
     result = DemoResult(
         out=out,
         clips=clips,
@@ -143,7 +148,7 @@ def run_demo(
         animation=animation,
         sheet=sheet,
         scores=scores,
-        trials=[trial.title for trial in trials],
+        trials=[trial.name for trial in trials],
         seconds=stages.seconds,
         peak_memory=stages.peak_memory,
     )
@@ -230,9 +235,7 @@ def _losses(run_dir: Path) -> dict[str, tuple[float, float]]:
 
 
 def _animate_config(config: DemoConfig) -> AnimateConfig:
-    sampler = SamplerConfig(
-        steps=config.steps, guidance=config.guidance, spacing="trailing", blurred_reference=False
-    )
+    sampler = SamplerConfig(steps=config.steps, guidance=config.guidance)
     return AnimateConfig(sampler=sampler, seed=config.seed)
 
 
@@ -249,39 +252,45 @@ def _untrained(bundle: Path) -> Animator:
 
 
 def _animate(
-    out: Path, bundle: Path, trial: Trial, config: DemoConfig, tell: Tell
+    out: Path, bundle: Path, driver: DemoClip, config: DemoConfig, tell: Tell
 ) -> tuple[Path, Path, Path]:
     """Animate the held-out portrait from files, as `xnemo animate` does."""
     portrait = out / "portrait.png"
-    save_picture(trial.portrait.image, portrait)
+    save_picture(load_portrait(HELD_OUT_IDENTITIES[0]).image, portrait)
     made = animate(
         bundle,
         portrait,
-        trial.clip.path,
+        driver.path,
         out / "animated.mp4",
         AnimateOptions(animate=_animate_config(config)),
         on_progress=lambda stage, done, total: tell(f"animate: {stage}", done, total, ""),
     )
+    sheet = _beside_truth(bundle, driver, read_frames(made.output))
+    save_picture(sheet, made.contact_sheet)
     return portrait, made.output, made.contact_sheet
 
 
-def _show_beside_truth(sheet: Path, animation: Path, trial: Trial, animator: Animator) -> None:
+def _beside_truth(bundle: Path, driver: DemoClip, made: list[Picture]) -> Picture:
     """Put the known truth under driver and result, which real footage could not have."""
-    truth = known_truth(trial, animator)
+    animator = _animator(bundle)
+    trial = make_trial(HELD_OUT_IDENTITIES[0], driver)
+    portrait, truth = framed(animator, trial)
+    frame_hw = trial.driving[0].shape[:2]
     crops = geometry.driving_crop_boxes(
-        find_faces(truth.driving, animator.detector).boxes, truth.driving[0].shape[:2]
+        find_faces(trial.driving, animator.detector, every=4).boxes, frame_hw
     )
     # As wide around the driver's face as the result is around the portrait's.
-    wide = [
-        geometry.crop_resize(frame, geometry.square_box(box, 2.0 / 1.1), 192, pad="edge")
-        for frame, box in zip(truth.driving, crops, strict=True)
+    widening = geometry.REFERENCE_SCALE / geometry.TIGHT_SCALE
+    driving = [
+        geometry.crop_resize(frame, geometry.square_box(box, widening), 192, pad="edge")
+        for frame, box in zip(trial.driving, crops, strict=True)
     ]
     rows = [
-        (f"driver: {trial.clip.identity}, a motion not trained on", wide),
-        (f"result: {trial.portrait.identity}, a face not trained on", read_frames(animation)),
-        ("known truth", list(truth.target)),
+        (f"driver: {driver.identity}, in a clip not trained on", driving),
+        (f"result: {HELD_OUT_IDENTITIES[0]}, a face not trained on", made),
+        ("known truth", list(truth)),
     ]
-    save_picture(contact_sheet(truth.wide, rows), sheet)
+    return contact_sheet(portrait, rows)
 
 
 def _write_summary(result: DemoResult) -> None:

@@ -55,14 +55,16 @@ def _made(result: DemoResult) -> Table:
 
 def _compared(result: DemoResult) -> Table:
     table = Table(
-        title="against the known truth, within the face, on faces and motions not trained on",
+        title="against the known truth, on faces and motions not trained on",
         title_justify="left",
         box=None,
         pad_edge=False,
     )
     table.add_column("")
-    table.add_column("error (of 255)", justify="right")
-    table.add_column("follows the motion (0 to 1)", justify="right")
+    for name in ("error (0 same)", "SSIM (1 same)", "follows the motion (1 exactly)"):
+        table.add_column(name, justify="right")
     for score in result.scores:
-        table.add_row(score.contender, f"{score.error:.1f}", f"{score.follows:.2f}")
+        table.add_row(
+            score.contender, f"{score.l1:.3f}", f"{score.ssim:.3f}", f"{score.follows:.2f}"
+        )
     return table

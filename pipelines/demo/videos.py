@@ -19,9 +19,10 @@ from pipelines.demo.warp import render
 
 Split = Literal["train", "held_out"]
 
-# Nobody of these is in a training clip. Collins is the portrait that the demo animates; Hopper, who
-# drives it, is trained on, but not on the motion of her held-out clip.
+# Nobody of these is in a training clip. The first is the portrait that the demo animates; who
+# drives it is trained on, but not on the motion of the held-out clip.
 HELD_OUT_IDENTITIES = ("collins", "sitter-3")
+DRIVER = "hopper"
 
 
 @dataclass(frozen=True)
