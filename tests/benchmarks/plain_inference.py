@@ -1,0 +1,133 @@
+"""X-NeMo's inference as the release runs it, kept plain: what our sampler is measured against.
+
+Same weights, same windows, same noise, none of our savings: motion tokens are encoded anew for
+every window at every step, the two guidance branches are two passes, the cross-attention to the
+image token is computed for every cell, and the reference network runs for both branches. The
+attention kernel is the same fused one in both.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xnemo.diffusion.guidance import Conditions
+from xnemo.diffusion.initial_latents import initial_latents
+from xnemo.diffusion.sampler import SamplerConfig, sample_latents
+from xnemo.diffusion.schedule import DiffusionConfig
+from xnemo.diffusion.solver import make_solver
+from xnemo.diffusion.windows import make_windows
+from xnemo.model.reference_attention import attend_with_reference
+from xnemo.model.spatial_transformer import SpatialBlock
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One portrait and one driver, past cropping."""
+
+    # Scaled latents of the reference (1, C, h, w) and its image token (1, 1, D).
+    z_reference: Tensor
+    image_token: Tensor
+    # Driving crops (F, 3, S, S) and the reference's own (1, 3, S, S), with their box vectors.
+    crops: Tensor
+    boxes: Tensor
+    own_crop: Tensor
+
+    def to(self, *args: Any) -> "Inputs":
+        """Move and cast all tensors."""
+        return Inputs(**{name: value.to(*args) for name, value in vars(self).items()})
+
+
+AT_REST = (0.0, 0.0, 1.0)
+
+
+@torch.no_grad()
+def run_plain(networks: Any, inputs: Inputs, config: SamplerConfig, cache_motion: bool) -> Tensor:
+    """Return latents (1, C, F, h, w); with `cache_motion`, motion tokens are encoded once."""
+    encoder, denoiser = networks.motion_encoder, networks.denoiser
+    frames = len(inputs.crops)
+    solver = make_solver(DiffusionConfig())
+    solver.set_timesteps(config.steps)
+    generator = torch.Generator().manual_seed(0)
+    rest = torch.tensor([AT_REST]).to(inputs.crops)
+    none = torch.zeros_like(inputs.image_token)
+    z = initial_latents(
+        inputs.z_reference.float().cpu(),
+        frames,
+        solver.alphas_cumprod[solver.timesteps[0]],
+        generator,
+    ).to(inputs.z_reference.device)
+    # Both image tokens go through the reference network; only one's features are used.
+    networks.reference_net(inputs.z_reference, none)
+    reference = networks.reference_net(inputs.z_reference, inputs.image_token)
+    once = encoder(inputs.crops, inputs.boxes).tokens if cache_motion else None
+    with every_query_attends():
+        for t in solver.timesteps:
+            offset = int(torch.randint(config.window, (1,), generator=generator))
+            sums = torch.zeros(2, *z.shape[1:], device=z.device)
+            counts = torch.zeros(frames, device=z.device)
+            for window in make_windows(frames, config.window, config.overlap, offset):
+                piece = z[:, :, window].to(inputs.z_reference)
+                if once is None:
+                    motion = encoder(inputs.crops[window], inputs.boxes[window]).tokens[None]
+                else:
+                    motion = once[window][None]
+                negative = encoder(inputs.own_crop, rest).tokens[:, None].expand_as(motion)
+                sums[0, :, window] += denoiser(piece, t, none, negative, None)[0].float()
+                sums[1, :, window] += denoiser(piece, t, inputs.image_token, motion, reference)[
+                    0
+                ].float()
+                counts[window] += 1
+            mean = sums / counts[:, None, None]
+            guided = mean[:1] + config.guidance * (mean[1:] - mean[:1])
+            z = solver.step(guided, t, z).prev_sample
+    return z.cpu()
+
+
+@torch.no_grad()
+def run_ours(networks: Any, inputs: Inputs, config: SamplerConfig, chunk: int = 32) -> Tensor:
+    """Return the same latents by the project's own sampler."""
+    encoder = networks.motion_encoder
+    parts = zip(inputs.crops.split(chunk), inputs.boxes.split(chunk), strict=True)
+    motion = torch.cat([encoder(crops, boxes).tokens.float().cpu() for crops, boxes in parts])
+    conditions = Conditions(
+        image_token=inputs.image_token,
+        reference=networks.reference_net(inputs.z_reference, inputs.image_token),
+        motion=motion,
+        negative_motion=encoder(inputs.own_crop, torch.tensor([AT_REST]).to(inputs.crops)).tokens,
+    )
+    return sample_latents(
+        networks.denoiser,
+        inputs.z_reference,
+        conditions,
+        make_solver(DiffusionConfig()),
+        config,
+        torch.Generator().manual_seed(0),
+    )
+
+
+@contextmanager
+def every_query_attends() -> Iterator[None]:
+    """Make spatial blocks attend to the image token from every cell, as the release does."""
+    ours = SpatialBlock.forward
+
+    def plain(
+        self: Any, tokens: Tensor, image: Tensor, reference: Any, presence: Any, frames: int
+    ) -> tuple[Tensor, Tensor]:
+        normed = self.norm1(tokens)
+        if reference is None:
+            attended = self.attn1(normed)
+        else:
+            attended = attend_with_reference(self.attn1, normed, reference, presence, frames)
+        tokens = attended + tokens
+        tokens = self.attn2(self.norm2(tokens), image) + tokens
+        return self.ff(self.norm3(tokens)) + tokens, normed
+
+    SpatialBlock.forward = plain  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        SpatialBlock.forward = ours  # type: ignore[method-assign]
