@@ -22,6 +22,7 @@ from preprocessing.clips import Clip, ClipCutter
 from preprocessing.config import DetectConfig, PreprocessConfig
 from preprocessing.decode import Tick, open_video, resample
 from preprocessing.detect import Detector, make_detector
+from preprocessing.duplicates import signature_of
 from preprocessing.encode import encode_clip
 from preprocessing.filters import judge
 from preprocessing.geometry import crop_affine, transform_boxes
@@ -226,6 +227,7 @@ class _ChunkWorker:
             "mp4_sha256": hashlib.sha256(mp4).hexdigest(),
             "npz_sha256": hashlib.sha256(npz).hexdigest(),
             "descriptor": base64.b64encode(identity.astype(np.float16).tobytes()).decode(),
+            "signature": base64.b64encode(signature_of(per_frame.faces).to_bytes()).decode(),
         }
         return ClipResult(row, mp4, npz, strip)
 

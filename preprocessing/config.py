@@ -176,7 +176,7 @@ class FilterConfig:
     max_others: float = 0.1
     # Largest occlusion and overlay scores, 0 to 1; see `preprocessing.score`.
     max_occlusion: float = 0.5
-    max_overlay: float = 0.5
+    max_overlay: float = 0.7
     # Largest share of frames that repeat the one before.
     max_repeated: float = 0.7
 
@@ -196,15 +196,15 @@ class ShardConfig:
     test: float = 0.05
     # Least likeness (cosine of descriptors) of two clips of one identity.
     identity_likeness: float = 0.45
-    # Largest distance of perceptual hashes (0 to 1) of two copies of one clip.
-    duplicate_distance: float = 0.12
+    # Least correlation of how two faces change for one clip to be a copy of the other.
+    duplicate_likeness: float = 0.85
 
     def __post_init__(self) -> None:
         _at_least("shard.size_mb", self.size_mb, 1)
         _between("shard.validation", self.validation, 0, 0.5)
         _between("shard.test", self.test, 0, 0.5)
         _between("shard.identity_likeness", self.identity_likeness, 0, 1)
-        _between("shard.duplicate_distance", self.duplicate_distance, 0, 0.5)
+        _between("shard.duplicate_likeness", self.duplicate_likeness, 0.5, 1)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from preprocessing.clips import Clip, Moment
 from preprocessing.decode.frame import plane_array
 from preprocessing.detect.pose import head_pose
 from preprocessing.geometry import union_box
+from preprocessing.overlay import occlusion_of, overlay_of
 from preprocessing.sample import DETECTED, OUT_OF_FRAME
 from preprocessing.tube import pad_fraction
 
@@ -20,17 +21,21 @@ _SMALL = 48
 _LARGE = 192
 # Frames between two pictures whose difference is motion: a fifth of a second.
 _STEP = 5
+# Frames looked at for what stands still over the face.
+_VIEWS = 16
 # A part of the box larger than this outside the frame counts.
 _OUT = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class FrameScores:
-    """What is stored of every frame, beside boxes."""
+    """What is known of every frame, beside boxes."""
 
     pose: np.ndarray
     sharpness: np.ndarray
     flags: np.ndarray
+    # Aligned faces, uint8 [T, 48, 48].
+    faces: np.ndarray
 
 
 def score_clip(clip: Clip, fps: float) -> tuple[dict[str, float | None], FrameScores]:
@@ -65,12 +70,12 @@ def score_clip(clip: Clip, fps: float) -> tuple[dict[str, float | None], FrameSc
         "out_of_frame": float((outside > _OUT).mean()),
         "pad_fraction": pad_fraction(clip.tube, clip.frame_hw),
         "others": _others(clip),
-        "occlusion": None,
-        "overlay": None,
+        "occlusion": occlusion_of(small),
+        "overlay": overlay_of(*_fixed_view(clip)),
         "repeated": _repeated(clip),
     }
     return {n: None if v is None else round(v, 6) for n, v in scores.items()}, FrameScores(
-        pose=pose, sharpness=sharpness, flags=flags
+        pose=pose, sharpness=sharpness, flags=flags, faces=small
     )
 
 
@@ -114,6 +119,28 @@ def _face_luma(moment: Moment, box: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(face)
     size = (max(2, round(face.shape[1] * scale)), max(2, round(face.shape[0] * scale)))
     return cv2.resize(face, size, interpolation=cv2.INTER_AREA)
+
+
+def _fixed_view(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+    """Return a few frames of the square around all of the clip's faces, and the boxes in it."""
+    picks = np.unique(np.linspace(0, len(clip.moments) - 1, _VIEWS).round().astype(int))
+    parts = [clip.moments[i].part for i in picks]
+    kept = np.array([part.box for part in parts])
+    union = union_box(clip.bbox)
+    # Whole source pixels that all of these frames have kept.
+    x0, y0 = (int(v) for v in np.maximum(np.floor(union[:2]), kept[:, :2].max(axis=0)))
+    x1, y1 = (int(v) for v in np.minimum(np.ceil(union[2:]), kept[:, 2:].min(axis=0)))
+    x1, y1 = max(x1, x0 + 8), max(y1, y0 + 8)
+    shrink = max(part.shrink for part in parts)
+    size = (max(4, (x1 - x0) // shrink), max(4, (y1 - y0) // shrink))
+    pictures = []
+    for part in parts:
+        luma = plane_array(part.picture, 0)
+        rows = slice((y0 - part.y0) // part.shrink, (y1 - part.y0) // part.shrink)
+        columns = slice((x0 - part.x0) // part.shrink, (x1 - part.x0) // part.shrink)
+        pictures.append(cv2.resize(luma[rows, columns], size, interpolation=cv2.INTER_AREA))
+    scale = np.array(size * 2) / np.array([x1 - x0, y1 - y0] * 2)
+    return np.stack(pictures), (clip.bbox[picks] - [x0, y0, x0, y0]) * scale
 
 
 def _outside(bbox_T4: np.ndarray, frame_hw: tuple[int, int]) -> np.ndarray:

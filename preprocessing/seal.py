@@ -18,6 +18,7 @@ import numpy as np
 
 from preprocessing.chunk_task import Chunk
 from preprocessing.config import PreprocessConfig
+from preprocessing.duplicates import Signature, find_duplicates
 from preprocessing.filters import judge
 from preprocessing.identity import assign_identities, assign_splits
 from preprocessing.index import INDEX_NAME, SCHEMA, SCORES, rows_digest, write_index
@@ -89,6 +90,7 @@ def finish(
         each: runs `write_shard` over jobs, perhaps on other machines; None for here and now.
     """
     rows = sorted([*gathered.rows, *_same_files(facts)], key=lambda row: row["key"])
+    _drop_duplicates(rows, config)
     kept = [row for row in rows if row["status"] == "kept"]
     descriptors = {p: d for p, row in enumerate(rows) if len(d := _descriptor(row))}
     assign_identities(rows, descriptors, config.shard.identity_likeness)
@@ -226,6 +228,19 @@ def _without_overlaps(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         seen.setdefault(row["key"], row)
     return sorted(seen.values(), key=lambda row: row["key"])
+
+
+def _drop_duplicates(rows: Sequence[dict[str, Any]], config: PreprocessConfig) -> None:
+    """Drop all but the largest of the clips that are copies of each other."""
+    kept = {row["key"]: row for row in rows if row["status"] == "kept"}
+    copies = find_duplicates(
+        {k: Signature.from_bytes(base64.b64decode(row["signature"])) for k, row in kept.items()},
+        {key: (row["tube_px"], row["frames"]) for key, row in kept.items()},
+        {key: row["source_sha256"] for key, row in kept.items()},
+        config.shard.duplicate_likeness,
+    )
+    for key, original in copies.items():
+        kept[key] |= {"status": "dropped", "reason": "duplicate", "duplicate_of": original}
 
 
 def _descriptor(row: Mapping[str, Any]) -> np.ndarray:

@@ -1,0 +1,96 @@
+"""What lies over a face: text and logos that stay where they are, things that pass before it."""
+
+import cv2
+import numpy as np
+
+# Size at which faces are compared.
+_SIDE = 96
+# An edge this strong (grey levels a pixel) that keeps its direction this well is one and the same.
+_STRONG = 10.0
+_COHERENT = 0.85
+# An edge that keeps its direction less than this, seen from the face, is not the face's.
+_LOOSE = 0.7
+# A third of a face crossed by a line of text is all of it.
+_GAIN = 8.0
+# Radii of the ellipse that is surely face, as shares of the box.
+_INNER = 0.42
+
+
+def overlay_of(luma_THW: np.ndarray, boxes_T4: np.ndarray) -> float:
+    """Return how much of the face is crossed by edges that stand still while it moves, 0 to 1.
+
+    Args:
+        luma_THW: brightness of one fixed rectangle around the face in a few frames, uint8 [T, H,
+            W].
+        boxes_T4: face boxes in its pixels.
+    """
+    if len(luma_THW) < 4:
+        return 0.0
+    scale = _SIDE / float(np.median((boxes_T4[:, 2:] - boxes_T4[:, :2]).max(axis=1)))
+    boxes = boxes_T4.astype(np.float64) * scale
+    size = (max(8, round(luma_THW.shape[2] * scale)), max(8, round(luma_THW.shape[1] * scale)))
+    pictures = [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in luma_THW]
+    inside = np.logical_and.reduce([_ellipse(box, size) for box in boxes])
+    if inside.sum() < 50:
+        return 0.0
+    across = np.stack([cv2.Sobel(p, cv2.CV_32F, 1, 0, ksize=3) / 4 for p in pictures])
+    down = np.stack([cv2.Sobel(p, cv2.CV_32F, 0, 1, ksize=3) / 4 for p in pictures])
+    strength = np.sqrt(across**2 + down**2).mean(axis=0)
+    standing = (_coherence(across, down) > _COHERENT) & (strength > _STRONG) & inside
+    # The same, following the face: its own edges are steady there, and what stands still is not.
+    shift = np.round(
+        ((boxes - boxes.mean(axis=0))[:, :2] + (boxes - boxes.mean(axis=0))[:, 2:]) / 2
+    )
+    followed = _coherence(*(_followed(maps, shift) for maps in (across, down)))
+    overlaid = standing & (followed < _LOOSE)
+    return min(1.0, _GAIN * float(overlaid.sum() / inside.sum()))
+
+
+def occlusion_of(faces_THW: np.ndarray) -> float:
+    """Return the largest share of a face that is, for a while, unlike itself, 0 to 1.
+
+    Sees what passes before a face, not what covers it from the first frame to the last.
+
+    Args:
+        faces_THW: aligned faces of the same size, uint8 [T, H, W].
+    """
+    if len(faces_THW) < 10:
+        return 0.0
+    faces = faces_THW.astype(np.float32)
+    level = faces.mean(axis=(1, 2), keepdims=True)
+    spread = np.maximum(faces.std(axis=(1, 2), keepdims=True), 8.0)
+    faces = (faces - level) / spread
+    usual = np.median(faces, axis=0)
+    change = np.stack([cv2.blur(np.abs(face - usual), (8, 8)) for face in faces])[:, 4::8, 4::8]
+    rows, columns = np.mgrid[: change.shape[1], : change.shape[2]]
+    middle = (np.array(change.shape[1:]) - 1) / 2
+    inner = ((rows - middle[0]) / (middle[0] + 0.5)) ** 2 + (
+        (columns - middle[1]) / (middle[1] + 0.5)
+    ) ** 2 <= 1
+    unlike = (change[:, inner] > 0.8).mean(axis=1)
+    return float(np.percentile(unlike, 95))
+
+
+def _coherence(across_THW: np.ndarray, down_THW: np.ndarray) -> np.ndarray:
+    """Return how well each pixel's gradient keeps its direction over time, 0 to 1."""
+    strength = np.sqrt(across_THW**2 + down_THW**2).mean(axis=0)
+    steady = np.sqrt(across_THW.mean(axis=0) ** 2 + down_THW.mean(axis=0) ** 2)
+    return np.asarray(steady / np.maximum(strength, 1e-3))
+
+
+def _followed(maps_THW: np.ndarray, shift_T2: np.ndarray) -> np.ndarray:
+    """Return the maps moved so that the face stays in place."""
+    return np.stack(
+        [
+            np.roll(m, (-int(dy), -int(dx)), axis=(0, 1))
+            for m, (dx, dy) in zip(maps_THW, shift_T2, strict=True)
+        ]
+    )
+
+
+def _ellipse(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    rows, columns = np.mgrid[: size[1], : size[0]]
+    centre = (box[:2] + box[2:]) / 2
+    radius = (box[2:] - box[:2]) * _INNER
+    place = ((columns - centre[0]) / radius[0]) ** 2 + ((rows - centre[1]) / radius[1]) ** 2
+    return np.asarray(place <= 1)
