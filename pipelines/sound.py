@@ -91,13 +91,15 @@ def _encoded(
         layout="stereo" if sound.streams.audio[0].codec_context.channels > 1 else "mono",
         rate=audio.codec_context.sample_rate,
     )
-    position = 0
+    position: int | None = None
     for frame in sound.decode(audio=0):
         if frame.time is None or frame.time < start_s:
             continue
         if frame.time - start_s >= seconds:
             break
         for piece in resampler.resample(frame):
+            if position is None:
+                position = round((frame.time - start_s) * piece.sample_rate)
             piece.pts, piece.time_base = position, Fraction(1, piece.sample_rate)
             position += piece.samples
             yield from audio.encode(piece)
