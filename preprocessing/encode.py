@@ -22,8 +22,9 @@ _SIDE_STEP = 2
 class EncodeConfig:
     """How clips are encoded; every field changes the bytes of the data set."""
 
-    # Constant quality, lower is better; see docs for the measured trade of PSNR against bytes.
-    crf: float = 17.0
+    # Constant quality, lower is better. On 15 real clips at 512 pixels square, 16 gave 40.5 dB PSNR at
+    # worst (44 at the median) for 0.14 of the bytes of JPEG quality 95 (0.22 at worst).
+    crf: float = 16.0
     # Speed against size at the same quality.
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "veryfast"
     # Frames between key frames at most: bounds what random access has to decode.
