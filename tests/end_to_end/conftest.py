@@ -3,4 +3,5 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "faults"))
+for folder in ("faults", "."):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / folder))
