@@ -272,7 +272,8 @@ class XNeMoPipeline(DiffusionPipeline):
                 bar.update()
                 if callback_on_step_end is None:
                     return None
-                given = dict.fromkeys(callback_on_step_end_tensor_inputs, latents)
+                # A copy: the sampler goes on in place, and callers keep what they are given.
+                given = {name: latents.clone() for name in callback_on_step_end_tensor_inputs}
                 answer = callback_on_step_end(self, step, timestep, given)
                 return (answer or {}).get("latents")
 

@@ -1,5 +1,6 @@
 """Denoise a clip of any length, window by window."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +13,9 @@ from xnemo.diffusion.guidance import Conditions, Denoiser, guided_prediction
 from xnemo.diffusion.initial_latents import initial_latents
 from xnemo.diffusion.solver import SOLVERS, SPACINGS
 from xnemo.diffusion.windows import make_windows
+
+# Frames that the solver steps at once; bounds its temporary tensors.
+SOLVER_BLOCK = 256
 
 # Step number, timestep and latents in; latents to go on with, or None to keep them, out.
 StepCallback = Callable[[int, int, Tensor], Tensor | None]
@@ -69,8 +73,9 @@ def sample_latents(
 
     At every step the clip is covered by windows moved by a random offset; predictions of frames
     that several windows hold are averaged, then the solver steps the whole clip. The clip lives in
-    host memory and the solver steps there; the device holds the windows of one pass, so its memory
-    does not depend on the length of the clip.
+    host memory and the solver steps there, block by block: two fp32 copies of the latents, and one
+    more per remembered step of a multistep solver. The device holds the windows of one pass, so its
+    memory does not depend on the length of the clip.
 
     Args:
         denoiser: Predicts for (K, C, F, h, w) windows; see `guided_prediction`.
@@ -80,8 +85,16 @@ def sample_latents(
         config: Steps, guidance and windows.
         generator: CPU generator of initial noise and window offsets; nothing else is random.
         on_step: Called after every step; what it returns, if anything, replaces the latents.
+
+    Raises:
+        UserError: The solver is not on a variance-preserving process.
     """
     solver.set_timesteps(config.steps)
+    if float(solver.init_noise_sigma) != 1:
+        raise UserError(
+            f"{type(solver).__name__} scales its latents with the noise",
+            "use DDIMScheduler, DPMSolverMultistepScheduler or UniPCMultistepScheduler",
+        )
     timesteps = [int(t) for t in solver.timesteps]
     z_1CFhw = initial_latents(
         z_reference_1Chw.detach().float().cpu(),
@@ -90,6 +103,8 @@ def sample_latents(
         generator,
         config.blurred_reference,
     )
+    # Multistep solvers remember the steps before, so each block of frames has its own.
+    solvers = [copy.deepcopy(solver) for _ in range(0, conditions.frames, SOLVER_BLOCK)]
     for step, timestep in enumerate(timesteps):
         # Drawn in any case, so that a seed's noise means the same for every length.
         offset = int(torch.randint(config.window, (1,), generator=generator))
@@ -97,7 +112,10 @@ def sample_latents(
         prediction = _averaged_prediction(
             denoiser, z_1CFhw, timestep, windows, conditions, config, z_reference_1Chw
         )
-        z_1CFhw = solver.step(prediction, solver.timesteps[step], z_1CFhw).prev_sample
+        for block, own in enumerate(solvers):
+            part = slice(block * SOLVER_BLOCK, (block + 1) * SOLVER_BLOCK)
+            moved = own.step(prediction[:, :, part], own.timesteps[step], z_1CFhw[:, :, part])
+            z_1CFhw[:, :, part] = moved.prev_sample
         if on_step is not None:
             replaced = on_step(step, timestep, z_1CFhw)
             z_1CFhw = z_1CFhw if replaced is None else replaced
@@ -127,4 +145,4 @@ def _averaged_prediction(
         for window, part in zip(group, prediction.float().cpu(), strict=True):
             total[0][:, window] += part
             visits[window] += 1
-    return total / visits[:, None, None]
+    return total.div_(visits[:, None, None])

@@ -5,8 +5,9 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
+from preprocessing.errors import UserError
 from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.initial_latents import initial_latents
 from xnemo.diffusion.sampler import SamplerConfig, sample_latents
@@ -30,7 +31,7 @@ UNET = UNetConfig(
     temporal=True,
     max_frames=8,
 )
-SAMPLER = SamplerConfig(steps=3, guidance=2.5, window=6, overlap=2)
+SAMPLER = SamplerConfig(steps=2, guidance=2.5, window=6, overlap=2)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def plain_copy(model, frames, config=SAMPLER, seed=0):
     return z
 
 
-@pytest.mark.parametrize("frames", [1, 6, 7, 17])
+@pytest.mark.parametrize("frames", [1, 6, 11])
 def test_equals_the_plain_copy(model, frames):
     torch.testing.assert_close(
         sample(model, frames), plain_copy(model, frames), rtol=1e-3, atol=1e-4
@@ -102,8 +103,8 @@ def test_equals_the_plain_copy(model, frames):
 
 
 def test_windows_in_one_batch_equal_windows_one_by_one(model):
-    together = sample(model, 17, replace(SAMPLER, windows_per_batch=3))
-    torch.testing.assert_close(together, sample(model, 17), rtol=1e-4, atol=1e-5)
+    together = sample(model, 11, replace(SAMPLER, windows_per_batch=2))
+    torch.testing.assert_close(together, sample(model, 11), rtol=1e-4, atol=1e-5)
 
 
 def test_guidance_of_one_is_the_conditional_branch_alone(model):
@@ -157,15 +158,33 @@ def test_device_memory_does_not_grow_with_the_clip(model):
     assert largest[8] == largest[40]
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpm", "unipc"])
+def test_stepping_block_by_block_changes_nothing(model, monkeypatch, solver):
+    def quick(z, t, tokens, motion, reference):
+        return 0.1 * z + motion.mean()
+
+    config = replace(SAMPLER, solver=solver, steps=4)
+    whole = sample(model, 9, config, denoiser=quick)
+    monkeypatch.setattr("xnemo.diffusion.sampler.SOLVER_BLOCK", 2)
+    assert torch.equal(sample(model, 9, config, denoiser=quick), whole)
+
+
+def test_solvers_that_scale_their_latents_are_refused(model):
+    z, conditions = make_conditions(model, 2)
+    generator = torch.Generator()
+    with pytest.raises(UserError, match="EulerDiscreteScheduler scales its latents"):
+        sample_latents(model[0], z, conditions, EulerDiscreteScheduler(), SAMPLER, generator)
+
+
 def test_callback_sees_every_step_and_may_replace_latents(model):
     seen = []
 
     def watch(step, timestep, z):
         seen.append((step, timestep, z.shape[2]))
-        return torch.zeros_like(z) if step == 2 else None
+        return torch.zeros_like(z) if step == 1 else None
 
     assert not sample(model, 7, on_step=watch).any()
-    assert seen == [(0, 667, 7), (1, 334, 7), (2, 1, 7)]
+    assert seen == [(0, 501, 7), (1, 1, 7)]
 
 
 def test_low_precision_networks_leave_the_solver_in_fp32(model):
