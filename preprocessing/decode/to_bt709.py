@@ -40,14 +40,14 @@ def planes_to_bt709(
     v = v_hw.astype(np.float32) - 128
     share = np.rint(u * np.float32(y_u * 16) + v * np.float32(y_v * 16)).astype(np.int16)
     # Sixteenths of a level, so that luma is rounded once.
-    codes = np.arange(256)
-    base = codes if not full_range else 16 + codes * luma_gain
-    luma = np.rint(base * 16).astype(np.int16)[y_HW]
+    if full_range:
+        luma = np.rint((16 + np.arange(256) * luma_gain) * 16).astype(np.int16)[y_HW]
+    else:
+        luma = y_HW.astype(np.int16) << 4
     height, width = y_HW.shape
-    blocks = luma.reshape(height // 2, 2, width // 2, 2)
-    blocks += share[:, None, :, None]
-    blocks += 8
-    blocks >>= 4
+    pairs_of_rows = luma.reshape(height // 2, 2, width)
+    pairs_of_rows += np.repeat(share + np.int16(8), 2, axis=1)[:, None]
+    luma >>= 4
     new_y = np.clip(luma, 0, 255).astype(np.uint8)
     new_u = _to_code(u * np.float32(u_u) + v * np.float32(u_v))
     new_v = _to_code(u * np.float32(v_u) + v * np.float32(v_v))
