@@ -59,6 +59,17 @@ def open_run(path: Path, config: TrainConfig, resume: Resume) -> Iterator[RunFol
         UserError: another process trains this run, the folder cannot be written, or what is there
             does not suit ``resume`` or ``config``.
     """
+    with open_folder(path) as folder:
+        yield _look(folder, config, resume)
+
+
+@contextmanager
+def open_folder(path: Path) -> Iterator[Path]:
+    """Hold a folder against other processes, making it where needed, and give its absolute path.
+
+    Raises:
+        UserError: another process holds it, or it cannot be written.
+    """
     if path.parts[0].endswith(":"):
         raise UserError(
             f"{path} is a URL, and a run's folder is not",
@@ -78,7 +89,7 @@ def open_run(path: Path, config: TrainConfig, resume: Resume) -> Iterator[RunFol
                 f"run {path.name} is being trained by another process",
                 "wait for it, stop it, or give another --run name",
             ) from error
-        yield _look(path, config, resume)
+        yield path
     finally:
         os.close(lock)
 

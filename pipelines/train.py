@@ -78,6 +78,7 @@ def train(
     tracking_uri: str | None = None,
     experiment: str = "xnemo",
     parent: str | None = None,
+    register: bool = True,
     ray_callbacks: Sequence[Any] = (),
     on_progress: Callable[[TrainProgress], None] | None = None,
 ) -> TrainResult:
@@ -101,6 +102,7 @@ def train(
         tracking_uri: MLflow store; None for MLFLOW_TRACKING_URI, else a SQLite file in ``out``.
         experiment: MLflow experiment.
         parent: key of the search that this run is a trial of.
+        register: whether the bundle becomes a version of MLflow's model ``xnemo-RUN``.
         ray_callbacks: callbacks of Ray Train's own kind.
         on_progress: told of every change; None for silence.
 
@@ -129,7 +131,7 @@ def train(
                     job.run(cluster, count, cpus_per_worker, use_gpu)
             stopped = record.samples_seen < config.samples
             status = "KILLED" if stopped else "FINISHED"
-            if not stopped:
+            if register and not stopped:
                 journal.model(folder.bundle, f"xnemo-{run}")
         finally:
             journal.end(status)
@@ -205,7 +207,7 @@ class _Job:
         from ray.train.v2.torch.torch_trainer import TorchTrainer
 
         job = {
-            "config": self.config,
+            "config": to_dict(self.config),
             "data": self.data,
             "run_dir": str(self.folder.path),
             "token": token,

@@ -6,10 +6,14 @@ import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preprocessing.errors import UserError
-from xnemo.train.config import TrainConfig
+from xnemo.config import from_dict
+
+if TYPE_CHECKING:
+    # Ray's controller reads this module too, and has no use for the seconds that torch takes.
+    from xnemo.train.config import TrainConfig
 
 # How often a worker asks whether it is to stop, in seconds.
 _ASK_EVERY_S = 1.0
@@ -23,7 +27,7 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
     """Train as one worker and return the last metrics.
 
     Args:
-        job: ``config`` (TrainConfig), ``data`` (roots), ``run_dir``, ``mailbox``, ``cwd`` and
+        job: ``config`` (as plain data), ``data`` (roots), ``run_dir``, ``mailbox``, ``cwd`` and
             ``token`` (name of a file in the run's folder).
 
     Raises:
@@ -43,7 +47,7 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
     logging.getLogger().addHandler(forwarder)
     stop = StopSignal(mailbox)
     try:
-        return _train(job["config"], job["data"], Path(job["run_dir"]), job["token"], stop, mailbox)
+        return _train(job, stop)
     except UserError as error:
         ray.get(mailbox.post.remote("refused", {"what": error.what, "remedy": error.remedy}))
         raise
@@ -63,27 +67,31 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
         logging.getLogger().removeHandler(forwarder)
 
 
-def _train(
-    config: TrainConfig,
-    data: list[str],
-    run_dir: Path,
-    token: str,
-    stop: "StopSignal",
-    mailbox: Any,
-) -> dict[str, Any]:
+def _train(job: dict[str, Any], stop: "StopSignal") -> dict[str, Any]:
     import torch
+
+    run_dir = Path(job["run_dir"])
 
     # Ray says how many CPUs a worker has; torch would take the machine's.
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
-    if not (run_dir / token).exists():
+    if not (run_dir / job["token"]).exists():
         raise UserError(
             f"the run's folder {run_dir} is not there on node {os.uname().nodename}",
             "give --out a folder that all nodes of the cluster share",
         )
+    from xnemo.train.config import TrainConfig
     from xnemo.train.loop import run_training
 
+    if torch.cuda.is_available():
+        from ray.train.torch import get_device
+
+        torch.cuda.set_device(get_device())
     metrics = run_training(
-        config, data, run_dir, callbacks=[Courier(mailbox)], should_stop=stop.is_set
+        from_dict(TrainConfig, job["config"]),
+        job["data"],
+        run_dir,
+        callbacks=[Courier(job["mailbox"])],
+        should_stop=stop.is_set,
     )
     if metrics.get("stopped") and not stop.asked_by_driver():
         raise Preempted(f"checkpoint saved at sample {metrics['samples_seen']}")
@@ -97,7 +105,7 @@ class Courier:
         """Post to ``mailbox``."""
         self._mailbox = mailbox
 
-    def on_start(self, config: TrainConfig, facts: Mapping[str, Any]) -> None:
+    def on_start(self, config: "TrainConfig", facts: Mapping[str, Any]) -> None:
         """Send what identifies the run."""
         self._send("start", facts)
 

@@ -46,6 +46,12 @@ class Journal:
         """How many entries have been written."""
         return self._next
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last entry says how the run ended."""
+        entries = list(read(self.run_dir, max(0, self._next - 1)))
+        return bool(entries) and entries[-1]["kind"] == END
+
     def start(self, *, name: str, experiment: str, parent: str | None = None) -> str:
         """Note that the run begins or goes on, and return its key, which stays the same.
 

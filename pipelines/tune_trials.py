@@ -1,0 +1,135 @@
+"""The trials of a search: Ray Tune draws and judges, each trial is a training run."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.run_record import TrainProgress
+from pipelines.search_space import Space, to_tune
+from xnemo.config import from_dict, override
+from xnemo.train.config import TrainConfig
+
+Scheduler = Literal["asha", "none"]
+
+#: Told a line of text, trials done, and trials in all.
+TellTrials = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """What a search draws and how it judges."""
+
+    space: Space
+    trials: int
+    scheduler: Scheduler
+    grace_samples: int | None
+    metric: str
+    mode: Literal["min", "max"]
+    concurrent: int
+    seed: int
+
+
+def run_trials(
+    job: dict[str, Any],
+    plan: TrialPlan,
+    length: int,
+    folder: Path,
+    on_progress: Callable[[str, int, int], None] | None,
+) -> Any:
+    """Run all trials and return Ray Tune's results."""
+    from ray import tune as ray_tune
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+    from ray.tune.search import BasicVariantGenerator
+
+    grace = plan.grace_samples or max(1, length // 10)
+    chosen: Any = FIFOScheduler()
+    if plan.scheduler == "asha":
+        chosen = ASHAScheduler(time_attr="samples_seen", grace_period=grace, max_t=length + 1)
+    tuner = ray_tune.Tuner(
+        # The trial's own process only waits for its workers.
+        ray_tune.with_resources(ray_tune.with_parameters(run_trial, job=job), {"CPU": 0}),
+        param_space=to_tune(plan.space),
+        tune_config=ray_tune.TuneConfig(
+            metric=plan.metric,
+            mode=plan.mode,
+            num_samples=plan.trials,
+            scheduler=chosen,
+            search_alg=BasicVariantGenerator(
+                random_state=plan.seed, max_concurrent=plan.concurrent
+            ),
+            trial_dirname_creator=lambda trial: f"trial-{trial_number(trial.trial_id)}",
+        ),
+        run_config=ray_tune.RunConfig(
+            name="tune",
+            storage_path=str(folder / ".ray"),
+            verbose=0,
+            callbacks=[_watcher(plan.metric, on_progress)] if on_progress else [],
+            failure_config=ray_tune.FailureConfig(max_failures=0),
+        ),
+    )
+    return tuner.fit()
+
+
+def run_trial(settings: dict[str, Any], job: dict[str, Any]) -> None:
+    """Train one draw inside Ray Tune, reporting as it goes."""
+    from ray import tune as ray_tune
+
+    from pipelines.train import train
+
+    if os.path.isdir(job["cwd"]):
+        os.chdir(job["cwd"])
+    told = [-1]
+
+    def report(progress: TrainProgress) -> None:
+        if job["metric"] in progress.metrics and progress.samples_seen > told[0]:
+            told[0] = progress.samples_seen
+            numbers = {k: v for k, v in progress.metrics.items() if k != "samples_seen"}
+            ray_tune.report({**numbers, "samples_seen": progress.samples_seen})
+
+    train(
+        override(from_dict(TrainConfig, job["config"]), settings),
+        job["data"],
+        f"trial-{trial_number(ray_tune.get_context().get_trial_id())}",
+        out=job["out"],
+        workers=job["workers"],
+        cpus_per_worker=job["cpus"],
+        use_gpu=job["gpu"],
+        tracking_uri=job["uri"],
+        experiment=job["experiment"],
+        parent=job["parent"],
+        register=False,
+        on_progress=report,
+    )
+
+
+def _watcher(metric: str, tell: TellTrials) -> Any:
+    """Return a callback of Ray Tune's that tells of trials as they report and end."""
+    from ray.tune import Callback
+
+    done = [0]
+
+    def say(trials: list[Any], trial: Any, words: str) -> None:
+        tell(f"trial {trial_number(trial.trial_id)}: {words}", done[0], len(trials))
+
+    class Watcher(Callback):
+        def on_trial_result(
+            self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+        ) -> None:
+            say(trials, trial, f"{metric} {result[metric]:.4g} at {result['samples_seen']}")
+
+        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            done[0] += 1
+            say(trials, trial, "ended")
+
+        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            done[0] += 1
+            say(trials, trial, "failed")
+
+    return Watcher()
+
+
+def trial_number(trial_id: str) -> str:
+    """Return a trial's number among the draws, the same when the search is run again."""
+    return trial_id.rsplit("_", 1)[-1]
