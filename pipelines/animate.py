@@ -43,7 +43,7 @@ class AnimateOptions:
     detector: str = "centerface"
     # Folder or name of the insightface detector's weights.
     faces_pack: str | None = None
-    # Frames per second of driver and result; None keeps the driver's (temporal modules learn at 25).
+    # Frames per second of driver and result; None keeps the driver's (training is at 25).
     fps: float | None = None
     # Most frames to make; None animates the whole driver.
     max_frames: int | None = None
