@@ -23,7 +23,8 @@ from typing import Any
 
 import psutil
 
-from preprocessing.isolated_child import HEADER, heartbeat
+from preprocessing.heartbeat import heartbeat
+from preprocessing.isolated_child import HEADER
 from preprocessing.isolated_failure import Failure
 
 __all__ = ["Failure", "Isolated", "heartbeat", "run_isolated", "shared_child", "stream_isolated"]
@@ -89,6 +90,11 @@ class Isolated:
         ):
             if kind == "item" or isinstance(value, Failure):
                 yield value
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """Most memory the present child has held at once, in MB; 0.0 without one."""
+        return 0.0 if self._child is None else self._child.peak_memory_mb()
 
     def close(self) -> None:
         """End the child."""
@@ -244,6 +250,14 @@ class _Child:
             return self._reader.memory_info().rss / _MEGABYTE
         except psutil.Error:
             return 0.0
+
+    def peak_memory_mb(self) -> float:
+        try:
+            with open(f"/proc/{self._process.pid}/status") as status:
+                peak = next((line for line in status if line.startswith("VmHWM")), "VmHWM: 0")
+        except OSError:
+            return 0.0
+        return int(peak.split()[1]) / 1024
 
     def _obituary(self) -> Failure:
         try:

@@ -17,6 +17,7 @@ import time
 import traceback
 from typing import Any
 
+from preprocessing.heartbeat import listen
 from preprocessing.isolated_failure import Failure, failure_of
 
 HEADER = struct.Struct(">Q")
@@ -24,23 +25,7 @@ _MEGABYTE = 1 << 20
 _PR_SET_PDEATHSIG = 1
 # Address space beyond the limit on resident memory: libraries map far more than they touch.
 _ADDRESS_SLACK_MB = 4096
-# Beats closer together than this tell the parent nothing new.
-_BEAT_EVERY_S = 0.2
-
 _channel: socket.socket | None = None
-_last_beat = 0.0
-
-
-def heartbeat() -> None:
-    """Tell the parent that work goes on; cheap to call for every frame, a no-op outside isolation.
-
-    Called from the work itself, never from a thread of its own: a hang must stop it.
-    """
-    global _last_beat
-    now = time.monotonic()
-    if _channel is not None and now - _last_beat >= _BEAT_EVERY_S:
-        _last_beat = now
-        _send("beat", None)
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -52,6 +37,7 @@ def main(descriptor: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _channel = socket.socket(fileno=descriptor)
+    listen(lambda: _send("beat", None))
     _send("ready", None)
     while (request := _receive()) is not None:
         _serve(request)
@@ -130,7 +116,4 @@ def _exactly(count: int) -> bytes | None:
 
 
 if __name__ == "__main__":
-    # Run as a module this file is "__main__"; work that imports it by name must meet the same
-    # channel.
-    sys.modules["preprocessing.isolated_child"] = sys.modules["__main__"]
     main(int(sys.argv[1]), int(sys.argv[2]))

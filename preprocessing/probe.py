@@ -11,6 +11,7 @@ from preprocessing.decode.pyav_reader import PyavReader
 from preprocessing.decode.reader import VideoInfo
 from preprocessing.decode.source import Source, open_bytes
 from preprocessing.decode.timeline import MICROSECONDS, Timeline
+from preprocessing.heartbeat import heartbeat
 
 _HASH_PIECE = 1 << 20
 # Key frames closer than this are not listed: nobody cuts an all-intra file at every frame.
@@ -101,6 +102,7 @@ def content_id(source: Source) -> tuple[str, int]:
         while piece := stream.read(_HASH_PIECE):
             digest.update(piece)
             size += len(piece)
+            heartbeat()
     finally:
         if stream is not source:
             stream.close()

@@ -12,6 +12,7 @@ from preprocessing.decode.frame import Frame
 from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.orientation import Orientation, orientation_of
 from preprocessing.decode.timeline import MICROSECONDS, to_us
+from preprocessing.heartbeat import heartbeat
 
 # A clock that goes back further than this has been restarted (joined recordings), not jittered.
 _CLOCK_RESTART_US = MICROSECONDS
@@ -151,6 +152,7 @@ class PacketLoop:
                 continue
             if packet.size:
                 errors = 0
+                heartbeat()
             yield packet
 
     def _note(self, packet: av.Packet) -> None:

@@ -30,6 +30,7 @@ def test_results_come_back_and_the_child_is_kept(child: Isolated) -> None:
     assert child.run(misbehaving.add, 2, right=3, time_limit_s=10) == 5
     assert child.run(misbehaving.own_pid, time_limit_s=10) == first
     assert first != os.getpid()
+    assert 10 < child.peak_memory_mb < 1000
 
 
 def test_large_arguments_and_results(child: Isolated) -> None:
