@@ -192,6 +192,7 @@ class _Job:
         if not plan.todo and self._is_sealed(sealed_from):
             self._tell(JobProgress("done", 1, 1))
             return self._result(plan, read_table(self._store.url).to_pylist(), strict)
+        self._store.sweep()
         write_plan(self._store, plan.chunks, plan.parts)
         self._process(plan, plan.todo)
         gathered = gather(self._store, plan.chunks, plan.parts, self._config)

@@ -8,7 +8,6 @@ into.
 import base64
 import hashlib
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from preprocessing.part import read_part, read_part_member
 from preprocessing.quarantine import write_quarantine
 from preprocessing.sample import MEMBERS, SCHEMA_VERSION, pack_meta, sample_key
 from preprocessing.shard import member_bytes, write_tar_file
-from preprocessing.storage import Store, open_store
+from preprocessing.storage import Store, open_store, unfinished_name
 
 DATASET_NAME = "dataset.json"
 
@@ -152,7 +151,7 @@ def write_shard(job: ShardJob) -> ShardDone:
     Raises OSError where a part does not hold what its row says.
     """
     store = open_store(job.store_url)
-    local = store.scratch() / f"{job.name}.{os.getpid()}"
+    local = store.scratch() / unfinished_name()
     try:
         ranges = write_tar_file(local, _members(store, job))
         size = local.stat().st_size

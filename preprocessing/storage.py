@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,12 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import psutil
+
 from preprocessing.errors import UserError
 
 T = TypeVar("T")
 
 # A name with this in it is being written; readers and listings never see it.
 _UNFINISHED = ".unfinished-"
+# Another machine's process may be alive; a day later it is not.
+_FORGOTTEN_S = 86400.0
 _ATTEMPTS = 6
 _FIRST_PAUSE_S = 0.05
 # Errors that a second attempt cannot change.
@@ -63,7 +68,13 @@ class Store(Protocol):
         """Remove a file; nothing happens where there is none."""
 
     def scratch(self) -> Path:
-        """Return a local folder for files on their way to `publish`, on the same disk if it can."""
+        """Return a local folder for files on their way to `publish`, on the same disk if it can.
+
+        Name them by `unfinished_name`, so that `sweep` knows them.
+        """
+
+    def sweep(self) -> None:
+        """Remove what processes that were killed have left unfinished."""
 
 
 def open_store(url: str | os.PathLike[str]) -> Store:
@@ -103,7 +114,7 @@ class LocalStore:
     def write_atomic(self, path: str, data: bytes) -> None:
         """Write beside the final name, flush to disk, rename; see `Store`."""
         target = self.root / path
-        temporary = target.with_name(f"{_UNFINISHED}{uuid.uuid4().hex[:12]}")
+        temporary = target.with_name(unfinished_name())
         with _told_when_full(path, self.url):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -147,6 +158,13 @@ class LocalStore:
         folder = self.root / "_work" / "scratch"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def sweep(self) -> None:
+        """Remove unfinished files of dead processes of this machine, and of others after a day."""
+        for path in self.root.rglob(f"{_UNFINISHED}*"):
+            with contextlib.suppress(FileNotFoundError):
+                if _is_abandoned(path):
+                    path.unlink()
 
 
 class FsspecStore:
@@ -244,7 +262,7 @@ class FsspecStore:
     def delete(self, path: str) -> None:
         """Remove a file if it is there."""
         with contextlib.suppress(FileNotFoundError):
-            self._retry(lambda: self.filesystem.rm_file(self._full(path)))
+            self._retry(lambda: self.filesystem.rm(self._full(path)))
 
     def scratch(self) -> Path:
         """Return a temporary folder of this process."""
@@ -253,6 +271,9 @@ class FsspecStore:
         folder = Path(tempfile.gettempdir()) / f"xnemo-{os.getuid()}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def sweep(self) -> None:
+        """Do nothing: what an object store was never given whole, it does not show."""
 
     @property
     def _is_object_store(self) -> bool:
@@ -268,12 +289,24 @@ class FsspecStore:
                 self._retry(lambda: put(target))
                 return
             folder, _, name = target.rpartition("/")
-            temporary = f"{folder}/{_UNFINISHED}{uuid.uuid4().hex[:12]}-{name}"
+            temporary = f"{folder}/{unfinished_name()}-{name}"
             self._retry(lambda: put(temporary))
             self._retry(lambda: self.filesystem.mv(temporary, target))
 
     def _retry(self, action: Callable[[], T]) -> T:
         return retry(action)
+
+
+def unfinished_name() -> str:
+    """Return a new name for a file that is being written; it says by whom."""
+    return f"{_UNFINISHED}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+
+
+def _is_abandoned(path: Path) -> bool:
+    host, _, rest = path.name.removeprefix(_UNFINISHED).rpartition("-")[0].rpartition("-")
+    if host == socket.gethostname() and rest.isdigit():
+        return not psutil.pid_exists(int(rest))
+    return time.time() - path.stat().st_mtime > _FORGOTTEN_S
 
 
 def retry(action: Callable[[], T]) -> T:

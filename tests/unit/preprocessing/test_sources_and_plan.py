@@ -1,5 +1,6 @@
 import json
 import os
+from itertools import pairwise
 
 import pytest
 
@@ -26,7 +27,15 @@ def touch(path, text="x"):
 
 
 def test_a_folder_is_searched_and_what_is_ignored_is_counted(tmp_path):
-    for name in ("b.mp4", "sub/a.MKV", "sub/deep/c.mov", "note.txt", "x.jpg", "noext", ".hidden.mp4"):
+    for name in (
+        "b.mp4",
+        "sub/a.MKV",
+        "sub/deep/c.mov",
+        "note.txt",
+        "x.jpg",
+        "noext",
+        ".hidden.mp4",
+    ):
         touch(tmp_path / name)
     (tmp_path / "folder.mp4").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")
@@ -41,7 +50,7 @@ def test_a_folder_is_searched_and_what_is_ignored_is_counted(tmp_path):
 
 
 def test_names_of_any_kind_come_through(tmp_path):
-    names = ["with space.mp4", "new\nline.mp4", 'quo"te\'s.mp4', "..dots...mp4", "ü—字.mp4"]
+    names = ["with space.mp4", "new\nline.mp4", "quo\"te's.mp4", "..dots...mp4", "ü—字.mp4"]
     for name in names:
         touch(tmp_path / name)
     with open(os.fsencode(tmp_path) + b"/latin-\xe9.mp4", "w"):
@@ -53,7 +62,10 @@ def test_lists(tmp_path):
     touch(tmp_path / "clips" / "a.mp4")
     touch(tmp_path / "list.txt", "# ours\nclips/a.mp4\n\nclips/missing.mp4\n")
     found = find_sources(tmp_path / "list.txt")
-    assert [(f.name, f.size) for f in found.files] == [("clips/a.mp4", 1), ("clips/missing.mp4", -1)]
+    assert [(f.name, f.size) for f in found.files] == [
+        ("clips/a.mp4", 1),
+        ("clips/missing.mp4", -1),
+    ]
     assert found.files[0].location == str(tmp_path / "clips" / "a.mp4")
     touch(tmp_path / "list.csv", "source,licence\nclips/a.mp4,CC-BY\n")
     assert find_sources(tmp_path / "list.csv", "other").files[0].licence == "CC-BY"
@@ -82,7 +94,9 @@ FILE = SourceFile("a.mp4", "/x/a.mp4", 1000, "1")
 
 
 def entry(duration_s, key_every_s=2.0, start_us=0):
-    keys = [start_us + round(k * key_every_s * 1e6) for k in range(int(duration_s / key_every_s) + 1)]
+    keys = [
+        start_us + round(k * key_every_s * 1e6) for k in range(int(duration_s / key_every_s) + 1)
+    ]
     index = [round(k * key_every_s * 25) for k in range(len(keys))]
     return SourceEntry(
         "a.mp4", 1000, "1", sha256="ab", duration_s=duration_s, start_us=start_us,
@@ -101,7 +115,7 @@ def test_a_long_source_is_cut_at_key_frames_and_chunks_overlap():
     assert 18 <= len(chunks) <= 20
     assert sum(c.seconds for c in chunks) == pytest.approx(3600)
     assert [c.number for c in chunks] == list(range(len(chunks)))
-    for before, after in zip(chunks[:-1], chunks[1:], strict=True):
+    for before, after in pairwise(chunks):
         assert before.end_s == after.start_s
         # Each sees enough of the other to know how a track goes on.
         assert before.decode_to_s >= before.end_s + CONFIG.tube.min_s

@@ -71,6 +71,21 @@ def test_nothing_shows_of_a_write_that_fails(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_what_killed_processes_left_is_swept(tmp_path):
+    store = open_store(tmp_path)
+    store.write_atomic("a", b"1")
+    host = storage.socket.gethostname()
+    (tmp_path / "sub").mkdir()
+    dead = tmp_path / "sub" / f".unfinished-{host}-999999999-abc"
+    alive = tmp_path / f".unfinished-{host}-{storage.os.getpid()}-abc"
+    elsewhere = tmp_path / ".unfinished-another-host-1-abc"
+    for path in (dead, alive, elsewhere):
+        path.write_bytes(b"half")
+    assert store.list() == {"a": 1}
+    store.sweep()
+    assert [p.exists() for p in (dead, alive, elsewhere)] == [False, True, True]
+
+
 def test_failures_that_pass_are_tried_again(monkeypatch):
     monkeypatch.setattr(storage, "_FIRST_PAUSE_S", 0.0)
     calls = []
@@ -93,7 +108,7 @@ def test_failures_that_stay_are_not(error):
         calls.append(1)
         raise error
 
-    with pytest.raises(OSError):
+    with pytest.raises(type(error)):
         storage.retry(broken)
     assert len(calls) == 1
 

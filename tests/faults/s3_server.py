@@ -1,0 +1,77 @@
+"""An S3-speaking server on loopback, which fails some of its calls if it is told to."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+BUCKET = "xnemo-test"
+
+
+class _Flaky:
+    """Answers every n-th call for an object with an error, before doing anything."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]], every: int) -> None:
+        self._app, self._every, self.calls, self.failed = app, every, 0, 0
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        with self._lock:
+            self.calls += 1
+            fails = self._every and self.calls % self._every == 0
+            self.failed += bool(fails)
+        if not fails:
+            return self._app(environ, start)
+        body = b"<Error><Code>SlowDown</Code><Message>reduce your request rate</Message></Error>"
+        start("503 Slow Down", [("Content-Type", "application/xml")])
+        return [body]
+
+
+@contextmanager
+def s3_server(fail_every: int = 0) -> Iterator[tuple[dict[str, str], _Flaky]]:
+    """Run a server with one bucket; yield the environment for its clients, and its counts.
+
+    With `fail_every=5` one call in five fails. Clients do not retry by themselves, so that what is
+    tested is this project's own patience.
+    """
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log_request(self, *args: Any, **kwargs: Any) -> None:
+            pass
+
+    app = _Flaky(DomainDispatcherApplication(create_backend_app), 0)
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    environment = {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "1",
+        "FSSPEC_S3": json.dumps({"config_kwargs": {"retries": {"max_attempts": 0}}}),
+    }
+    try:
+        _make_bucket(environment)
+        app._every = fail_every
+        yield {**os.environ, **environment}, app
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+def _make_bucket(environment: dict[str, str]) -> None:
+    import boto3
+
+    boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",
+        region_name="us-east-1",
+    ).create_bucket(Bucket=BUCKET)

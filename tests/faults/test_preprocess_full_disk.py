@@ -1,0 +1,48 @@
+"""A full disk: nothing broken is visible, the job says so and goes on once there is room."""
+
+import subprocess
+import tarfile
+
+import pytest
+from footage import astronaut_footage
+from job_process import published, run_job
+from writing import encode
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, of 200 KB; needs the right to mount one."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(mount)]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if done.returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=False)
+
+
+def test_a_full_disk_is_told_and_the_job_goes_on_when_there_is_room(small_disk, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for seed in range(2):
+        encode(videos / f"{seed}.mp4", astronaut_footage(seed, 70, 256, 256))
+    run_job(videos, tmp_path / "whole")
+    assert sum(map(len, published(tmp_path / "whole").values())) > 200_000
+    out = small_disk / "out"
+    failed = run_job(videos, out)
+    assert "no space is left" in failed["error"]
+    assert "run the same command" in failed["error"]
+    for part in out.glob("_work/parts/*/*.tar"):
+        with tarfile.open(part) as archive:
+            archive.getnames()
+    assert not list(out.glob("shards/*.tar"))
+    assert not (out / "index.parquet").exists()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    run_job(videos, out)
+    assert published(out) == published(tmp_path / "whole")
