@@ -9,6 +9,7 @@ from pipelines.animate import AnimateOptions, animate
 from pipelines.cluster import connect
 from pipelines.demo.contact_sheet import Picture, contact_sheet, save_picture
 from pipelines.demo.faces import load_portrait
+from pipelines.demo.record import record_results
 from pipelines.demo.stages import Stages
 from pipelines.demo.trials import held_out_trials, make_trial
 from pipelines.demo.videos import (
@@ -56,11 +57,11 @@ class DemoConfig:
     # Length of training in samples; None takes the recipe's.
     train_samples: int | None = None
     # Denoising steps of animation.
-    steps: int = 16
+    steps: int = 10
     # Guidance scale of animation; 1 is off.
-    guidance: float = 1.5
+    guidance: float = 1.0
     # The comparison goes by every so many frames of the drivers.
-    compare_every: int = 3
+    compare_every: int = 5
 
     def __post_init__(self) -> None:
         for name, least in (("clips_per_identity", 1), ("clip_seconds", 2.0), ("compare_every", 1)):
@@ -87,6 +88,8 @@ class DemoResult:
     # Every contender over all held-out trials.
     scores: Sequence[Followed]
     trials: Sequence[str]
+    # What kept the scores from MLflow; None where they are there.
+    unsent: str | None = None
     # Seconds by stage, and bytes of memory at most.
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory: int = 0
@@ -138,6 +141,8 @@ def run_demo(
             config=_animate_config(config),
             on_progress=lambda done, total, note: tell("compare", done, total, note),
         )
+        tell("compare", 1, 1, "")
+        unsent = record_results(training, [sheet, animation], scores)
     result = DemoResult(
         out=out,
         clips=clips,
@@ -149,6 +154,7 @@ def run_demo(
         sheet=sheet,
         scores=scores,
         trials=[trial.name for trial in trials],
+        unsent=unsent,
         seconds=stages.seconds,
         peak_memory=stages.peak_memory,
     )

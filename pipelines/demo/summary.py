@@ -17,6 +17,8 @@ def show_summary(result: DemoResult, console: Console) -> None:
         f"[dim]{sum(result.seconds.values()):.0f} s in all, "
         f"{result.peak_memory / 2**30:.1f} GiB of memory at most[/dim]"
     )
+    if result.unsent:
+        console.print(f"not in MLflow: {result.unsent}", markup=False)
     for command in (
         f"xnemo inspect {out / 'dataset'}",
         f"xnemo animate {bundle} {result.portrait} YOUR_VIDEO.mp4 -o yours.mp4",

@@ -1,0 +1,51 @@
+"""Puts what the trained model can do beside its losses: pictures and scores, into MLflow."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.tracking import Journal, sync
+from pipelines.train import TrainResult
+from preprocessing.errors import UserError
+from xnemo.evaluate.followers import Followed
+
+# Where samples lie in the run's folder and in MLflow.
+_SAMPLES = "samples"
+
+
+def record_results(
+    training: TrainResult, files: Sequence[Path], scores: Sequence[Followed]
+) -> str | None:
+    """Add sample files and held-out scores to the training run, and send them.
+
+    They go through the run's journal, like everything else it tells. Done again, it adds nothing.
+
+    Returns:
+        What kept them from MLflow, or None; they stay in the journal, for `xnemo sync`.
+    """
+    folder = training.run_dir / _SAMPLES
+    if not folder.exists():
+        folder.mkdir()
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+        journal = Journal(training.run_dir)
+        try:
+            journal.artifact(folder, _SAMPLES)
+            journal.metrics(training.samples_seen, held_out_metrics(scores))
+            journal.end("FINISHED")
+        finally:
+            journal.close()
+    try:
+        return sync(training.run_dir, training.tracking_uri).refusal
+    except UserError as error:
+        return str(error)
+
+
+def held_out_metrics(scores: Sequence[Followed]) -> dict[str, float]:
+    """Return the scores by names that MLflow takes, such as `held_out/trained/l1`."""
+    return {
+        f"held_out/{re.sub(r'[^a-z]+', '_', score.contender)}/{name}": float(getattr(score, name))
+        for score in scores
+        for name in ("l1", "psnr", "ssim", "follows")
+    }
