@@ -47,9 +47,11 @@ def run_trials(
     chosen: Any = FIFOScheduler()
     if plan.scheduler == "asha":
         chosen = ASHAScheduler(time_attr="samples_seen", grace_period=grace, max_t=length + 1)
+    # A trial's own process only waits for its workers: it takes no CPU from them, and sits on the
+    # head node, which is the last to be taken away.
+    place = {"CPU": 0, "node:__internal_head__": 0.001}
     tuner = ray_tune.Tuner(
-        # The trial's own process only waits for its workers.
-        ray_tune.with_resources(ray_tune.with_parameters(run_trial, job=job), {"CPU": 0}),
+        ray_tune.with_resources(ray_tune.with_parameters(run_trial, job=job), place),
         param_space=to_tune(plan.space),
         tune_config=ray_tune.TuneConfig(
             metric=plan.metric,
