@@ -30,6 +30,10 @@ class Neighbourhood:
     # Source pixels per pixel of `picture`; above 1 only where the tube is shrunk at least that
     # much.
     shrink: int
+    # Bottom right corner of what the picture stands for: its own, or the frame's where the frame
+    # ends in less than a pixel pair of `picture` beyond it.
+    x1: int
+    y1: int
 
     @property
     def bytes(self) -> int:
@@ -39,12 +43,7 @@ class Neighbourhood:
     @property
     def box(self) -> tuple[int, int, int, int]:
         """The box (x0, y0, x1, y1) in source pixels."""
-        return (
-            self.x0,
-            self.y0,
-            self.x0 + self.picture.width * self.shrink,
-            self.y0 + self.picture.height * self.shrink,
-        )
+        return (self.x0, self.y0, self.x1, self.y1)
 
 
 def keep(frame: Frame, face_box: np.ndarray, config: TubeConfig) -> Neighbourhood:
@@ -60,7 +59,9 @@ def keep(frame: Frame, face_box: np.ndarray, config: TubeConfig) -> Neighbourhoo
     x0, x1 = _inside(left, right, frame.width, step)
     y0, y1 = _inside(top, bottom, frame.height, step)
     picture = frame.crop((x0, y0, x1, y1), ((x1 - x0) // shrink, (y1 - y0) // shrink))
-    return Neighbourhood(picture, x0, y0, shrink)
+    return Neighbourhood(
+        picture, x0, y0, shrink, _reach(x1, frame.width, step), _reach(y1, frame.height, step)
+    )
 
 
 def tube_box(union: np.ndarray, frame_hw: tuple[int, int], config: TubeConfig) -> Box:
@@ -91,9 +92,15 @@ def cut(part: Neighbourhood, tube: Box, frame_hw: tuple[int, int], size: int) ->
     """Return the tube's picture at size × size, yuv420p; black beyond the frame."""
     x0, y0, x1, y1 = _visible(tube, frame_hw)
     inner = Frame(part.picture, pts_us=0, index=0)
+    # At the frame's far edges the last kept pixels also stand for the few that were not.
     box = tuple(
-        (edge - corner) / part.shrink
-        for edge, corner in zip((x0, y0, x1, y1), (part.x0, part.y0) * 2, strict=True)
+        min((edge - corner) / part.shrink, limit)
+        for edge, corner, limit in zip(
+            (x0, y0, x1, y1),
+            (part.x0, part.y0) * 2,
+            (part.picture.width, part.picture.height) * 2,
+            strict=True,
+        )
     )
     scale = size / (tube[2] - tube[0])
     left, top, right, bottom = (
@@ -134,6 +141,12 @@ def _inside(low: float, high: float, limit: int, step: int) -> tuple[int, int]:
     length = min(limit, -(-int(np.ceil(high - low)) // step) * step)
     start = min(max(0, int(np.floor(low / step)) * step), limit - length)
     return start, start + length
+
+
+def _reach(end: int, limit: int, step: int) -> int:
+    """Return `end`, or the even part of `limit` where that is less than a step further."""
+    even = limit // 2 * 2
+    return even if end > even - step else end
 
 
 def _black(size: int) -> av.VideoFrame:

@@ -82,6 +82,24 @@ def test_four_k_is_kept_at_the_memory_of_hd():
     assert 2400 / part.shrink >= 512
 
 
+@pytest.mark.parametrize("frame_hw", [(722, 1278), (718, 1282), (721, 1279)])
+def test_faces_at_the_far_edges_of_frames_of_any_size_are_covered(frame_hw):
+    """What is kept shrunk ends on whole pixel pairs; the frame need not."""
+    height, width = frame_hw
+    frame = frame_from_rgb(gradient(height, width), pts_us=0, index=0)
+    face = np.array([width - 404, height - 504, width - 4, height - 4], np.float32)
+    config = TubeConfig(size=128)
+    part = keep(frame, face, config)
+    assert part.shrink > 2
+    tube = tube_box(face, frame_hw, config)
+    assert covers(part.box, tube, frame_hw)
+    ours = Frame(cut(part, tube, frame_hw, 128), pts_us=0, index=0).rgb().astype(int)
+    whole = keep(frame, face, TubeConfig(size=1024))
+    assert whole.shrink == 1
+    wanted = Frame(cut(whole, tube, frame_hw, 128), pts_us=0, index=0).rgb()
+    assert np.abs(ours - wanted).mean() < 1.5
+
+
 def test_affine_leads_from_source_to_stored_pixels():
     tube = tube_box(np.array([400, 300, 500, 420.0]), (720, 1280), CONFIG)
     affine = crop_affine(tube, stored_size(tube, CONFIG))
