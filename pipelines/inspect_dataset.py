@@ -29,6 +29,7 @@ def inspect_dataset(path: str) -> Findings:
     dropped = index[index["status"] != "kept"]
     shards = _check_shards(store, kept)
     quarantine = _quarantine(store)
+    digest = index_digest(path)
     facts: dict[str, Any] = {
         "clips kept": len(kept),
         "clips dropped": len(dropped),
@@ -41,8 +42,9 @@ def inspect_dataset(path: str) -> Findings:
         "clips by split": _counts(kept["split"]),
         "shards": len(shards),
         "bytes in shards": sum(shards.values()),
-        "index digest": index_digest(path),
-        **_description(store),
+        "index digest": digest,
+        **_description(store, digest),
+        "report": f"{path.rstrip('/')}/report.html",
     }
     tables = {
         "picture sizes": _sizes(kept),
@@ -79,20 +81,24 @@ def _check_shards(store: Store, kept: pd.DataFrame) -> dict[str, int]:
     return sizes
 
 
-def _description(store: Store) -> dict[str, Any]:
-    """What dataset.json says about how the data set was made."""
+def _description(store: Store, digest: str) -> dict[str, Any]:
+    """What dataset.json says about how the data set was made; UserError where it is another's."""
+    again = "run the same 'xnemo preprocess' again"
     try:
         content = json.loads(store.read("dataset.json"))
     except FileNotFoundError:
-        raise UserError(
-            f"{store.url} has an {INDEX_NAME} but no dataset.json", "run 'xnemo preprocess' again"
-        ) from None
+        raise UserError(f"{store.url} has an {INDEX_NAME} but no dataset.json", again) from None
     except ValueError as error:
+        raise UserError(f"{store.url}/dataset.json is damaged: {error}", again) from error
+    if content.get("index_digest") != digest:
         raise UserError(
-            f"{store.url}/dataset.json is damaged: {error}", "run 'xnemo preprocess' again"
-        ) from error
-    names = ("schema_version", "config_digest", "models")
-    return {name.replace("_", " "): content[name] for name in names if name in content}
+            f"{store.url}/{INDEX_NAME} holds other samples than dataset.json says", again
+        )
+    return {
+        "schema": content.get("schema"),
+        "settings": content.get("config_sha256"),
+        "models": content.get("models", {}),
+    }
 
 
 def _quarantine(store: Store) -> pd.DataFrame:

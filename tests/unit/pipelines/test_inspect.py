@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipelines.inspect import examine, inspect
 from preprocessing.errors import UserError
-from preprocessing.index import parquet_bytes, write_index
+from preprocessing.index import index_digest, parquet_bytes, write_index
 from preprocessing.sample import SampleArrays, pack_arrays, pack_meta, sample_key
 from preprocessing.shard import write_tar_file
 from preprocessing.storage import open_store
@@ -82,7 +82,8 @@ def dataset(tmp_path):
     write_index(store, rows)
     bad = [{"source": "bad.mp4", "stage": "decode", "reason": "not_video", "detail": "a text file"}]
     store.write_atomic("quarantine.parquet", parquet_bytes(pa.Table.from_pylist(bad)))
-    store.write_atomic("dataset.json", json.dumps({"config_digest": "abc"}).encode())
+    about = {"schema": 1, "config_sha256": "abc", "index_digest": index_digest(out)}
+    store.write_atomic("dataset.json", json.dumps(about).encode())
     return out
 
 
@@ -110,7 +111,7 @@ def test_dataset_counts_are_those_of_the_index(dataset):
     }
     assert found["sources_in_quarantine"] == 1
     assert found["quarantine"][0]["reason"] == "not_video"
-    assert found["config_digest"] == "abc"
+    assert found["settings"] == "abc"
     assert "xnemo train tiny --data" in found["next"][0]
 
 
@@ -172,6 +173,13 @@ def test_what_is_missing_or_damaged_is_told_in_one_line(dataset, tmp_path):
         inspect(dataset)
 
 
+def test_an_index_of_another_data_set_is_told(dataset):
+    about = dataset / "dataset.json"
+    about.write_text(about.read_text().replace("index_digest", "other"))
+    with pytest.raises(UserError, match="other samples"):
+        inspect(dataset)
+
+
 def test_portrait_and_video_of_a_face(tmp_path):
     from pipelines.demo.faces import load_portrait
     from pipelines.demo.videos import make_demo_videos
@@ -186,7 +194,7 @@ def test_portrait_and_video_of_a_face(tmp_path):
     (clip,) = make_demo_videos(tmp_path, seconds=0.2, identities=("collins",))
     facts = examine(str(clip.path)).facts
     assert (facts["width"], facts["height"], facts["codec"]) == (384, 384, "h264")
-    assert facts["frames per second"] == 25
+    assert facts["frames per second"] == 30
 
 
 @pytest.fixture
