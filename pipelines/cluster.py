@@ -87,15 +87,22 @@ def _start_local(ray: ModuleType, num_cpus: int | None) -> None:
         # folder, which may be read-only. A token of our own in the environment reaches all its
         # processes and nothing else.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        namespace="xnemo",
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace="xnemo",
+        )
+    except (OSError, RuntimeError, ray.exceptions.RayError) as error:
+        # Typically a machine without memory or disk left, or too busy to start a process in time.
+        raise UserError(
+            f"Ray does not start on this machine: {_first_line(error)}",
+            "look at memory, disk and load with 'xnemo doctor'; Ray's own words are in /tmp/ray",
+        ) from error
 
 
 def _join(ray: ModuleType, address: str) -> None:

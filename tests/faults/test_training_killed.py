@@ -1,0 +1,160 @@
+"""Workers, drivers and nodes are killed; nothing is lost but what came after a checkpoint."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from moving_faces import write_dataset
+
+DRIVER = Path(__file__).resolve().parent / "training_driver.py"
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+class Driver:
+    """A training job in a process of its own, read line by line."""
+
+    def __init__(self, **task: Any) -> None:
+        environment = {**os.environ, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+        environment.pop("RAY_ADDRESS", None)
+        self.errors = Path(task["out"]).parent / f"{task['run']}.stderr"
+        with self.errors.open("a") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, str(DRIVER), json.dumps(task)],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+            )
+        self.lines: list[dict[str, Any]] = []
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                self.lines.append(json.loads(line))
+                yield self.lines[-1]
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        for line in self:
+            if wanted(line):
+                return line
+        pytest.fail(f"ended with {self.process.wait()} after {self.lines[-3:]}{self.told()}")
+
+    def finish(self) -> dict[str, Any]:
+        for _ in self:
+            pass
+        assert self.process.wait() in (0, 2), f"{self.lines[-3:]}{self.told()}"
+        return self.lines[-1]
+
+    def told(self) -> str:
+        """The end of what went to stderr."""
+        return "\n" + self.errors.read_text()[-3000:]
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that train, newest last."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        found = [p for p in children if "RayTrainWorker" in " ".join(p.cmdline())]
+        return sorted(found, key=lambda p: p.create_time())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("killed")
+
+
+@pytest.fixture(scope="module")
+def task(folder: Path) -> dict[str, Any]:
+    settings = {
+        "samples": 48,
+        "checkpoint__every_samples": 8,
+        "engine__kind": "deepspeed",
+        "engine__zero_stage": 2,
+    }
+    data = str(write_dataset(folder / "faces"))
+    return {"data": data, "out": str(folder / "runs"), "workers": 2, "settings": settings}
+
+
+def weights(task: dict[str, Any], run: str) -> dict[str, torch.Tensor]:
+    bundle = Path(task["out"]) / run / "bundle"
+    raw = load_file(bundle / "raw.safetensors")
+    return raw | {f"ema.{k}": v for k, v in load_file(bundle / "ema.safetensors").items()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(task: dict[str, Any]) -> dict[str, torch.Tensor]:
+    assert Driver(**task, run="undisturbed").finish()["seen"] == 48
+    return weights(task, "undisturbed")
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def test_a_killed_worker_is_made_up_for(task: dict[str, Any], undisturbed) -> None:
+    driver = Driver(**task, run="worker")
+    driver.until(lambda line: line.get("seen", 0) >= 16 and line["loss"] is not None)
+    driver.workers()[-1].kill()
+    resumed = driver.until(lambda line: "resumed at" in (line.get("message") or ""))
+    assert resumed["seen"] >= 8
+    assert driver.finish() | {"pid": 0} == {"done": True, "seen": 48, "stopped": False, "pid": 0}
+    assert_same(weights(task, "worker"), undisturbed)
+
+
+def test_a_killed_driver_goes_on_when_started_again(task: dict[str, Any], undisturbed) -> None:
+    driver = Driver(**task, run="driver")
+    driver.until(lambda line: "checkpoint" in (line.get("message") or ""))
+    processes = [driver.process.pid, *(p.pid for p in driver.workers())]
+    os.kill(driver.process.pid, signal.SIGKILL)
+    driver.process.wait()
+    _, alive = psutil.wait_procs(
+        [psutil.Process(pid) for pid in processes if psutil.pid_exists(pid)], timeout=60
+    )
+    assert not alive, "workers outlive their driver"
+    again = Driver(**task, run="driver")
+    again.until(lambda line: "resumed at" in (line.get("message") or ""))
+    assert again.finish()["seen"] == 48
+    assert_same(weights(task, "driver"), undisturbed)
+
+
+def test_sigterm_saves_and_ends_in_order(task: dict[str, Any], undisturbed) -> None:
+    driver = Driver(**task, run="sigterm")
+    driver.until(lambda line: line.get("seen", 0) >= 4 and line["loss"] is not None)
+    driver.process.send_signal(signal.SIGTERM)
+    end = driver.finish()
+    assert end["stopped"]
+    assert driver.process.returncode == 0
+    assert any(line.get("phase") == "stopping" for line in driver.lines)
+    again = Driver(**task, run="sigterm")
+    resumed = again.until(lambda line: "resumed at" in (line.get("message") or ""))
+    assert resumed["seen"] == end["seen"], "the stop itself saved a checkpoint"
+    assert again.finish()["seen"] == 48
+    assert_same(weights(task, "sigterm"), undisturbed)
+
+
+def test_a_run_being_trained_is_refused_to_a_second_driver(task: dict[str, Any]) -> None:
+    first = Driver(**task, run="twice")
+    first.until(lambda line: line.get("phase") == "starting")
+    second = Driver(**task, run="twice").finish()
+    assert "is being trained by another process" in second["error"]
+    first.process.send_signal(signal.SIGTERM)
+    first.finish()
+
+
+def test_two_nodes_train_to_the_same_bits(task: dict[str, Any], undisturbed) -> None:
+    driver = Driver(**task, run="nodes", nodes=[1, 1])
+    assert driver.finish()["seen"] == 48
+    assert_same(weights(task, "nodes"), undisturbed)
