@@ -81,9 +81,13 @@ class SampleReader:
             UserError: the sample and its substitutes are all bad, or none is allowed.
         """
         faults: list[str] = []
-        # Eight bad draws in a row mean that the store is at fault, not a sample.
-        for attempt in range(8):
+        tried: set[int] = set()
+        # So many bad draws mean that the store is at fault, not a sample.
+        for attempt in range(16):
             row = self.order.at(n) if attempt == 0 else self.order.substitute(n, attempt)
+            if row in tried:
+                continue
+            tried.add(row)
             try:
                 sample = self._read_patiently(n, self._rows[row])
             except _BadSampleError as error:

@@ -46,7 +46,9 @@ class JointNetwork(nn.Module):
         """Return the denoiser's prediction (B, C, F, h, w) and the GAN head's pictures (B·F, 3, G,
         G).
 
-        In the temporal stage the other networks run without gradient and there are no pictures.
+        Nothing of the reference is hidden in evaluation, where hiding it would split the batch:
+        workers would then run different modules, which ZeRO-3 does not survive. In the temporal
+        stage the other networks run without gradient and there are no pictures.
         """
         # Autocast inside the module: DeepSpeed switches an outer one off.
         device = inputs.z_BCFhw.device.type
@@ -56,7 +58,7 @@ class JointNetwork(nn.Module):
                 reference = self.reference_net(inputs.z_reference_BChw, inputs.image_tokens_BLD)
             if self.training:
                 reference = reference.mask_tokens(self.reference_masking, inputs.mask_seeds)
-            reference = reference.with_presence(inputs.present_B)
+                reference = reference.with_presence(inputs.present_B)
             prediction = self.denoiser(
                 inputs.z_noisy_BCFhw,
                 inputs.timesteps_B,

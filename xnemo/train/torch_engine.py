@@ -39,6 +39,7 @@ class TorchEngine:
         if world.size > 1:
             # A 1x1 kernel's strides are ambiguous; torch warns of each.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
             # Buffers are batch norms' statistics: synced, or a worker's own by the user's choice.
             self._ddp = DistributedDataParallel(
                 self.module, broadcast_buffers=False, gradient_as_bucket_view=True

@@ -1,0 +1,128 @@
+"""Run training in worker processes of their own, and compare what comes out."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+TESTS = Path(__file__).resolve().parent.parent
+WORKER = Path(__file__).resolve().parent / "train_worker.py"
+
+
+def load_module(name: str) -> ModuleType:
+    """Import a module that lies in tests/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, TESTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of six clips of moving faces."""
+    return load_module("moving_faces").write_dataset(tmp_path_factory.mktemp("faces"))
+
+
+@pytest.fixture(scope="session")
+def nano() -> Callable[..., Any]:
+    """Build the configuration of the smallest run."""
+    return load_module("tiny_run").nano_config
+
+
+@pytest.fixture
+def run_workers(tmp_path: Path, faces: Path) -> Callable[..., dict[str, Path]]:
+    """Run scenarios, one after the other, in a group of workers; returns the run folders by name.
+
+    A scenario is a mapping of dotted settings with `__` for the dot.
+    """
+
+    def run(
+        world: int,
+        scenarios: Mapping[str, Mapping[str, Any]],
+        *,
+        folder: Path | None = None,
+        check: bool = True,
+    ) -> dict[str, Path]:
+        folders = {name: (folder or tmp_path) / name for name in scenarios}
+        store = tmp_path / f"store{len(list(tmp_path.glob('store*')))}"
+        task = {
+            "data": str(faces),
+            "store": str(store),
+            "runs": [[str(folders[name]), changes] for name, changes in scenarios.items()],
+        }
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
+        workers = [
+            subprocess.Popen(
+                [sys.executable, str(WORKER), str(rank), str(world), json.dumps(task)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        outputs = [worker.communicate(timeout=280)[0] for worker in workers]
+        if check:
+            for worker, output in zip(workers, outputs, strict=True):
+                assert worker.returncode == 0, output[-4000:]
+        return folders
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def weights_of() -> Callable[[Path], dict[str, torch.Tensor]]:
+    """Read the raw and averaged weights that a run ended with."""
+
+    def read(run: Path) -> dict[str, torch.Tensor]:
+        raw = load_file(run / "bundle" / "raw.safetensors")
+        ema = load_file(run / "bundle" / "ema.safetensors")
+        return {**raw, **{f"ema.{name}": tensor for name, tensor in ema.items()}}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def assert_same_bits() -> Callable[..., None]:
+    """Compare weights bit for bit."""
+
+    def compare(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> None:
+        assert a.keys() == b.keys()
+        different = [name for name in a if not torch.equal(a[name], b[name])]
+        assert not different, different[:5]
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def assert_close_weights() -> Callable[..., None]:
+    """Compare weights parameter by parameter; running statistics included."""
+
+    def compare(
+        a: Mapping[str, torch.Tensor],
+        b: Mapping[str, torch.Tensor],
+        *,
+        tolerance: float,
+        skip: Sequence[str] = (),
+    ) -> None:
+        assert a.keys() == b.keys()
+        worst = {
+            name: float((a[name].double() - b[name].double()).abs().max())
+            for name in a
+            if not any(part in name for part in skip)
+        }
+        name = max(worst, key=lambda key: worst[key])
+        assert worst[name] <= tolerance, (name, worst[name])
+
+    return compare

@@ -1,0 +1,72 @@
+"""The disturbance of driving crops: exact where it does nothing, bounded where it does."""
+
+import cv2
+import numpy as np
+import skimage.data
+
+from xnemo.data.augment import _piecewise_affine, draw_augmentation
+from xnemo.data.config import AugmentConfig
+
+PICTURE = cv2.resize(skimage.data.astronaut(), (256, 256), interpolation=cv2.INTER_AREA)
+OFF = AugmentConfig(
+    brightness=0, contrast=0, saturation=0, hue=0, scale=0, aspect=0, shift=0, warp=0
+)
+BOX = np.array([60.0, 20.0, 188.0, 148.0])
+
+
+def draw(config: AugmentConfig, seed: int = 0, size: int = 128):
+    return draw_augmentation(config, size, np.random.default_rng(seed))
+
+
+def test_nothing_is_the_plain_crop() -> None:
+    assert np.array_equal(draw(OFF).apply(PICTURE, BOX), PICTURE[20:148, 60:188])
+
+
+def test_a_large_face_is_averaged_not_skipped() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    crop = draw(OFF, size=32).apply(noise, np.array([0.0, 0.0, 512.0, 512.0]))
+    assert crop.std() < 12
+    assert noise.std() > 70
+
+
+def test_scale_stays_within_its_range_and_reaches_it() -> None:
+    config = AugmentConfig(
+        brightness=0, contrast=0, saturation=0, hue=0, aspect=0, shift=0, warp=0, scale=0.3
+    )
+    spans = np.array([np.ptp(draw(config, seed).offsets_HW2[..., 0]) for seed in range(400)])
+    spans /= np.ptp(draw(OFF).offsets_HW2[..., 0])
+    assert 0.7 <= spans.min() < 0.72
+    assert 1.28 < spans.max() <= 1.3
+
+
+def test_the_warp_moves_nodes_as_told_and_is_affine_between() -> None:
+    nodes = np.random.default_rng(0).standard_normal((3, 3, 2))
+    field = _piecewise_affine(nodes, 400)
+    # Pixel centres lie half a pixel off the nodes.
+    assert np.allclose(field[0, 0], nodes[0, 0], atol=0.02)
+    assert np.allclose(field[199, 199], nodes[1, 1], atol=0.03)
+    # Second differences vanish inside a triangle.
+    inside = field[10:60, 10:60]
+    assert np.abs(np.diff(inside, 2, axis=0)).max() < 1e-5
+    assert np.abs(np.diff(inside, 2, axis=1)).max() < 1e-5
+
+
+def test_switching_one_kind_off_leaves_the_others_as_they_were() -> None:
+    whole, no_warp = AugmentConfig(), AugmentConfig(warp=0)
+    for seed in range(10):
+        a, b = draw(whole, seed).colour_34, draw(no_warp, seed).colour_34
+        assert (a is None) == (b is None)
+        assert a is None or np.array_equal(a, b)
+
+
+def test_colour_keeps_grey_grey_without_brightness() -> None:
+    config = AugmentConfig(brightness=0, contrast=0, colour_probability=1, warp=0, scale=0)
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    crop = draw(config, 3).apply(grey, np.array([0.0, 0.0, 64.0, 64.0]))
+    assert np.abs(crop.astype(int) - 128).max() <= 1
+
+
+def test_one_draw_serves_every_frame_alike() -> None:
+    augmentation = draw(AugmentConfig(), 5)
+    first, second = (augmentation.apply(PICTURE, BOX) for _ in range(2))
+    assert np.array_equal(first, second)

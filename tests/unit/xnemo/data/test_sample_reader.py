@@ -1,0 +1,158 @@
+"""Samples by position: the same anywhere, true to the clip, and clear about bad ones."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from preprocessing.errors import UserError
+from preprocessing.geometry import resize
+from preprocessing.sample import read_member
+from xnemo.data.batch_plan import BatchPlan
+from xnemo.data.clip_table import open_clips
+from xnemo.data.config import AugmentConfig, DataConfig, PairConfig
+from xnemo.data.loader import BatchLoader
+from xnemo.data.sample_reader import PictureSizes, SampleReader
+
+SIZES = PictureSizes(wide=32, driving=24, head=16)
+STILL = AugmentConfig(
+    brightness=0, contrast=0, saturation=0, hue=0, scale=0, aspect=0, shift=0, warp=0
+)
+
+
+def open_reader(
+    root: Path, augment: AugmentConfig = STILL, sizes: PictureSizes = SIZES, **data: object
+) -> SampleReader:
+    config = DataConfig(filter="", constant_box_probability=0, **data)  # type: ignore[arg-type]
+    return SampleReader(open_clips([str(root)], config.filter), config, augment, sizes, seed=3)
+
+
+def test_shapes_and_types(faces: Path) -> None:
+    reader = open_reader(faces, AugmentConfig(), pairs=PairConfig(frames=3))
+    batch = reader.read_batch([5, 6])
+    assert batch.reference_BCHW.shape == (2, 3, 32, 32)
+    assert batch.target_BCFHW.shape == (2, 3, 3, 32, 32)
+    assert batch.driving_BCFHW.shape == (2, 3, 3, 24, 24)
+    assert batch.reference_pose_BCHW.shape == (2, 3, 24, 24)
+    assert batch.head_reference_BCHW is not None
+    assert batch.head_reference_BCHW.shape == (2, 3, 16, 16)
+    assert batch.box_BF3.shape == (2, 3, 3)
+    assert batch.target_BCFHW.dtype == torch.uint8
+    moved = batch.to("cpu")
+    assert moved.target_BCFHW.dtype == torch.float32
+    assert -1 <= float(moved.target_BCFHW.min()) <= float(moved.target_BCFHW.max()) <= 1
+
+
+def test_pictures_are_those_of_the_clip(faces: Path) -> None:
+    from preprocessing.decode import decode_clip
+
+    reader = open_reader(faces, sizes=PictureSizes(wide=64, driving=24, head=None))
+    sample = reader.read(0)
+    row = reader.clips.rows[reader.clips.rows["key"] == sample.key].iloc[0].to_dict()
+    whole = decode_clip(read_member(str(faces), row, "mp4"))
+    matches = [i for i, frame in enumerate(whole) if np.array_equal(frame, sample.target[0])]
+    assert len(matches) == 1
+    assert sample.head_target is None
+    assert np.array_equal(resize(whole[matches[0]], 64), sample.target[0])
+
+
+def test_box_vector_compares_target_with_reference(faces: Path) -> None:
+    sample = open_reader(faces).read(1)
+    # The faces shift by at most 12 of 32 pixels and grow by at most a fifth.
+    assert np.abs(sample.box_F3[:, :2]).max() < 0.5
+    assert np.all((sample.box_F3[:, 2] > 0.8) & (sample.box_F3[:, 2] < 1.25))
+    constant = SampleReader(
+        open_clips([str(faces)], ""),
+        DataConfig(filter="", constant_box_probability=1),
+        STILL,
+        SIZES,
+        seed=3,
+    )
+    assert np.array_equal(constant.read(1).box_F3, [[0, 0, 1]])
+
+
+def test_a_sample_depends_on_seed_and_number_alone(faces: Path) -> None:
+    first, second = (open_reader(faces, AugmentConfig()) for _ in range(2))
+    second.read(3)
+    a, b = first.read(9), second.read(9)
+    assert a.key == b.key
+    assert np.array_equal(a.driving, b.driving)
+    assert not np.array_equal(a.driving, first.read(9 + 6).driving)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_change_nothing(faces: Path, workers: int) -> None:
+    reader = open_reader(faces, AugmentConfig(), workers=workers, threads=3)
+    plan = BatchPlan(4, 2)
+    with BatchLoader(reader, plan, samples_seen=8) as loader:
+        got = [next(loader)[0] for _ in range(5)]
+    expected = [m for seen in (8, 12, 16) for m in plan.step(seen)][:5]
+    for batch, micro in zip(got, expected, strict=True):
+        direct = reader.read_batch(micro.indices)
+        assert batch.keys == direct.keys
+        assert torch.equal(batch.driving_BCFHW, direct.driving_BCFHW)
+
+
+def damage(root: Path, key: str) -> None:
+    clips = open_clips([str(root)], "")
+    row = clips.rows[clips.rows["key"] == key].iloc[0]
+    path = root / "shards" / row["shard"]
+    content = bytearray(path.read_bytes())
+    start = int(row["mp4_offset"])
+    content[start : start + int(row["mp4_length"])] = bytes(int(row["mp4_length"]))
+    path.write_bytes(content)
+
+
+def test_a_bad_clip_is_replaced_and_named(faces: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(faces, root)
+    reader = open_reader(root, retries=0)
+    bad = reader.clips.rows["key"].iloc[2]
+    damage(root, bad)
+    number = next(n for n in range(6) if reader.order.at(n) == 2)
+    sample = reader.read(number)
+    assert sample.key != bad
+    assert len(sample.faults) == 1
+    assert bad in sample.faults[0]
+    assert "000000.tar" in sample.faults[0]
+    assert reader.read(number).key == sample.key
+    strict = open_reader(root, retries=0, max_bad_samples=0)
+    with pytest.raises(UserError, match=bad):
+        strict.read(number)
+
+
+def test_altered_bytes_are_noticed_when_asked(faces: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(faces, root)
+    reader = open_reader(root, retries=0, verify=True, max_bad_samples=0)
+    row = reader.clips.rows.iloc[0]
+    path = root / "shards" / row["shard"]
+    content = bytearray(path.read_bytes())
+    content[int(row["mp4_offset"]) + int(row["mp4_length"]) - 5] ^= 1
+    path.write_bytes(content)
+    number = next(n for n in range(6) if reader.order.at(n) == 0)
+    with pytest.raises(UserError, match="sha256"):
+        reader.read(number)
+
+
+def test_a_missing_shard_is_named(faces: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(faces, root)
+    reader = open_reader(root, retries=0)
+    (root / "shards" / "000000.tar").unlink()
+    with pytest.raises(UserError, match=r"000000\.tar"):
+        reader.read(0)
+
+
+def test_nothing_left_after_the_filter_is_said_at_once(faces: Path) -> None:
+    with pytest.raises(UserError, match="0 after the filter"):
+        open_clips([str(faces)], "face_px > 4000")
+    with pytest.raises(UserError, match="is no finished data set"):
+        open_clips([str(faces / "shards")], "")
+
+
+def test_weights_must_match_the_data_sets(faces: Path) -> None:
+    with pytest.raises(UserError, match="2 values for 1 data sets"):
+        open_reader(faces, weights=(1.0, 2.0))
