@@ -51,6 +51,8 @@ class RunRecord:
         self._starts = 0
         #: The last value of everything measured.
         self.metrics: dict[str, Any] = {}
+        #: The newest checkpoint's folder, until somebody takes it.
+        self.checkpoint: Path | None = None
         #: Bad input that a worker met: what and remedy.
         self.refusal: tuple[str, str] | None = None
         #: Failures of workers, in order: rank, node, error, traceback.
@@ -116,6 +118,7 @@ class RunRecord:
         self.tell("training")
 
     def _take_checkpoint(self, record: dict[str, Any]) -> None:
+        self.checkpoint = Path(record["folder"])
         self.tell("training", f"checkpoint {record['folder']}")
 
     def _take_end(self, metrics: dict[str, Any]) -> None:

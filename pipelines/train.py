@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import threading
 import time
 import uuid
@@ -14,8 +13,10 @@ from typing import Any
 
 from pipelines.cluster import Cluster, connect
 from pipelines.mailbox import open_mailbox
+from pipelines.previews import Previewer, free_gpus
 from pipelines.run_folder import Resume, RunFolder, open_run
 from pipelines.run_record import RunRecord, TrainProgress, root_cause
+from pipelines.signals import stop_on_signals
 from pipelines.tracking import Journal, Sender, default_uri
 from pipelines.train_worker import run_worker
 from pipelines.worker_count import WorkerCount, parse_workers, resources_per_worker
@@ -33,8 +34,8 @@ _FETCH_EVERY_S = 0.5
 # samples since the last checkpoint, so it is not done at every opportunity.
 _GROW_EVERY_S = 120.0
 
-# Signals this close together are one: `timeout` sends its to the process and then to its group.
-_SAME_SIGNAL_S = 1.0
+# How long the end of a run waits for its preview, in seconds.
+_PREVIEW_LIMIT_S = 300.0
 
 # How long the end of a run waits for a tracking server that takes records, in seconds.
 _SEND_LIMIT_S = 60.0
@@ -79,7 +80,7 @@ def train(
     experiment: str = "xnemo",
     parent: str | None = None,
     register: bool = True,
-    ray_callbacks: Sequence[Any] = (),
+    previews: bool = True,
     on_progress: Callable[[TrainProgress], None] | None = None,
 ) -> TrainResult:
     """Train a recipe on preprocessed data, on this machine or on a cluster.
@@ -103,7 +104,7 @@ def train(
         experiment: MLflow experiment.
         parent: key of the search that this run is a trial of.
         register: whether the bundle becomes a version of MLflow's model ``xnemo-RUN``.
-        ray_callbacks: callbacks of Ray Train's own kind.
+        previews: whether to animate a few held-out clips at checkpoints and at the end.
         on_progress: told of every change; None for silence.
 
     Raises:
@@ -117,24 +118,22 @@ def train(
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(out))
     with open_run(Path(out) / run, config, resume) as folder:
         journal = Journal(folder.path)
-        journal.start(name=run, experiment=experiment, parent=parent)
-        journal.params(flatten(to_dict(config)))
-        sender = Sender(journal, uri)
         record = RunRecord(journal, config.samples, on_progress)
-        status = "FAILED"
+        sender = Sender(journal, uri)
         try:
             if folder.complete:
+                # Nothing to do and nothing to tell; the store may still lack some of it.
                 record.take([("end", folder.last_metrics())])
             else:
-                with connect(address) as cluster:
-                    job = _Job(config, roots, folder, record, max_failures, list(ray_callbacks))
-                    job.run(cluster, count, cpus_per_worker, use_gpu)
-            stopped = record.samples_seen < config.samples
-            status = "KILLED" if stopped else "FINISHED"
-            if register and not stopped:
-                journal.model(folder.bundle, f"xnemo-{run}")
+                job = _Job(config, roots, folder, journal, record, max_failures, previews)
+                with _told(journal, run, experiment, parent, config) as end:
+                    with connect(address) as cluster:
+                        job.run(cluster, count, cpus_per_worker, use_gpu)
+                    if record.samples_seen < config.samples:
+                        end("KILLED")
+                    elif register:
+                        journal.model(folder.bundle, f"xnemo-{run}")
         finally:
-            journal.end(status)
             sender.close(_SEND_LIMIT_S)
             journal.close()
     record.tell("done")
@@ -143,7 +142,7 @@ def train(
         bundle=folder.bundle,
         metrics=record.metrics,
         samples_seen=record.samples_seen,
-        stopped=stopped,
+        stopped=record.samples_seen < config.samples,
         tracking_uri=uri,
         mlflow_run_id=sender.run_id,
         unsent=sender.missing,
@@ -158,9 +157,10 @@ class _Job:
     config: TrainConfig
     data: list[str]
     folder: RunFolder
+    journal: Journal
     record: RunRecord
     max_failures: int
-    callbacks: list[Any]
+    previews: bool
 
     def run(
         self, cluster: Cluster, count: WorkerCount, cpus: float | None, use_gpu: bool | None
@@ -178,11 +178,18 @@ class _Job:
         mailbox = open_mailbox()
         token = self.folder.path / f".visible-{uuid.uuid4().hex}"
         token.touch()
+        previewer = Previewer(self.journal, self.data, self.folder.path)
+        spare = free_gpus(cluster, count.most, gpu) if self.previews else None
         try:
             trainer = self._trainer(mailbox, token.name, count, resources, gpu)
-            self._watch(trainer, mailbox)
+            self._watch(trainer, mailbox, previewer, spare)
         finally:
             token.unlink(missing_ok=True)
+        if self.previews and self.record.samples_seen >= self.config.samples:
+            previewer.collect(_PREVIEW_LIMIT_S)
+            self.record.tell("stopping", "animating a few held-out clips")
+            previewer.start(self.folder.bundle, self.record.samples_seen, 1.0 if gpu else 0.0)
+            previewer.collect(_PREVIEW_LIMIT_S)
 
     def _tell_start(self, count: WorkerCount, resources: dict[str, float]) -> None:
         each = " + ".join(f"{amount:g} {name}" for name, amount in resources.items())
@@ -230,12 +237,11 @@ class _Job:
                 name=f"attempt-{uuid.uuid4().hex[:8]}",
                 storage_path=str(self.folder.path / ".ray"),
                 failure_config=FailureConfig(max_failures=self.max_failures),
-                callbacks=self.callbacks,
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
         )
 
-    def _watch(self, trainer: Any, mailbox: Any) -> None:
+    def _watch(self, trainer: Any, mailbox: Any, previewer: Previewer, spare: float | None) -> None:
         """Fit in a thread, so that this one is free for messages and signals."""
         import ray
 
@@ -248,12 +254,17 @@ class _Job:
                 outcome.append(error)
 
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-        with _stop_on_signals() as stop:
+        with stop_on_signals() as stop:
             thread.start()
             asked = False
             while thread.is_alive():
                 thread.join(_FETCH_EVERY_S)
                 self.record.take(ray.get(mailbox.fetch.remote()))
+                previewer.collect()
+                saved = self.record.checkpoint
+                if saved is not None and self.record.samples_seen < self.config.samples:
+                    previewer.start(saved / "bundle", int(saved.name), spare)
+                    self.record.checkpoint = None
                 if stop.is_set() and not asked:
                     asked = True
                     mailbox.request_stop.remote()
@@ -294,29 +305,20 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """Turn the first SIGTERM or SIGINT into an event; the second is an interrupt as ever."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    first = 0.0
-
-    def handle(number: int, frame: Any) -> None:
-        nonlocal first
-        if not stop.is_set():
-            first = time.monotonic()
-            stop.set()
-        elif time.monotonic() - first > _SAME_SIGNAL_S:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+def _told(
+    journal: Journal, run: str, experiment: str, parent: str | None, config: TrainConfig
+) -> Iterator[Callable[[str], None]]:
+    """Note begin and end of a run in its journal; what is given changes how it ended."""
+    status = ["FINISHED"]
+    journal.start(name=run, experiment=experiment, parent=parent)
+    journal.params(flatten(to_dict(config)))
     try:
-        yield stop
+        yield lambda ended: status.__setitem__(0, ended)
+    except BaseException:
+        status[0] = "FAILED"
+        raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        journal.end(status[0])
 
 
 def _told_by_ray(error: BaseException) -> str:

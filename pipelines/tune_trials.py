@@ -102,6 +102,7 @@ def run_trial(settings: dict[str, Any], job: dict[str, Any]) -> None:
         experiment=job["experiment"],
         parent=job["parent"],
         register=False,
+        previews=False,
         on_progress=report,
     )
 

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from moving_faces import write_dataset
 from tiny_run import nano_config
 
+from pipelines.previews import PreviewJob, make_preview
 from pipelines.run_record import TrainProgress
 from pipelines.train import TrainResult, train
 from preprocessing.errors import UserError
@@ -37,7 +38,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(runs: Path, faces: str, ray_local: None) -> tuple[TrainResult, list[TrainProgress]]:
     told: list[TrainProgress] = []
     config = nano_config(samples=16, checkpoint__every_samples=8, **ZERO2)
-    result = train(config, faces, "first", out=runs, workers=2, on_progress=told.append)
+    result = train(
+        config, faces, "first", out=runs, workers=2, previews=False, on_progress=told.append
+    )
     return result, told
 
 
@@ -84,6 +87,17 @@ def test_mlflow_knows_everything_about_the_run(finished) -> None:
     assert version.run_id == result.mlflow_run_id
 
 
+def test_a_preview_shows_portrait_driver_and_result(finished, faces: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    job = PreviewJob(str(finished[0].bundle), [faces], str(tmp_path), "shown")
+    png, mp4 = make_preview(job)
+    with Image.open(png) as picture:
+        assert picture.height % 16 == 0
+        assert picture.width % (3 * 16) == 0
+    assert Path(mp4).read_bytes()[4:8] == b"ftyp"
+
+
 def test_the_same_command_again_has_nothing_to_do(finished, runs: Path, faces: str) -> None:
     result, _ = finished
     config = nano_config(samples=16, checkpoint__every_samples=8, **ZERO2)
@@ -108,13 +122,15 @@ def test_a_longer_run_goes_on_to_the_same_bits(finished, runs: Path, faces: str)
     whole = nano_config(samples=24, checkpoint__every_samples=8, **ZERO2)
     first = nano_config(samples=12, checkpoint__every_samples=8, **ZERO2)
     train(whole, faces, "whole", out=runs, workers=2)
-    train(first, faces, "halves", out=runs, workers=2)
+    train(first, faces, "halves", out=runs, workers=2, previews=False)
     told: list[TrainProgress] = []
     result = train(whole, faces, "halves", out=runs, workers=2, on_progress=told.append)
     assert any(p.message == "resumed at sample 12" for p in told)
     assert result.samples_seen == 24
     straight, resumed = weights(runs / "whole"), weights(runs / "halves")
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    shown = sorted(path.name for path in (runs / "whole" / "previews").iterdir())
+    assert {"000000000024.mp4", "000000000024.png"} <= set(shown)
 
 
 @pytest.mark.slow

@@ -55,6 +55,7 @@ def main() -> None:
             workers=task["workers"],
             cpus_per_worker=task.get("cpus"),
             address=address,
+            previews=False,
             on_progress=tell,
         )
     except UserError as error:
