@@ -10,7 +10,8 @@ import av
 import av.container
 import numpy as np
 
-from preprocessing.decode.frame import plane_array, rgb_to_yuv709
+from preprocessing.decode.conversion import rgb_to_yuv709
+from preprocessing.decode.planes import plane_array
 from preprocessing.errors import UserError
 from preprocessing.mp4_layout import index_first
 
@@ -22,8 +23,8 @@ _SIDE_STEP = 2
 class EncodeConfig:
     """How clips are encoded; every field changes the bytes of the data set."""
 
-    # Constant quality, lower is better. On 15 real clips at 512 pixels square, 16 gave 40.5 dB PSNR at
-    # worst (44 at the median) for 0.14 of the bytes of JPEG quality 95 (0.22 at worst).
+    # Constant quality, lower is better. On 15 real clips at 512 pixels square, 16 gave 40.5 dB PSNR
+    # at worst (44 at the median) for 0.14 of the bytes of JPEG quality 95 (0.22 at worst).
     crf: float = 16.0
     # Speed against size at the same quality.
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "veryfast"

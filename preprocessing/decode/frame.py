@@ -9,17 +9,22 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from preprocessing.decode.colour import SWSCALE_NAME, Colour, colour_of, to_display_rgb
+from preprocessing.decode.colour import SWSCALE_NAME, Colour, colour_of
+from preprocessing.decode.conversion import rgb_frame, rgb_to_yuv709, to_rgb, to_yuv709
 from preprocessing.decode.orientation import Box, Orientation
-from preprocessing.decode.to_bt709 import planes_to_bt709
+from preprocessing.decode.planes import (
+    EXACT,
+    EXACT_SHARP,
+    FULL,
+    LIMITED,
+    cut_planes,
+    plane_array,
+    turn_planes,
+)
 
-# BITEXACT and ACCURATE_RND make libswscale's result the same on every processor.
-_EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-_SHARP = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | _EXACT
 # Averages the source pixels under each target pixel: right for shrinking, and quicker than a
 # kernel.
-_SHRINK = Interpolation.AREA | _EXACT
-_LIMITED, _FULL = 1, 2
+_SHRINK = Interpolation.AREA | EXACT
 _LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
 # Enlarges or shrinks at most this much: beyond it libswscale fails or a caller has made a mistake.
 _LARGEST_SIDE = 16384
@@ -80,7 +85,7 @@ class Frame:
         stretched = self.orientation.displayed_size(self.video_frame.width, self.video_frame.height)
         if self.orientation.transpose:
             stretched = stretched[::-1]
-        picture = _to_rgb(self.video_frame, self.colour, *stretched, _SHARP)
+        picture = to_rgb(self.video_frame, self.colour, *stretched, EXACT_SHARP)
         return np.ascontiguousarray(self.orientation.turn(picture))
 
     def rgb_scaled(self, max_side: int) -> np.ndarray:
@@ -91,7 +96,7 @@ class Frame:
         shape.
         """
         across, down = self._scaled_size(max_side)
-        picture = _to_rgb(self.video_frame, self.colour, across, down, _SHRINK)
+        picture = to_rgb(self.video_frame, self.colour, across, down, _SHRINK)
         return np.ascontiguousarray(self.orientation.turn(picture))
 
     def luma_scaled(self, max_side: int) -> np.ndarray:
@@ -99,7 +104,7 @@ class Frame:
         across, down = self._scaled_size(max_side)
         colour = self.colour
         matrix: Any = SWSCALE_NAME[colour.matrix]
-        value_range = _FULL if colour.full_range else _LIMITED
+        value_range = FULL if colour.full_range else LIMITED
         small = VideoReformatter().reformat(
             self.video_frame,
             width=across,
@@ -152,11 +157,11 @@ class Frame:
         if not (aligned and inside and self.orientation.is_square) or colour.matrix == "rgb":
             return self._crop_resampled(box, size, pixel_format)
         across, down = size[::-1] if self.orientation.transpose else size
-        cut = _cut_planes(frame, *(int(edge) for edge in coded))
+        cut = cut_planes(frame, *(int(edge) for edge in coded))
         if pixel_format == "yuv420p" and colour.is_display_ready:
-            return _turn_planes(_to_yuv709(cut, colour, across, down), self.orientation)
-        picture = self.orientation.turn(_to_rgb(cut, colour, across, down, _SHARP))
-        return _wrap(picture, pixel_format)
+            return turn_planes(to_yuv709(cut, colour, across, down), self.orientation)
+        picture = self.orientation.turn(to_rgb(cut, colour, across, down, EXACT_SHARP))
+        return rgb_frame(picture) if pixel_format == "rgb24" else rgb_to_yuv709(picture)
 
     def _crop_resampled(self, box: Box, size: tuple[int, int], pixel_format: str) -> av.VideoFrame:
         """Crop any box exactly: RGB of its surroundings, then Pillow's sub-pixel resize."""
@@ -185,7 +190,7 @@ class Frame:
                 (right - left, bottom - top), Image.Resampling.BICUBIC, box=within
             )
             canvas[top:bottom, left:right] = np.asarray(piece)
-        return _wrap(canvas, pixel_format)
+        return rgb_frame(canvas) if pixel_format == "rgb24" else rgb_to_yuv709(canvas)
 
     def _rgb_around(self, box: Box) -> tuple[np.ndarray, int, int]:
         """Return unscaled RGB around `box`, with the displayed origin (x, y) of its corner."""
@@ -199,9 +204,9 @@ class Frame:
             min(limit, -(-int(edge + 1) // 2) * 2 + _SURROUNDINGS)
             for edge, limit in zip(coded[2:], (frame.width, frame.height), strict=True)
         )
-        cut = _cut_planes(frame, x0, y0, x1, y1)
+        cut = cut_planes(frame, x0, y0, x1, y1)
         picture = np.ascontiguousarray(
-            self.orientation.turn(_to_rgb(cut, self.colour, x1 - x0, y1 - y0, _SHARP))
+            self.orientation.turn(to_rgb(cut, self.colour, x1 - x0, y1 - y0, EXACT_SHARP))
         )
         turned = self.orientation
         origin_x, origin_y = x0, y0
@@ -224,151 +229,8 @@ def _covered(start: float, per_pixel: float, count: int, limit: int) -> tuple[in
 
 def frame_from_rgb(rgb_HWC: np.ndarray, pts_us: int, index: int, key_frame: bool = False) -> Frame:
     """Wrap upright RGB uint8 [H, W, 3] pixels, from a decoder that gives no planes, as a Frame."""
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb_HWC), format="rgb24")
-    return Frame(picture, pts_us=pts_us, index=index, key_frame=key_frame)
-
-
-def rgb_to_yuv709(rgb_HWC: np.ndarray) -> av.VideoFrame:
-    """Convert RGB uint8 [H, W, 3] (even sides) to yuv420p, BT.709 matrix, limited range."""
-    return _wrap(rgb_HWC, "yuv420p")
-
-
-def _wrap(rgb_HWC: np.ndarray, pixel_format: str) -> av.VideoFrame:
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb_HWC), format="rgb24")
-    if pixel_format == "rgb24":
-        return picture
-    out = VideoReformatter().reformat(
-        picture,
-        format="yuv420p",
-        dst_colorspace="itu709",  # type: ignore[arg-type]
-        src_color_range=_FULL,
-        dst_color_range=_LIMITED,
-        interpolation=Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INP | _EXACT,
-        threads=1,
-    )
-    return _tag_709(out)
+    return Frame(rgb_frame(rgb_HWC), pts_us=pts_us, index=index, key_frame=key_frame)
 
 
 def _width_height(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
-def _tag_709(frame: av.VideoFrame) -> av.VideoFrame:
-    frame.colorspace = frame.color_primaries = frame.color_trc = 1
-    frame.color_range = _LIMITED
-    return frame
-
-
-def _to_rgb(
-    frame: av.VideoFrame, colour: Colour, width: int, height: int, kernel: int
-) -> np.ndarray:
-    """Scale by `kernel` and convert to display-ready RGB uint8 [height, width, 3], not yet turned.
-
-    Scaling happens in YCbCr and conversion after it, at the target size: done in one step,
-    libswscale takes three times as long for the same pixels.
-    """
-    value_range = _FULL if colour.full_range else _LIMITED
-    matrix: Any = SWSCALE_NAME[colour.matrix]
-    if (width, height) != (frame.width, frame.height) and colour.matrix != "rgb":
-        frame = VideoReformatter().reformat(
-            frame,
-            width=width,
-            height=height,
-            format="yuv420p" if frame.format.components[0].bits == 8 else "yuv444p16le",
-            src_colorspace=matrix,
-            dst_colorspace=matrix,
-            src_color_range=value_range,
-            dst_color_range=value_range,
-            interpolation=kernel,
-            threads=1,
-        )
-    out = VideoReformatter().reformat(
-        frame,
-        width=width,
-        height=height,
-        format="rgb24" if colour.is_display_ready else "rgb48le",
-        src_colorspace=matrix,
-        src_color_range=value_range,
-        dst_color_range=_FULL,
-        interpolation=_SHARP,
-        threads=1,
-    )
-    picture = out.to_ndarray()
-    return picture if colour.is_display_ready else to_display_rgb(picture, colour)
-
-
-def _to_yuv709(frame: av.VideoFrame, colour: Colour, width: int, height: int) -> av.VideoFrame:
-    value_range = _FULL if colour.full_range else _LIMITED
-    matrix: Any = SWSCALE_NAME[colour.matrix]
-    out = VideoReformatter().reformat(
-        frame,
-        width=width,
-        height=height,
-        format="yuv420p",
-        src_colorspace=matrix,
-        dst_colorspace=matrix,
-        src_color_range=value_range,
-        dst_color_range=value_range,
-        interpolation=Interpolation.BICUBIC | _EXACT,
-        threads=1,
-    )
-    if colour.matrix != "709" or colour.full_range:
-        luma, blue, red = (plane_array(out, index) for index in range(3))
-        converted = planes_to_bt709(luma, blue, red, colour.matrix, colour.full_range)
-        out = av.VideoFrame(width, height, "yuv420p")
-        for index, plane in enumerate(converted):
-            plane_array(out, index)[:] = plane
-    return _tag_709(out)
-
-
-def plane_array(frame: av.VideoFrame, plane_index: int, bytes_per_sample: int = 1) -> np.ndarray:
-    """Return plane `plane_index` as a view [rows, bytes of a row], without the row padding."""
-    plane = frame.planes[plane_index]
-    samples = np.frombuffer(memoryview(plane), dtype=np.uint8)
-    rows = samples.reshape(plane.height, abs(plane.line_size))
-    view = rows[:, : plane.width * bytes_per_sample]
-    return view[::-1] if plane.line_size < 0 else view
-
-
-def _cut_planes(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> av.VideoFrame:
-    """Copy the box (even integers, inside) of a planar YCbCr frame into a frame of its own."""
-    layout = frame.format
-    one_plane_each = len(frame.planes) == len(layout.components)
-    odd_chroma = len(layout.components) > 1 and layout.chroma_width(4) == 1
-    if layout.has_palette or layout.is_bit_stream or odd_chroma or not one_plane_each:
-        frame = _unpacked(frame)
-        layout = frame.format
-    if (x0, y0, x1, y1) == (0, 0, frame.width, frame.height):
-        return frame
-    cut = av.VideoFrame(x1 - x0, y1 - y0, layout.name)
-    bytes_per_sample = (layout.components[0].bits + 7) // 8
-    for index, component in enumerate(layout.components):
-        step_x = 2 if component.is_chroma and layout.chroma_width(2) == 1 else 1
-        step_y = 2 if component.is_chroma and layout.chroma_height(2) == 1 else 1
-        target = plane_array(cut, index, bytes_per_sample)
-        rows = plane_array(frame, index, bytes_per_sample)[y0 // step_y : y1 // step_y]
-        start = x0 // step_x * bytes_per_sample
-        target[:] = rows[:, start : start + target.shape[1]]
-    cut.colorspace, cut.color_range = frame.colorspace, frame.color_range
-    cut.color_trc, cut.color_primaries = frame.color_trc, frame.color_primaries
-    return cut
-
-
-def _unpacked(frame: av.VideoFrame) -> av.VideoFrame:
-    """Bring other layouts (NV12, YUYV, P010, 4:1:1) to planar 4:4:4, losing nothing."""
-    deep = frame.format.components[0].bits > 8
-    return VideoReformatter().reformat(
-        frame, format="yuv444p16le" if deep else "yuv444p", interpolation=_SHARP, threads=1
-    )
-
-
-def _turn_planes(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
-    """Turn a yuv420p frame; its chroma grid is as symmetric as its luma grid."""
-    if not (orientation.transpose or orientation.flip_x or orientation.flip_y):
-        return frame
-    turned = [np.ascontiguousarray(orientation.turn(plane_array(frame, i))) for i in range(3)]
-    height, width = turned[0].shape
-    out = av.VideoFrame(width, height, "yuv420p")
-    for index, plane in enumerate(turned):
-        plane_array(out, index)[:] = plane
-    return _tag_709(out)

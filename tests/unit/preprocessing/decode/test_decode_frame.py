@@ -155,3 +155,21 @@ def test_padding_of_rows_does_not_show() -> None:
     frame = _frame()
     assert plane_array(frame.video_frame, 0).shape == (H, W)
     assert plane_array(frame.video_frame, 1).shape == (H // 2, W // 2)
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 161, 121), (101, 72, 161, 121), (90, 70, 150, 110), (120, 90, 170, 130)]
+)
+@pytest.mark.parametrize("orientation", TURNS[:5:2], ids=str)
+def test_crops_of_odd_frames(box: tuple[int, ...], orientation: Orientation) -> None:
+    """The last row and column of an odd frame have only half a chroma sample."""
+    rng = np.random.default_rng(1)
+    small = Image.fromarray(rng.integers(40, 216, (6, 8, 3)).astype(np.uint8))
+    rgb = np.asarray(small.resize((161, 121), Image.Resampling.BICUBIC))
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+    frame = Frame(picture.reformat(format="yuv420p"), 0, 0, orientation)
+    whole = np.zeros((200, 200, 3), dtype=int)
+    whole[: frame.height, : frame.width] = frame.rgb()
+    x0, y0, x1, y1 = box
+    crop = frame.rgb_crop(box, (x1 - x0, y1 - y0)).astype(int)
+    assert np.abs(crop - whole[y0:y1, x0:x1]).mean() <= 1
