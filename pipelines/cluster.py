@@ -17,6 +17,9 @@ from preprocessing.errors import UserError
 # little; Ray's own default would take 30 % of the machine's memory.
 _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 
+# How often a private Ray is given another chance on a machine too busy to start it in time.
+_START_ATTEMPTS = 3
+
 # How long an address may take to answer before it counts as unreachable, in seconds.
 _PROBE_TIMEOUT_S = 5.0
 
@@ -87,22 +90,28 @@ def _start_local(ray: ModuleType, num_cpus: int | None) -> None:
         # folder, which may be read-only. A token of our own in the environment reaches all its
         # processes and nothing else.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace="xnemo",
-        )
-    except (OSError, RuntimeError, ray.exceptions.RayError) as error:
-        # Typically a machine without memory or disk left, or too busy to start a process in time.
-        raise UserError(
-            f"Ray does not start on this machine: {_first_line(error)}",
-            "look at memory, disk and load with 'xnemo doctor'; Ray's own words are in /tmp/ray",
-        ) from error
+    for attempt in range(1, _START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                namespace="xnemo",
+            )
+            return
+        except Exception as error:
+            # Ray gives its own processes thirty seconds, whatever the load of the machine, and then
+            # raises no class of its own.
+            ray.shutdown()
+            if attempt < _START_ATTEMPTS and "timed out" in str(error):
+                continue
+            raise UserError(
+                f"Ray does not start on this machine: {_first_line(error)}",
+                "look at memory, disk and load with 'xnemo doctor'; Ray's words are in /tmp/ray",
+            ) from error
 
 
 def _join(ray: ModuleType, address: str) -> None:

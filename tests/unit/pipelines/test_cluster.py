@@ -1,0 +1,88 @@
+"""Ray is joined, started and left as asked, and what cannot work is told in one line."""
+
+import os
+
+import pytest
+
+from pipelines.cluster import Cluster, connect
+from pipelines.worker_count import WorkerCount, parse_workers, resources_per_worker
+from preprocessing.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
+        ("nohost.invalid:6379", "no Ray cluster answers"),
+        ("somewhere", "is not an address"),
+        ("host:port", "is not an address"),
+        ("ray://127.0.0.1:10001", "is not an address"),
+        ("127.0.0.1:99999", "is not an address"),
+    ],
+)
+def test_a_bad_address_is_told_at_once_and_in_one_line(address: str, told: str) -> None:
+    import ray
+
+    if ray.is_initialized():
+        pytest.skip("Ray runs in this session, and is used as it is")
+    with pytest.raises(UserError) as refusal, connect(address):
+        pass
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_ray_too_busy_to_start_gets_another_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    if ray.is_initialized():
+        pytest.skip("Ray runs in this session, and is used as it is")
+    tries = []
+
+    def init(**options: object) -> None:
+        tries.append(options)
+        raise Exception("The current node timed out during startup. This could happen\nbecause")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError, match="Ray does not start on this machine") as refusal, connect():
+        pass
+    assert len(tries) == 3
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.ray
+def test_a_ray_that_runs_is_used_and_left_running(ray_local: None) -> None:
+    import ray
+
+    with connect(num_cpus=64) as cluster:
+        assert (cluster.cpus, cluster.owned) == (2.0, False)
+    assert ray.is_initialized()
+    # A private Ray leaves no token in the person's home; it is this process's alone.
+    assert os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE")
+
+
+@pytest.mark.parametrize(("text", "count"), [("1", (1, 1)), (3, (3, 3)), ("2:8", (2, 8))])
+def test_workers_are_read(text: str | int, count: tuple[int, int]) -> None:
+    assert parse_workers(text) == WorkerCount(*count)
+    assert parse_workers(text).elastic == (count[0] < count[1])
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "4:2", "0:2", "two", "1:", "1:2:3", ""])
+def test_a_number_of_workers_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="write a number, or MIN:MAX"):
+        parse_workers(text)
+
+
+def test_a_private_ray_is_shared_out_and_a_cluster_is_asked() -> None:
+    private = Cluster("local", cpus=4, gpus=0, nodes=1, owned=True)
+    joined = Cluster("10.0.0.1:6379", cpus=64, gpus=8, nodes=4, owned=True)
+    two = WorkerCount(2, 2)
+    assert resources_per_worker(two, private, None, gpu=False) == {"CPU": 2}
+    assert resources_per_worker(WorkerCount(8, 8), private, None, gpu=False) == {"CPU": 0.5}
+    assert resources_per_worker(two, joined, None, gpu=False) == {"CPU": 1}
+    assert resources_per_worker(two, joined, None, gpu=True) == {"CPU": 4, "GPU": 1}
+    with pytest.raises(UserError, match="2 workers need 2 GPUs and this machine has 0"):
+        resources_per_worker(two, private, None, gpu=True)
+    with pytest.raises(UserError, match="need 6 CPUs and this machine has 4"):
+        resources_per_worker(two, private, 3, gpu=False)
+    with pytest.raises(UserError, match="give a positive number"):
+        resources_per_worker(two, private, 0, gpu=False)
