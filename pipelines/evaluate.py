@@ -147,9 +147,9 @@ def _on_data(
     animator = Animator(bundle.networks, faces, bundle.config.diffusion)
     untrained = None
     if options.untrained:
-        fresh = build_networks(bundle.config.network, bundle.config.seed)
+        fresh = build_networks(bundle.config.network, bundle.config.seed).eval()
         place_networks(fresh, "auto", "fp32")
-        untrained = Animator(_eval(fresh), faces, bundle.config.diffusion)
+        untrained = Animator(fresh, faces, bundle.config.diffusion)
     trials = [Trial(c.key, c.frames[0], c.frames, c.frames) for c in clips]
     followed = compare_followers(
         animator,
@@ -262,12 +262,6 @@ def read_pairs(file: Path) -> list[tuple[Path, Path]]:
 def _frames(path: Path, options: EvaluateOptions) -> NDArray[np.uint8]:
     video = DrivingVideo(path, max_frames=options.frames * options.stride)
     return np.stack([x for n, x in enumerate(video) if n % options.stride == 0])
-
-
-def _eval(networks: Any) -> Any:
-    for module in (networks.denoiser, networks.reference_net, networks.motion_encoder):
-        module.eval()
-    return networks
 
 
 def _mean_row(rows: list[dict[str, Any]], label: str) -> dict[str, Any]:
