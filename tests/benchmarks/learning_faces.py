@@ -62,9 +62,7 @@ def known_motion_tables(
     trained_on = {clip.identity for clip in clips if clip.split == "train"}
     strangers = [name for name in held_out if name not in trained_on]
 
-    trials = [
-        _short(make_trial(name, held_out[name], options.stride), options) for name in strangers
-    ]
+    trials = [_trial(name, held_out[name], options) for name in strangers]
     followed = compare_followers(
         animator,
         trials,
