@@ -33,6 +33,8 @@ __all__ = ["Failure", "Isolated", "heartbeat", "run_isolated", "shared_child", "
 _POLL_S = 0.1
 # What a cold child gets to start up and import before its own work is on the clock.
 _START_LIMIT_S = 120.0
+# What the end of a generator may take to follow its last item.
+_LAST_WORD_S = 1.0
 _MEGABYTE = 1 << 20
 
 
@@ -142,6 +144,10 @@ class Isolated:
                 yield kind, value
                 if kind != "item":
                     return
+        except GeneratorExit:
+            # A consumer that knows the last item when it sees it does not ask for the end.
+            finished = finished or child.is_at_end()
+            raise
         finally:
             # Left early, by failure or by a consumer that had enough: the child is in mid-work.
             if not finished:
@@ -244,6 +250,13 @@ class _Child:
                 data.clear()
                 continue
             return pickle.loads(bytes(data)), time.monotonic() - began
+
+    def is_at_end(self) -> bool:
+        """Tell whether all that is left to come is the word that a generator has ended."""
+        message, _ = self.receive(_LAST_WORD_S, None)
+        while not isinstance(message, Failure) and message[0] == "beat":
+            message, _ = self.receive(_LAST_WORD_S, None)
+        return not isinstance(message, Failure) and message[0] == "generator_end"
 
     def _memory_mb(self) -> float:
         try:

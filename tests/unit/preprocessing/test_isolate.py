@@ -129,6 +129,14 @@ def test_a_consumer_may_leave_or_be_slow(child: Isolated) -> None:
     assert slow == [0, 1, 2, 3]
 
 
+def test_a_consumer_that_stops_at_the_last_item_keeps_the_child(child: Isolated) -> None:
+    pid = child.run(misbehaving.own_pid, time_limit_s=20)
+    for item in child.stream(misbehaving.count_then, "own_pid", 4, time_limit_s=20):
+        if item == 3:
+            break
+    assert child.run(misbehaving.own_pid, time_limit_s=20) == pid
+
+
 def test_each_thread_has_its_own_child() -> None:
     pids: list[int] = []
 
