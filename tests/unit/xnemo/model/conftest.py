@@ -25,28 +25,23 @@ def wake_up():
     return wake
 
 
-@pytest.fixture
-def little():
-    """Both UNets of three levels, awake, with a batch of three samples of two frames."""
+def build(**shape) -> SimpleNamespace:
     config = UNetConfig(
         latent_channels=3,
-        widths=(16, 16, 24),
-        attention=(True, False, True),
-        layers=1,
         heads=2,
+        layers=1,
         norm_groups=8,
         module_norm_groups=4,
         image_token_width=12,
         motion_width=6,
         max_frames=4,
+        **shape,
     )
     torch.manual_seed(0)
-    denoiser = wake(DenoisingUNet(**asdict(config)), 1)
-    reference_net = wake(ReferenceNet.from_unet_config(config), 2)
     return SimpleNamespace(
         config=config,
-        denoiser=denoiser,
-        reference_net=reference_net,
+        denoiser=wake(DenoisingUNet(**asdict(config)), 1),
+        reference_net=wake(ReferenceNet.from_unet_config(config), 2),
         portrait=torch.randn(3, 3, 8, 8),
         noisy=torch.randn(3, 3, 2, 8, 8),
         timestep=torch.tensor([1, 500, 999]),
@@ -54,3 +49,15 @@ def little():
         motion=torch.randn(3, 2, 5, 6),
         present=torch.tensor([True, False, True]),
     )
+
+
+@pytest.fixture
+def little():
+    """Both UNets of three levels, awake, with a batch of three samples of two frames."""
+    return build(widths=(16, 16, 24), attention=(True, False, True))
+
+
+@pytest.fixture
+def least():
+    """The same with one level, for what is slow per block."""
+    return build(widths=(16,), attention=(True,))

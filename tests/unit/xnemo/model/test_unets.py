@@ -217,17 +217,17 @@ def test_another_family_of_unets_is_refused():
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiled_blocks_give_the_same_numbers(little, backend):
+def test_compiled_blocks_give_the_same_numbers(least, backend):
     """Each block is one graph, forwards and backwards, with and without the key mask."""
     torch._dynamo.reset()
-    plain, plain_gradients = predict(little).detach(), gradients(little)
+    plain, plain_gradients = predict(least).detach(), gradients(least)
     with torch.no_grad():
-        inference = predict(little)
-    for part in (little.denoiser, little.reference_net):
+        inference = predict(least)
+    for part in (least.denoiser, least.reference_net):
         part.compile_repeated_blocks(backend=backend, fullgraph=True)
-    torch.testing.assert_close(predict(little).detach(), plain, rtol=1e-4, atol=1e-5)
-    for name, gradient in gradients(little).items():
+    torch.testing.assert_close(predict(least).detach(), plain, rtol=1e-4, atol=1e-5)
+    for name, gradient in gradients(least).items():
         torch.testing.assert_close(gradient, plain_gradients[name], rtol=1e-3, atol=1e-5, msg=name)
     with torch.no_grad():
-        torch.testing.assert_close(predict(little), inference, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(predict(least), inference, rtol=1e-4, atol=1e-5)
     torch._dynamo.reset()
