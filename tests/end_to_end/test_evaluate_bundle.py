@@ -1,0 +1,93 @@
+"""A small trained bundle is measured on held-out clips and on a list."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from moving_faces import write_dataset
+from tiny_run import nano_config
+
+from pipelines.evaluate import EvaluateOptions, evaluate, read_pairs
+from preprocessing.encode import encode_clip
+from preprocessing.errors import UserError
+from xnemo.animate import AnimateConfig
+from xnemo.diffusion.sampler import SamplerConfig
+from xnemo.train.loop import run_training
+
+FEW_STEPS = AnimateConfig(sampler=SamplerConfig(steps=2, guidance=1.0), box="real")
+FEW = EvaluateOptions(animate=FEW_STEPS, clips=3, frames=3, probe_clips=6)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("faces"))
+
+
+@pytest.fixture(scope="module")
+def bundle(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("run")
+    run_training(nano_config(samples=4), str(faces), run)
+    return run / "bundle"
+
+
+def test_held_out_clips_are_measured_in_every_way(
+    bundle: Path, faces: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.json"
+    options = replace(FEW, filter="frames > 0")
+    result = evaluate(bundle, faces, out=out, options=options)
+    followed = {row["contender"]: row for row in result.tables["self-reenactment"]}
+    assert set(followed) == {
+        "trained", "trained, driver held still", "portrait repeated", "untrained",
+    }  # fmt: skip
+    # Nothing moves in a repeated portrait, and it shows the right person.
+    assert followed["portrait repeated"]["follows"] == 0
+    assert followed["portrait repeated"]["l1"] < followed["untrained"]["l1"]
+    assert followed["trained"]["lpips"] is None
+    cross = result.tables["cross-reenactment"]
+    assert cross[-1]["portrait"] == "mean"
+    assert len(cross) == 4
+    probes = {row["probe"]: row for row in result.tables["probes of the motion latent"]}
+    assert set(probes) == {"yaw, R²", "pitch, R²", "roll, R²", "identity"}
+    assert probes["identity"]["chance"] == pytest.approx(1 / 3)
+    assert any("lpips not measured" in note for note in result.facts["notes"])
+    content = json.loads(out.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert content["tables"]["self-reenactment"] == list(result.tables["self-reenactment"])
+
+
+def test_a_list_of_portraits_and_drivers_is_measured(bundle: Path, tmp_path: Path) -> None:
+    face = skimage.data.astronaut()[:256, 100:356]
+    Image.fromarray(face).save(tmp_path / "a.png")
+    moved = [np.roll(face, 2 * number, axis=1) for number in range(6)]
+    (tmp_path / "b.mp4").write_bytes(encode_clip(moved))
+    (tmp_path / "list.csv").write_text("# portrait, driving\n\na.png, b.mp4\n")
+    result = evaluate(bundle, tmp_path / "list.csv", options=FEW)
+    row, mean = result.tables["cross-reenactment"]
+    assert row["portrait"].endswith("a.png")
+    assert 0 <= mean["found"] <= 1
+    assert row["identity"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("", "lists nothing"), ("only.png", "line 1"), ("a.png,b.mp4", "is missing")],
+)
+def test_a_bad_list_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text(text)
+    with pytest.raises(UserError, match=told) as refusal:
+        read_pairs(file)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_is_no_bundle_is_told(faces: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no bundle"):
+        evaluate(tmp_path / "nowhere", faces)
