@@ -35,6 +35,8 @@ class JointNetwork(nn.Module):
             synchronise_batch_norms(self.motion_encoder)
         if config.engine.batch_norm == "frozen" or self.temporal_only:
             self.motion_encoder.freeze_statistics()
+        if self.temporal_only:
+            _avoid_channels_last(self.denoiser)
         if config.engine.gradient_checkpointing:
             for module in (self.denoiser, self.reference_net, self.motion_encoder):
                 module.enable_gradient_checkpointing()
@@ -72,6 +74,23 @@ class JointNetwork(nn.Module):
                 seeds = [seed for seed in inputs.mask_seeds for _ in range(motion.shape[1])]
                 pictures = self.gan_head(inputs.head_reference_BCHW, motion.flatten(0, 1), seeds)
         return prediction, pictures
+
+
+def _avoid_channels_last(module: nn.Module) -> None:
+    """Hand the temporal modules' group norms plain tensors on a CPU.
+
+    torch 2.13 crashes there in the backward of a group norm whose input is channels-last and needs
+    no
+    gradient while its weight does: the first layer of this stage that is trained.
+    """
+
+    def plain(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        (x,) = inputs
+        return (x.contiguous(),) if x.device.type == "cpu" else None
+
+    for name, child in module.named_modules():
+        if ".temporal_modules." in name and isinstance(child, nn.GroupNorm):
+            child.register_forward_pre_hook(plain)
 
 
 def _choose_trained(joint: JointNetwork, config: TrainConfig) -> None:
