@@ -27,6 +27,7 @@ from preprocessing.encode import encode_clip
 from preprocessing.filters import judge
 from preprocessing.geometry import crop_affine, transform_boxes
 from preprocessing.isolate import heartbeat
+from preprocessing.remote_file import open_location
 from preprocessing.sample import SampleArrays, pack_arrays
 from preprocessing.scan import Scanned, Scanner
 from preprocessing.score import FrameScores, score_clip
@@ -107,7 +108,7 @@ def process_chunk(chunk: Chunk, config: PreprocessConfig) -> Iterator[Any]:
     clock = _Stopwatch()
     with clock("load"):
         detector = _detector(config.detect)
-    with open_video(chunk.location, config.decode.backend, fall_back=True) as reader:
+    with open_video(open_location(chunk.location), config.decode.backend, fall_back=True) as reader:
         worker = _ChunkWorker(chunk, config, detector, clock)
         frames = reader.frames(chunk.decode_from_s, chunk.decode_to_s, chunk.decode_from_index)
         ticks = resample(frames, FPS, origin_us=chunk.origin_us)

@@ -121,7 +121,7 @@ class TubeConfig:
     # What is kept of each frame until the tube is known, at least, as a multiple of the face's
     # larger side. More is kept while memory allows; a face that wanders out of it starts a new
     # clip.
-    keep_scale: float = 3.0
+    keep_scale: float = 2.7
     # Memory in MB for frames that wait for their tube; clips are cut earlier where it runs out.
     buffer_mb: int = 256
 
@@ -175,8 +175,8 @@ class FilterConfig:
     # Largest share of frames in which another face shows in the tube.
     max_others: float = 0.1
     # Largest occlusion and overlay scores, 0 to 1; see `preprocessing.score`.
-    max_occlusion: float = 0.5
-    max_overlay: float = 0.7
+    max_occlusion: float = 0.25
+    max_overlay: float = 0.6
     # Largest share of frames that repeat the one before.
     max_repeated: float = 0.7
 

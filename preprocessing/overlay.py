@@ -12,17 +12,22 @@ _COHERENT = 0.85
 _LOOSE = 0.7
 # A third of a face crossed by a line of text is all of it.
 _GAIN = 8.0
+# A field of the face this many grey levels off its usual brightness is something else.
+_UNLIKE = 35.0
+# Fields whose centres lie within this (squared, from the middle to the edge is 1) are face.
+_ROUND = 1.45
 # Radii of the ellipse that is surely face, as shares of the box.
 _INNER = 0.42
 
 
-def overlay_of(luma_THW: np.ndarray, boxes_T4: np.ndarray) -> float:
+def overlay_of(luma_THW: np.ndarray, boxes_T4: np.ndarray, landmarks_T52: np.ndarray) -> float:
     """Return how much of the face is crossed by edges that stand still while it moves, 0 to 1.
 
     Args:
         luma_THW: brightness of one fixed rectangle around the face in a few frames, uint8 [T, H,
             W].
         boxes_T4: face boxes in its pixels.
+        landmarks_T52: landmarks in its pixels.
     """
     if len(luma_THW) < 4:
         return 0.0
@@ -36,14 +41,16 @@ def overlay_of(luma_THW: np.ndarray, boxes_T4: np.ndarray) -> float:
     across = np.stack([cv2.Sobel(p, cv2.CV_32F, 1, 0, ksize=3) / 4 for p in pictures])
     down = np.stack([cv2.Sobel(p, cv2.CV_32F, 0, 1, ksize=3) / 4 for p in pictures])
     strength = np.sqrt(across**2 + down**2).mean(axis=0)
-    standing = (_coherence(across, down) > _COHERENT) & (strength > _STRONG) & inside
+    fixed = _coherence(across, down)
     # The same, following the face: its own edges are steady there, and what stands still is not.
-    shift = np.round(
-        ((boxes - boxes.mean(axis=0))[:, :2] + (boxes - boxes.mean(axis=0))[:, 2:]) / 2
-    )
+    # Eyes and nose are the steadiest points of a face.
+    middles = landmarks_T52[:, :3].mean(axis=1) * scale
+    shift = np.round(middles - middles.mean(axis=0))
     followed = _coherence(*(_followed(maps, shift) for maps in (across, down)))
-    overlaid = standing & (followed < _LOOSE)
-    return min(1.0, _GAIN * float(overlaid.sum() / inside.sum()))
+    edges = (strength > _STRONG) & inside
+    overlaid = edges & (fixed > _COHERENT) & (followed < _LOOSE)
+    share = _GAIN * float(overlaid.sum() / inside.sum())
+    return min(1.0, share)
 
 
 def occlusion_of(faces_THW: np.ndarray) -> float:
@@ -57,18 +64,13 @@ def occlusion_of(faces_THW: np.ndarray) -> float:
     if len(faces_THW) < 10:
         return 0.0
     faces = faces_THW.astype(np.float32)
-    level = faces.mean(axis=(1, 2), keepdims=True)
-    spread = np.maximum(faces.std(axis=(1, 2), keepdims=True), 8.0)
-    faces = (faces - level) / spread
-    usual = np.median(faces, axis=0)
-    change = np.stack([cv2.blur(np.abs(face - usual), (8, 8)) for face in faces])[:, 4::8, 4::8]
-    rows, columns = np.mgrid[: change.shape[1], : change.shape[2]]
-    middle = (np.array(change.shape[1:]) - 1) / 2
-    inner = ((rows - middle[0]) / (middle[0] + 0.5)) ** 2 + (
-        (columns - middle[1]) / (middle[1] + 0.5)
-    ) ** 2 <= 1
-    unlike = (change[:, inner] > 0.8).mean(axis=1)
-    return float(np.percentile(unlike, 95))
+    # Brightness of overlapping fields, each against its usual one; what all share is the light.
+    fields = np.stack([cv2.blur(face, (12, 12)) for face in faces])[:, 6:-5:6, 6:-5:6]
+    change = fields - np.median(fields, axis=0)
+    rows, columns = np.mgrid[-1 : 1 : fields.shape[1] * 1j, -1 : 1 : fields.shape[2] * 1j]
+    change = change[:, rows**2 + columns**2 <= _ROUND]
+    change = change - np.median(change, axis=1, keepdims=True)
+    return float(np.percentile((np.abs(change) > _UNLIKE).mean(axis=1), 95))
 
 
 def _coherence(across_THW: np.ndarray, down_THW: np.ndarray) -> np.ndarray:

@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 
 from preprocessing.chunk_task import Chunk
 from preprocessing.config import PreprocessConfig
+from preprocessing.decode import DecodeError
 from preprocessing.index import parquet_bytes
 from preprocessing.isolate import Failure, Isolated, shared_child
 from preprocessing.probe import SourceFacts, probe
+from preprocessing.remote_file import open_location
 from preprocessing.sources import SourceFile
 from preprocessing.storage import Store
 
@@ -85,7 +87,7 @@ def look_into(
     `child` is the process to use; None for this thread's own.
     """
     found = (child or shared_child()).run(
-        probe,
+        _probe,
         file.location,
         time_limit_s=_PROBE_LIMIT_S,
         stall_limit_s=_PROBE_STALL_S,
@@ -114,6 +116,13 @@ def look_into(
         key_us=tuple(key.time_us for key in keys),
         key_index=tuple(key.index for key in keys),
     )
+
+
+def _probe(location: str) -> SourceFacts:
+    try:
+        return probe(open_location(location))
+    except FileNotFoundError as error:
+        raise DecodeError("missing", f"{location}: no such object") from error
 
 
 def chunks_of(file: SourceFile, entry: SourceEntry, config: PreprocessConfig) -> list[Chunk]:

@@ -121,8 +121,8 @@ def _face_luma(moment: Moment, box: np.ndarray) -> np.ndarray:
     return cv2.resize(face, size, interpolation=cv2.INTER_AREA)
 
 
-def _fixed_view(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    """Return a few frames of the square around all of the clip's faces, and the boxes in it."""
+def _fixed_view(clip: Clip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a few frames of what is around all of the clip's faces, boxes and landmarks in it."""
     picks = np.unique(np.linspace(0, len(clip.moments) - 1, _VIEWS).round().astype(int))
     parts = [clip.moments[i].part for i in picks]
     kept = np.array([part.box for part in parts])
@@ -140,7 +140,11 @@ def _fixed_view(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
         columns = slice((x0 - part.x0) // part.shrink, (x1 - part.x0) // part.shrink)
         pictures.append(cv2.resize(luma[rows, columns], size, interpolation=cv2.INTER_AREA))
     scale = np.array(size * 2) / np.array([x1 - x0, y1 - y0] * 2)
-    return np.stack(pictures), (clip.bbox[picks] - [x0, y0, x0, y0]) * scale
+    return (
+        np.stack(pictures),
+        (clip.bbox[picks] - [x0, y0, x0, y0]) * scale,
+        (clip.landmarks[picks] - [x0, y0]) * scale[:2],
+    )
 
 
 def _outside(bbox_T4: np.ndarray, frame_hw: tuple[int, int]) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preprocessing.errors import UserError
+from preprocessing.storage import find_all, retry
 
 # What a folder is searched for. A file named on its own, or in a list, may be called anything.
 _EXTENSIONS = {
@@ -160,11 +161,11 @@ def _in_store(url: str, licence: str) -> FoundSources:
     import fsspec
 
     try:
-        filesystem, root = fsspec.core.url_to_fs(url)
-        found = filesystem.find(root, detail=True)
+        filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        found = find_all(filesystem, root)
     except (ImportError, ValueError) as error:
         raise UserError(f"cannot open {url}: {error}", "install its fsspec support") from error
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise UserError(f"cannot list {url}: {error}", "check the URL and credentials") from error
     files, ignored = [], Counter[str]()
     for path, info in found.items():
@@ -185,7 +186,7 @@ def _store_status(url: str) -> tuple[int, str]:
 
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
-        return _status_of(filesystem.info(path))
+        return _status_of(retry(lambda: filesystem.info(path)))
     except (OSError, ImportError, ValueError):
         return -1, "missing"
 

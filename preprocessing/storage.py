@@ -28,6 +28,11 @@ _PERMANENT = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
     errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT,
 }  # fmt: skip
+# No failure of a store at all, but of the program.
+_WRONG_CALLS = (
+    AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, TypeError,
+    UserError, ValueError,
+)  # fmt: skip
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Object stores publish an object whole or not at all; elsewhere a rename does.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
@@ -205,15 +210,9 @@ class FsspecStore:
 
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         """Return a range of a file's bytes; see `Store`."""
-        if start is None and end is None:
-            return self._retry(lambda: bytes(self.filesystem.cat_file(self._full(path))))
-
-        def ranged() -> bytes:
-            with self.filesystem.open(self._full(path), "rb", cache_type="none") as stream:
-                stream.seek(start or 0)
-                return bytes(stream.read() if end is None else stream.read(end - (start or 0)))
-
-        return self._retry(ranged)
+        return retry(
+            lambda: bytes(self.filesystem.cat_file(self._full(path), start=start, end=end))
+        )
 
     def write_atomic(self, path: str, data: bytes) -> None:
         """Put one object, or write and rename where the filesystem has no objects; see `Store`."""
@@ -241,17 +240,15 @@ class FsspecStore:
 
     def exists(self, path: str) -> bool:
         """Tell whether a file is there."""
-        self.filesystem.invalidate_cache()
-        return self._retry(lambda: bool(self.filesystem.isfile(self._full(path))))
+        try:
+            # fsspec's own `isfile` takes every error for "no".
+            return bool(retry(lambda: self._info(path))["type"] == "file")
+        except FileNotFoundError:
+            return False
 
     def list(self, prefix: str = "") -> dict[str, int]:
         """Return files below `prefix` with sizes; see `Store`."""
-        self.filesystem.invalidate_cache()
-        folder = self._full(prefix).rstrip("/")
-        try:
-            found = self._retry(lambda: self.filesystem.find(folder, detail=True))
-        except FileNotFoundError:
-            return {}
+        found = find_all(self.filesystem, self._full(prefix).rstrip("/"))
         skip = len(self.root) + 1
         return {
             str(name)[skip:]: int(info["size"])
@@ -262,7 +259,7 @@ class FsspecStore:
     def delete(self, path: str) -> None:
         """Remove a file if it is there."""
         with contextlib.suppress(FileNotFoundError):
-            self._retry(lambda: self.filesystem.rm(self._full(path)))
+            retry(lambda: self.filesystem.rm(self._full(path)))
 
     def scratch(self) -> Path:
         """Return a temporary folder of this process."""
@@ -279,6 +276,11 @@ class FsspecStore:
     def _is_object_store(self) -> bool:
         return self._protocol in _OBJECT_STORES
 
+    def _info(self, path: str) -> dict[str, Any]:
+        self.filesystem.invalidate_cache()
+        found: dict[str, Any] = self.filesystem.info(self._full(path))
+        return found
+
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}" if path else self.root
 
@@ -286,15 +288,29 @@ class FsspecStore:
         target = self._full(path)
         with _told_when_full(path, self.url):
             if self._is_object_store:
-                self._retry(lambda: put(target))
+                retry(lambda: put(target))
                 return
             folder, _, name = target.rpartition("/")
             temporary = f"{folder}/{unfinished_name()}-{name}"
-            self._retry(lambda: put(temporary))
-            self._retry(lambda: self.filesystem.mv(temporary, target))
+            retry(lambda: put(temporary))
+            retry(lambda: self.filesystem.mv(temporary, target))
 
-    def _retry(self, action: Callable[[], T]) -> T:
-        return retry(action)
+
+def find_all(filesystem: Any, folder: str) -> dict[str, dict[str, Any]]:
+    """Return all files in a folder of a filesystem and below, by path; none where it is missing.
+
+    fsspec by itself leaves out what it fails to list; here that is an error after some attempts.
+    """
+
+    def find() -> dict[str, dict[str, Any]]:
+        filesystem.invalidate_cache()
+        found: dict[str, dict[str, Any]] = filesystem.find(folder, detail=True, on_error="raise")
+        return found
+
+    try:
+        return retry(find)
+    except FileNotFoundError:
+        return {}
 
 
 def unfinished_name() -> str:
@@ -310,15 +326,24 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def retry(action: Callable[[], T]) -> T:
-    """Run an action again, with a growing pause, after failures that may pass; raise others."""
+    """Run an action again, with a growing pause, after failures that may pass; raise others.
+
+    What does not pass is raised as it is where it is an OSError, else as one.
+    """
     for attempt in range(_ATTEMPTS):
         try:
             return action()
-        except (OSError, TimeoutError) as error:
+        except _WRONG_CALLS:
+            raise
+        except OSError as error:
             if error.errno in _PERMANENT or isinstance(error, FileNotFoundError | PermissionError):
                 raise
             if attempt == _ATTEMPTS - 1:
                 raise
+        except Exception as error:
+            # Clients of object stores raise classes of their own for a busy server.
+            if attempt == _ATTEMPTS - 1:
+                raise OSError(f"{type(error).__name__}: {error}") from error
         time.sleep(_FIRST_PAUSE_S * 2**attempt)
     raise AssertionError("unreachable")
 

@@ -139,7 +139,7 @@ def test_the_report_is_one_page_with_the_funnel(finished):
     page = (out / "report.html").read_text()
     assert page.count("data:image/jpeg;base64") >= 2
     assert "http" not in page
-    assert "src=\"data:" in page
+    assert 'src="data:' in page
 
 
 def test_running_again_does_nothing_and_starts_no_ray(finished, videos, monkeypatch):

@@ -1,0 +1,122 @@
+import base64
+
+import cv2
+import numpy as np
+import pytest
+
+from preprocessing.config import ShardConfig
+from preprocessing.duplicates import Signature, find_duplicates, likeness, signature_of
+from preprocessing.identity import assign_identities, assign_splits, split_of
+
+
+def rows(*keys, status="kept"):
+    return [{"key": key, "status": status} for key in keys]
+
+
+def near(direction, seed, spread=0.5):
+    rng = np.random.default_rng(seed)
+    vector = direction + rng.normal(0, spread / np.sqrt(len(direction)), len(direction))
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def test_people_are_found_again_across_videos():
+    rng = np.random.default_rng(0)
+    people = [near(np.zeros(128), seed, 1.0) for seed in range(20)]
+    keys = [f"{n:012x}_0000_00_000000000" for n in range(100)]
+    order = rng.permutation(100)
+    table = rows(*keys)
+    descriptors = {int(k): near(people[k % 20], 1000 + int(k)) for k in order}
+    assign_identities(table, descriptors, 0.45)
+    labels = [row["identity"] for row in table]
+    assert len(set(labels)) == 20
+    assert all(labels[k] == labels[k % 20] for k in range(100))
+
+
+def test_without_a_recogniser_a_source_is_a_person():
+    table = rows("aaaaaaaaaaaa_0000_00_000000000", "aaaaaaaaaaaa_0001_01_000000000",
+                 "bbbbbbbbbbbb_0000_00_000000000")  # fmt: skip
+    assign_identities(table, {}, 0.45)
+    a, b, c = (row["identity"] for row in table)
+    assert a == b == "source_aaaaaaaaaaaa"
+    assert c == "source_bbbbbbbbbbbb"
+
+
+def test_splits_follow_identity_and_stay():
+    config = ShardConfig(validation=0.2, test=0.1)
+    names = [f"p{n}" for n in range(2000)]
+    shares = {s: sum(split_of(n, config) == s for n in names) / 2000 for s in ("val", "test")}
+    assert shares["val"] == pytest.approx(0.2, abs=0.03)
+    assert shares["test"] == pytest.approx(0.1, abs=0.03)
+    # More validation moves nobody from test to train or back.
+    wider = ShardConfig(validation=0.4, test=0.1)
+    assert all(split_of(n, wider) == "test" for n in names if split_of(n, config) == "test")
+    table = [{"key": "k", "status": "kept", "identity": "p"}, {"key": "d", "status": "dropped"}]
+    assign_splits(table, ShardConfig(validation=0.0, test=0.5))
+    assert table[0]["split"] in {"test", "train"}
+    assert "split" not in table[1]
+
+
+def test_nobody_to_train_on_is_avoided():
+    config = ShardConfig(validation=0.5, test=0.5)
+    table = [{"key": "k", "status": "kept", "identity": f"p{n}"} for n in range(3)]
+    assign_splits(table, config)
+    assert {row["split"] for row in table} == {"train"}
+
+
+def take(seed, frames=120, person=0):
+    """A face whose nine fields move their own way; one person, many takes."""
+    look = np.random.default_rng(person).integers(60, 200, (6, 6)).astype(np.float32)
+    base = cv2.resize(look, (48, 48), interpolation=cv2.INTER_CUBIC)
+    rng = np.random.default_rng(1000 + seed)
+    walk = cv2.GaussianBlur(rng.normal(0, 1, (frames, 9)).astype(np.float32), (1, 9), 0)
+    fields = walk.reshape(frames, 3, 3) * 12
+    pictures = [base + cv2.resize(f, (48, 48), interpolation=cv2.INTER_LINEAR) for f in fields]
+    return np.clip(np.stack(pictures), 0, 255).astype(np.uint8)
+
+
+def copy(faces, kind, seed=0):
+    rng = np.random.default_rng(seed)
+    if "mirror" in kind:
+        faces = faces[:, :, ::-1]
+    if "late" in kind:
+        faces = faces[20:]
+    coded = faces * 0.95 + 6 + rng.normal(0, 3, faces.shape)
+    return np.clip(coded, 0, 255).astype(np.uint8)
+
+
+def test_signature_round_trip():
+    signature = signature_of(take(0))
+    back = Signature.from_bytes(base64.b64decode(base64.b64encode(signature.to_bytes())))
+    np.testing.assert_array_equal(back.curves, signature.curves)
+    np.testing.assert_array_equal(back.mirrored().mirrored().face, signature.face)
+
+
+@pytest.mark.parametrize("kind", ["coded", "mirror", "late", "late mirror"])
+def test_copies_are_like_and_other_takes_of_the_same_person_are_not(kind):
+    original = signature_of(take(0))
+    threshold = ShardConfig().duplicate_likeness
+    assert likeness(original, signature_of(copy(take(0), kind))) > threshold
+    others = [likeness(original, signature_of(take(seed))) for seed in range(1, 12)]
+    assert max(others) < threshold - 0.1
+
+
+@pytest.mark.parametrize("all_pairs", [True, False])
+def test_the_best_copy_stays(monkeypatch, all_pairs):
+    if not all_pairs:
+        monkeypatch.setattr("preprocessing.duplicates._ALL_PAIRS", 2)
+    signatures = {f"k{n}": signature_of(take(n, person=n % 3)) for n in range(12)}
+    for n in range(6):
+        kind = ("coded", "mirror", "late")[n % 3]
+        signatures[f"z{n}"] = signature_of(copy(take(n, person=n % 3), kind, n))
+    rank = {key: (512.0 if key != "k0" else 256.0, 120.0) for key in signatures}
+    sources = {key: key for key in signatures}
+    found = find_duplicates(signatures, rank, sources, 0.85)
+    assert found == {"k0": "z0", **{f"z{n}": f"k{n}" for n in range(1, 6)}}
+    backwards = dict(reversed(list(signatures.items())))
+    assert find_duplicates(backwards, rank, sources, 0.85) == found
+
+
+def test_clips_of_one_source_are_never_compared():
+    signatures = {"a": signature_of(take(0)), "b": signature_of(take(0))}
+    rank = dict.fromkeys(signatures, (1.0,))
+    assert find_duplicates(signatures, rank, {"a": "s", "b": "s"}, 0.85) == {}
