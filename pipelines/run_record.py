@@ -126,8 +126,10 @@ class RunRecord:
         self._seen = int(metrics.get("samples_seen", self._seen))
 
     def _take_warning(self, body: dict[str, Any]) -> None:
-        log.log(body["level"], "worker %d: %s", body["rank"], body["text"])
-        self.tell("training", f"worker {body['rank']}: {body['text']}")
+        words = f"worker {body['rank']}: {body['text']}"
+        if self._on_progress is None:
+            log.log(body["level"], "%s", words)
+        self.tell("training", words)
 
     def _take_refused(self, body: dict[str, Any]) -> None:
         self.refusal = self.refusal or (body["what"], body["remedy"])

@@ -287,8 +287,10 @@ class _Job:
             what = f"worker {cause['rank']} on {cause['node']} failed: {cause['error']}"
         else:
             what = f"training failed: {_told_by_ray(outcome)}"
+        if self.max_failures > 0:
+            what += f", the last of {self.max_failures + 1} starts"
         raise UserError(
-            f"{what}, after {self.max_failures} restarts",
+            what,
             f"details are in {report}; the same command goes on from the last checkpoint",
         ) from outcome
 

@@ -20,6 +20,8 @@ class Delivery:
         self.uri = uri
         self.progress: Progress = load_progress(run_dir, uri)
         self._store = TrackingStore(uri, run_dir)
+        # Where in the file the next entries begin: a long journal is not read over and over.
+        self._offset = 0
 
     def send_batch(self) -> int:
         """Send the next entries and return how many there were; 0 means that nothing is missing.
@@ -27,9 +29,17 @@ class Delivery:
         Raises:
             Exception: the store did not answer; call again later to go on from the same entry.
         """
-        entries = _take(self.run_dir, self.progress.next_seq)
+        entries = []
+        offset = self._offset
+        for entry, end in journal.read_from(self.run_dir, offset):
+            offset = end
+            if entry["seq"] >= self.progress.next_seq:
+                entries.append(entry)
+                if len(entries) == _BATCH:
+                    break
         for _, group in groupby(entries, key=lambda entry: entry["kind"]):
             self._send(list(group))
+        self._offset = offset
         return len(entries)
 
     def _send(self, group: list[journal.Entry]) -> None:
@@ -46,12 +56,3 @@ class Delivery:
         self.progress.next_seq = group[-1]["seq"] + 1
         self.progress.run_id = self._store.run_id or self.progress.run_id
         save_progress(self.run_dir, self.uri, self.progress)
-
-
-def _take(run_dir: Path, start: int) -> list[journal.Entry]:
-    entries: list[journal.Entry] = []
-    for entry in journal.read(run_dir, start):
-        entries.append(entry)
-        if len(entries) == _BATCH:
-            break
-    return entries

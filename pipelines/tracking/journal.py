@@ -125,15 +125,26 @@ def read(run_dir: Path, start: int = 0) -> Iterator[Entry]:
     Raises:
         UserError: the folder has no journal.
     """
+    for number, (entry, _) in enumerate(read_from(run_dir, 0)):
+        if number >= start:
+            yield entry
+
+
+def read_from(run_dir: Path, offset: int) -> Iterator[tuple[Entry, int]]:
+    """Yield the entries from a byte offset on, each with the offset after it.
+
+    Raises:
+        UserError: the folder has no journal.
+    """
     path = run_dir / FILE
     if not path.is_file():
-        raise UserError(
-            f"{run_dir} is no run: it has no {FILE}", "give the folder of a training run"
-        )
+        raise UserError(f"{run_dir} is no run: it has no {FILE}", "give the folder of a run")
     with path.open("rb") as lines:
-        for number, line in enumerate(lines):
-            if number >= start and line.endswith(b"\n"):
-                yield json.loads(line)
+        lines.seek(offset)
+        for line in lines:
+            if line.endswith(b"\n"):
+                offset += len(line)
+                yield json.loads(line), offset
 
 
 def run_key(run_dir: Path) -> str | None:

@@ -33,6 +33,7 @@ class Driver:
         with self.errors.open("a") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, str(DRIVER), json.dumps(task)],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
@@ -62,6 +63,12 @@ class Driver:
     def told(self) -> str:
         """The end of what went to stderr."""
         return "\n" + self.errors.read_text()[-3000:]
+
+    def order(self, line: str) -> None:
+        """Tell the driver what to do to its cluster."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
 
     def workers(self) -> list[psutil.Process]:
         """The processes that train, newest last."""
@@ -158,3 +165,41 @@ def test_two_nodes_train_to_the_same_bits(task: dict[str, Any], undisturbed) -> 
     driver = Driver(**task, run="nodes", nodes=[1, 1])
     assert driver.finish()["seen"] == 48
     assert_same(weights(task, "nodes"), undisturbed)
+
+
+def is_past(samples: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda line: line.get("seen", 0) >= samples and line["loss"] is not None
+
+
+def test_a_killed_node_is_made_up_for_by_another(task: dict[str, Any], undisturbed) -> None:
+    driver = Driver(**task, run="node", nodes=[1, 1, 1])
+    driver.until(is_past(16))
+    driver.order("remove")
+    driver.until(lambda line: "resumed at" in (line.get("message") or ""))
+    assert driver.finish()["seen"] == 48
+    assert_same(weights(task, "node"), undisturbed)
+
+
+def test_a_node_being_taken_away_saves_first(task: dict[str, Any], undisturbed) -> None:
+    driver = Driver(**task, run="drain", nodes=[1, 1, 1])
+    driver.until(is_past(12))
+    driver.order("drain")
+    resumed = driver.until(lambda line: "resumed at" in (line.get("message") or ""))
+    before = [line for line in driver.lines if "checkpoint" in (line.get("message") or "")]
+    assert resumed["seen"] == before[-1]["seen"], "nothing is lost when there is time to save"
+    assert driver.finish()["seen"] == 48
+    assert_same(weights(task, "drain"), undisturbed)
+
+
+def test_an_elastic_run_shrinks_and_goes_on(task: dict[str, Any]) -> None:
+    driver = Driver(**{**task, "workers": "1:2"}, run="elastic", nodes=[1, 1])
+    driver.until(is_past(16))
+    driver.order("remove")
+    assert driver.finish()["seen"] == 48
+    words = [line["message"] for line in driver.lines if "on cpu" in (line.get("message") or "")]
+    assert words[0].startswith("2 workers")
+    assert words[-1].startswith("1 worker ")
+    resumed = next(
+        n for n in (line.get("message") or "" for line in driver.lines) if "resumed" in n
+    )
+    assert int(resumed.split()[-1]) >= 8

@@ -1,17 +1,22 @@
 """A driver of its own: train the smallest run as `xnemo train` would, printing progress as JSON.
 
 Usage: training_driver.py TASK, the task as JSON with data, run, out, workers, settings and, for a
-cluster of two nodes on this machine, nodes: CPUs of each.
+cluster of several nodes on this machine, nodes: CPUs of each. Lines on stdin are obeyed: "remove"
+kills a node where a worker is, other than the first, and "drain" announces that it will go.
 """
 
 import json
 import os
+import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import psutil
 from tiny_run import nano_config
 
 from pipelines.run_record import TrainProgress
@@ -34,6 +39,33 @@ def tell(progress: TrainProgress) -> None:
     )
 
 
+def has_worker(node: Any) -> bool:
+    """Say whether a training worker lives on a node."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    return any("RayTrainWorker" in " ".join(p.cmdline()) for p in raylet.children(recursive=True))
+
+
+def obey(cluster: Any, nodes: list[Any]) -> None:
+    """Do to the cluster's nodes what stdin says."""
+    for line in sys.stdin:
+        order = line.strip()
+        number, node = next((n, x) for n, x in enumerate(nodes) if n and has_worker(x))
+        if order == "remove":
+            cluster.remove_node(node, allow_graceful=False)
+        else:
+            ray = Path(sys.executable).with_name("ray")
+            options = {
+                "address": cluster.address,
+                "node-id": node.node_id,
+                "reason": "DRAIN_NODE_REASON_PREEMPTION",
+                "reason-message": "taken away",
+                "deadline-remaining-seconds": 120,
+            }
+            words = [f"--{name}={value}" for name, value in options.items()]
+            subprocess.run([ray, "drain-node", *words], check=True, stdout=subprocess.DEVNULL)
+        say(did=order, node=number)
+
+
 def main() -> None:
     """Train, on a cluster where asked to."""
     task = json.loads(sys.argv[1])
@@ -42,9 +74,9 @@ def main() -> None:
         from ray.cluster_utils import Cluster
 
         cluster = Cluster()
-        for number, cpus in enumerate(task["nodes"]):
-            cluster.add_node(num_cpus=cpus, resources={f"node{number}": 1})
+        nodes = [cluster.add_node(num_cpus=cpus) for cpus in task["nodes"]]
         address = cluster.address
+        threading.Thread(target=obey, args=(cluster, nodes), daemon=True).start()
         say(address=address, nodes=len(task["nodes"]))
     try:
         result = train(
