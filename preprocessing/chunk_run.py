@@ -100,16 +100,20 @@ def _attempt(
     """Run a stretch once; return its clips, how it ended, and the latest time reached."""
     clips: list[ClipResult] = []
     reached_us: int | None = None
+    end: ChunkEnd | None = None
+    # To the very end: a child whose last word is not heard is taken for stuck, and replaced.
     for item in _stream(chunk, config):
         if isinstance(item, Position):
             reached_us = item.time_us
         elif isinstance(item, ClipResult):
             clips.append(item)
         elif isinstance(item, ChunkEnd):
-            return clips, item, None, reached_us
+            end = item
         elif isinstance(item, Failure):
             return clips, None, item, reached_us
-    return clips, None, Failure("crash", "the process ended without a word"), reached_us
+    if end is None:
+        return clips, None, Failure("crash", "the process ended without a word"), reached_us
+    return clips, end, None, reached_us
 
 
 def _stream(chunk: Chunk, config: PreprocessConfig) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 All picture scores are read from the face alone, in the brightness of the source, before encoding.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -39,7 +40,7 @@ class FrameScores:
 
 
 def score_clip(clip: Clip, fps: float) -> tuple[dict[str, float | None], FrameScores]:
-    """Return the clip's scores by the names of `index.SCORES`, and its per-frame scores."""
+    """Return the clip's scores by the names of `index.SCORES` and `score`, and those of frames."""
     faces = [_face_luma(m, b) for m, b in zip(clip.moments, clip.bbox, strict=True)]
     small = np.stack([cv2.resize(f, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA) for f in faces])
     sharpness = np.array([sharpness_of(face) for face in faces], dtype=np.float32)
@@ -74,9 +75,26 @@ def score_clip(clip: Clip, fps: float) -> tuple[dict[str, float | None], FrameSc
         "overlay": overlay_of(*_fixed_view(clip)),
         "repeated": _repeated(clip),
     }
+    scores["score"] = summary_of(scores)
     return {n: None if v is None else round(v, 6) for n, v in scores.items()}, FrameScores(
         pose=pose, sharpness=sharpness, flags=flags, faces=small
     )
+
+
+def summary_of(scores: Mapping[str, float | None]) -> float:
+    """Return one number for sorting clips, 0 to 1: large, sharp, frontal, sure and whole is best.
+
+    The geometric mean of five shares, so that one great fault is not made up for by the rest. No
+    filter reads it.
+    """
+    shares = (
+        (scores["face_px"] or 0.0) / 256,
+        (scores["sharpness"] or 0.0) / 0.4,
+        1 - abs(scores["yaw"] or 0.0) / 90,
+        scores["detection"] or 0.0,
+        1 - max(scores["out_of_frame"] or 0.0, scores["others"] or 0.0, scores["occlusion"] or 0.0),
+    )
+    return float(np.prod(np.clip(shares, 0.01, 1.0)) ** (1 / len(shares)))
 
 
 def sharpness_of(luma_HW: np.ndarray) -> float:

@@ -102,6 +102,27 @@ def test_members_are_found_in_a_part(monkeypatch, tmp_path):
         assert archive.getnames()[:4] == ["part.json", "00000.mp4", "00000.npz", "00000.jpg"]
 
 
+def counted(chunk, config):
+    global calls
+    calls += 1
+    yield Position(calls)
+    yield ChunkEnd((), calls, 0, (), {})
+
+
+calls = 0
+
+
+def test_the_child_is_kept_from_chunk_to_chunk(monkeypatch, tmp_path):
+    """Its detector is loaded once; a new child for every chunk would cost more than the chunk."""
+    monkeypatch.setattr(chunk_run, "process_chunk", counted)
+    store = open_store(tmp_path)
+    frames = [
+        chunk_run.run_chunk(CHUNK, f"{n}.tar", store, PreprocessConfig())["frames"]
+        for n in range(3)
+    ]
+    assert frames == [1, 2, 3]
+
+
 def hang(chunk, config):
     yield Position(1_000_000)
     time.sleep(60)
