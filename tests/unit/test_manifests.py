@@ -68,8 +68,9 @@ def test_the_entrypoint_is_a_command_of_ours(name):
     program, command, *words = shlex.split(commands(manifest))
     assert program == "xnemo"
 
-    from pipelines.cli import app
     from typer.main import get_command
+
+    from pipelines.cli import app
 
     options = {
         option

@@ -22,9 +22,10 @@ class DiffusionConfig:
     beta_end: float = 0.02
     # How beta grows: linear in its square root, or linear.
     beta_schedule: Literal["scaled_linear", "linear"] = "scaled_linear"
-    # What the network predicts: the noise (the release), or v (Salimans and Ho 2022).
-    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
-    # Rescale so that the last step has no signal at all (Lin et al. 2023); needs v_prediction.
+    # What the network predicts: the noise (the release), v (Salimans and Ho 2022), or the clean
+    # latents, which small networks on pixels learn soonest: they need not carry noise through.
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    # Rescale so that the last step has no signal at all (Lin et al. 2023); not with epsilon.
     zero_terminal_snr: bool = False
     # Cap of the signal-to-noise ratio in the loss weight (Hang et al. 2023); 0 is a plain mean
     # squared error. Not published; chosen because relatives differ and plain needs no reason.
@@ -42,16 +43,16 @@ class DiffusionConfig:
             raise UserError(
                 f"diffusion.beta_schedule = {self.beta_schedule!r}", "use scaled_linear or linear"
             )
-        if self.prediction_type not in ("epsilon", "v_prediction"):
+        if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
             raise UserError(
                 f"diffusion.prediction_type = {self.prediction_type!r}",
-                "use epsilon or v_prediction",
+                "use epsilon, v_prediction or sample",
             )
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise UserError(
                 "diffusion.zero_terminal_snr with prediction_type epsilon: the last step's noise "
                 "says nothing about the picture",
-                "set diffusion.prediction_type to v_prediction",
+                "set diffusion.prediction_type to v_prediction or sample",
             )
         if self.min_snr_gamma < 0:
             raise UserError(f"diffusion.min_snr_gamma = {self.min_snr_gamma}", "use 0 or more")
@@ -105,14 +106,18 @@ class NoiseSchedule:
         return signal * z + spread * noise
 
     def target(self, z: Tensor, noise: Tensor, timesteps_B: Tensor) -> Tensor:
-        """Return what the network is to predict: the noise, or v = √ᾱ·noise − √(1−ᾱ)·z."""
+        """Return what the network is to predict: noise, v = √ᾱ·noise − √(1−ᾱ)·z, or z itself."""
         if self.config.prediction_type == "epsilon":
             return noise
+        if self.config.prediction_type == "sample":
+            return z
         signal, spread = self._signal_and_noise(timesteps_B, z)
         return signal * noise - spread * z
 
     def predicted_latents(self, z_noisy: Tensor, prediction: Tensor, timesteps_B: Tensor) -> Tensor:
         """Return the clean latents that a prediction implies."""
+        if self.config.prediction_type == "sample":
+            return prediction
         signal, spread = self._signal_and_noise(timesteps_B, z_noisy)
         if self.config.prediction_type == "epsilon":
             return (z_noisy - spread * prediction) / signal
@@ -128,4 +133,6 @@ class NoiseSchedule:
         capped_B = snr_B.clamp(max=gamma)
         if self.config.prediction_type == "epsilon":
             return capped_B / snr_B
+        if self.config.prediction_type == "sample":
+            return capped_B
         return capped_B / (snr_B + 1)

@@ -41,7 +41,7 @@ def test_bad_input_is_one_line_that_names_thing_and_remedy(arguments, expected, 
 
 
 def test_a_full_disk_is_told_in_one_line(capsys, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
 
     monkeypatch.setattr("pipelines.inspect.inspect", full)
