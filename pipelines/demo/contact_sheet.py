@@ -1,7 +1,6 @@
 """A picture of a clip: driver, result and known truth side by side, at a few moments."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ def contact_sheet(
     rows: Sequence[tuple[str, Sequence[Picture]]],
     columns: int = 8,
     side: int = 144,
-) -> Picture:
+) -> Image.Image:
     """Lay clips out under each other, with the portrait they animate to their left.
 
     Args:
@@ -32,7 +31,7 @@ def contact_sheet(
         side: Side of each picture in pixels.
 
     Returns:
-        RGB uint8 (H, W, 3).
+        The sheet, RGB.
     """
     count = len(rows[0][1])
     moments = np.linspace(0, count - 1, min(columns, count)).round().astype(int)
@@ -51,11 +50,4 @@ def contact_sheet(
         for column, moment in enumerate(moments):
             place = (left + column * (side + _GAP), top + _TITLE)
             sheet.paste(Image.fromarray(resize(frames[moment], side)), place)
-    return np.asarray(sheet)
-
-
-def save_picture(picture: Picture, path: Path) -> None:
-    """Write an RGB picture as PNG, whole or not at all."""
-    half_done = path.with_name(f".{path.name}.part")
-    Image.fromarray(picture).save(half_done, format="PNG", optimize=True)
-    half_done.replace(path)
+    return sheet

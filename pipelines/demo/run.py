@@ -5,9 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from PIL import Image
+
 from pipelines.animate import AnimateOptions, animate
 from pipelines.cluster import connect
-from pipelines.demo.contact_sheet import Picture, contact_sheet, save_picture
+from pipelines.contact_sheet import save_sheet
+from pipelines.demo.contact_sheet import Picture, contact_sheet
 from pipelines.demo.faces import load_portrait
 from pipelines.demo.record import record_results
 from pipelines.demo.stages import Stages
@@ -262,7 +265,7 @@ def _animate(
 ) -> tuple[Path, Path, Path]:
     """Animate the held-out portrait from files, as `xnemo animate` does."""
     portrait = out / "portrait.png"
-    save_picture(load_portrait(HELD_OUT_IDENTITIES[0]).image, portrait)
+    save_sheet(Image.fromarray(load_portrait(HELD_OUT_IDENTITIES[0]).image), portrait)
     made = animate(
         bundle,
         portrait,
@@ -271,12 +274,11 @@ def _animate(
         AnimateOptions(animate=_animate_config(config)),
         on_progress=lambda stage, done, total: tell(f"animate: {stage}", done, total, ""),
     )
-    sheet = _beside_truth(bundle, driver, read_frames(made.output))
-    save_picture(sheet, made.contact_sheet)
+    save_sheet(_beside_truth(bundle, driver, read_frames(made.output)), made.contact_sheet)
     return portrait, made.output, made.contact_sheet
 
 
-def _beside_truth(bundle: Path, driver: DemoClip, made: list[Picture]) -> Picture:
+def _beside_truth(bundle: Path, driver: DemoClip, made: list[Picture]) -> Image.Image:
     """Put the known truth under driver and result, which real footage could not have."""
     animator = _animator(bundle)
     trial = make_trial(HELD_OUT_IDENTITIES[0], driver)

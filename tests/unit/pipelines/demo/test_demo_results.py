@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from pipelines.demo.contact_sheet import contact_sheet, save_picture
+from pipelines.demo.contact_sheet import contact_sheet
 from pipelines.demo.record import held_out_metrics, record_results
 from pipelines.demo.stages import Stages, family_memory
 from pipelines.demo.trials import held_out_trials
@@ -28,14 +28,11 @@ def test_truth_is_the_portrait_moved_as_the_driver(tmp_path):
     assert abs(own.truth.astype(int) - own.driving).mean() < 4
 
 
-def test_contact_sheet_shows_rows_over_each_other(tmp_path):
+def test_contact_sheet_shows_rows_over_each_other():
     clip = [np.full((20, 20, 3), shade, np.uint8) for shade in (10, 100, 200)]
     sheet = contact_sheet(clip[0], [("one", clip), ("two", clip[::-1])], columns=3, side=40)
-    assert sheet.dtype == np.uint8
-    shades = {tuple(colour) for colour in sheet.reshape(-1, 3).tolist()}
+    shades = {tuple(colour) for colour in np.asarray(sheet).reshape(-1, 3).tolist()}
     assert {(10, 10, 10), (100, 100, 100), (200, 200, 200)} <= shades
-    save_picture(sheet, tmp_path / "sheet.png")
-    assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
 
 
 def test_stages_are_timed_and_weighed_even_where_they_fail():
