@@ -13,6 +13,7 @@ CONFIGS = [
     DiffusionConfig(prediction_type="v_prediction"),
     DiffusionConfig(prediction_type="v_prediction", zero_terminal_snr=True),
     DiffusionConfig(beta_schedule="linear", beta_end=0.012),
+    DiffusionConfig(prediction_type="sample", zero_terminal_snr=True),
 ]
 
 
@@ -59,6 +60,8 @@ def test_min_snr_caps_easy_timesteps_only():
     # An error e of the clean latents is √snr·e in ε and √(snr + 1)·e in v: both must weigh alike.
     v = NoiseSchedule(DiffusionConfig(prediction_type="v_prediction", min_snr_gamma=5.0))
     torch.testing.assert_close(v.loss_weights(t) * (snr + 1), weights * snr)
+    x = NoiseSchedule(DiffusionConfig(prediction_type="sample", min_snr_gamma=5.0))
+    torch.testing.assert_close(x.loss_weights(t), weights * snr)
     assert torch.equal(plain.loss_weights(t), torch.ones(1000))
 
 
