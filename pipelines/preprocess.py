@@ -6,6 +6,7 @@ part for every chunk that is done. Running the same command again is the resume.
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import time
@@ -25,6 +26,7 @@ from pipelines.preprocess_stream import (
     stream_entries,
     stream_shards,
 )
+from pipelines.preprocess_tracking import log_report
 from preprocessing.chunk_task import Chunk
 from preprocessing.config import PreprocessConfig
 from preprocessing.detect import make_detector
@@ -57,6 +59,8 @@ from preprocessing.storage import Store, open_store
 from preprocessing.verify import verify as verify_store
 
 __all__ = ["Forecast", "JobProgress", "PreprocessResult", "Verification", "preprocess"]
+
+log = logging.getLogger(__name__)
 
 # Reasons that another run may not meet again: a slow disk, a neighbour's memory.
 _WORTH_RETRYING = {"timeout", "crash", "memory", "error"}
@@ -96,6 +100,7 @@ def preprocess(
     verify: Literal[False] = False,
     retry_quarantine: bool = False,
     strict: bool = False,
+    tracking: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> PreprocessResult: ...
 
@@ -112,6 +117,7 @@ def preprocess(
     verify: bool = False,
     retry_quarantine: bool = False,
     strict: bool = False,
+    tracking: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> PreprocessResult | Forecast | Verification: ...
 
@@ -127,6 +133,7 @@ def preprocess(
     verify: bool = False,
     retry_quarantine: bool = False,
     strict: bool = False,
+    tracking: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> PreprocessResult | Forecast | Verification:
     """Turn raw videos into shards and an index.
@@ -142,6 +149,8 @@ def preprocess(
         retry_quarantine: look again into sources that were bad, and process those again that timed
             out, crashed or ran out of memory.
         strict: anything in quarantine makes the result's exit code 1.
+        tracking: URI of an MLflow store that is to have the report; None for the one in
+            MLFLOW_TRACKING_URI, or none. The job does not fail with it.
         on_progress: called as the job moves on; None shows progress on standard error.
 
     Raises:
@@ -154,7 +163,15 @@ def preprocess(
         config = _with_absolute_pack(config or PreprocessConfig())
         job = _Job(videos, open_store(out), config, address, workers, tell)
         with job:
-            return job.forecast() if dry_run else job.run(retry_quarantine, strict)
+            if dry_run:
+                return job.forecast()
+            result = job.run(retry_quarantine, strict)
+        uri = tracking or os.environ.get("MLFLOW_TRACKING_URI")
+        if uri and result.processed:
+            problem = log_report(open_store(out), config, uri)
+            if problem:
+                log.warning("the report is not in MLflow: %s", problem)
+        return result
 
 
 class _Job:
