@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -44,22 +45,20 @@ def nano() -> Callable[..., Any]:
 def run_workers(tmp_path: Path, faces: Path) -> Callable[..., dict[str, Path]]:
     """Run scenarios, one after the other, in a group of workers; returns the run folders by name.
 
-    A scenario is a mapping of dotted settings with `__` for the dot.
+    A scenario is a name and dotted settings with `__` for the dot. Naming a run twice goes on with
+    it. Beside settings there are `stop_at` (steps until a stop is asked for) and `kill_at`
+    (forward passes until SIGKILL).
     """
 
     def run(
-        world: int,
-        scenarios: Mapping[str, Mapping[str, Any]],
-        *,
-        folder: Path | None = None,
-        check: bool = True,
+        world: int, scenarios: Sequence[tuple[str, Mapping[str, Any]]], *, killed: bool = False
     ) -> dict[str, Path]:
-        folders = {name: (folder or tmp_path) / name for name in scenarios}
+        folders = {name: tmp_path / name for name, _ in scenarios}
         store = tmp_path / f"store{len(list(tmp_path.glob('store*')))}"
         task = {
             "data": str(faces),
             "store": str(store),
-            "runs": [[str(folders[name]), changes] for name, changes in scenarios.items()],
+            "runs": [[str(folders[name]), changes] for name, changes in scenarios],
         }
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
         workers = [
@@ -73,9 +72,8 @@ def run_workers(tmp_path: Path, faces: Path) -> Callable[..., dict[str, Path]]:
             for rank in range(world)
         ]
         outputs = [worker.communicate(timeout=280)[0] for worker in workers]
-        if check:
-            for worker, output in zip(workers, outputs, strict=True):
-                assert worker.returncode == 0, output[-4000:]
+        for worker, output in zip(workers, outputs, strict=True):
+            assert worker.returncode == (-signal.SIGKILL if killed else 0), output[-4000:]
         return folders
 
     return run
@@ -83,12 +81,15 @@ def run_workers(tmp_path: Path, faces: Path) -> Callable[..., dict[str, Path]]:
 
 @pytest.fixture(scope="session")
 def weights_of() -> Callable[[Path], dict[str, torch.Tensor]]:
-    """Read the raw and averaged weights that a run ended with."""
+    """Read raw and averaged weights and the optimisers' moments that a run ended with."""
 
     def read(run: Path) -> dict[str, torch.Tensor]:
-        raw = load_file(run / "bundle" / "raw.safetensors")
-        ema = load_file(run / "bundle" / "ema.safetensors")
-        return {**raw, **{f"ema.{name}": tensor for name, tensor in ema.items()}}
+        last = max((run / "checkpoints").iterdir()) / "bundle"
+        return {
+            f"{kind}.{name}": tensor
+            for kind in ("raw", "ema", "moments")
+            for name, tensor in load_file(last / f"{kind}.safetensors").items()
+        }
 
     return read
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -16,22 +17,34 @@ import torch
 import torch.distributed as dist
 from tiny_run import nano_config
 
-from xnemo.train.loop import run_training
+from xnemo.data.batch import Batch
+from xnemo.train import loop
+from xnemo.train.step_inputs import StepInputs
 
 
-class KillAt:
-    """Kill this process, as a preempted machine would, once a sample is reached."""
+class Passes:
+    """Stand before every forward pass: note its samples, and kill the process when told to."""
 
-    def __init__(self, samples: int) -> None:
-        self.samples = samples
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.prepare = loop.prepare_inputs
+        self.begin(None, None)
 
-    def on_log(self, record: dict) -> None:
-        """Count; there is no clean-up after SIGKILL."""
-        if "loss" in record and record["samples_seen"] >= self.samples:
+    def begin(self, folder: str | None, kill_at: int | None) -> None:
+        """Start a scenario."""
+        self.file = Path(folder) / f"samples_worker{self.rank}.jsonl" if folder else None
+        self.kill_at, self.count = kill_at, 0
+
+    def __call__(self, batch: Batch, *arguments: Any, **options: Any) -> StepInputs:
+        """Do what `prepare_inputs` does."""
+        if self.count == self.kill_at:
+            # As a preempted machine would: there is no clean-up after SIGKILL.
             os.kill(os.getpid(), signal.SIGKILL)
-
-    def __getattr__(self, name: str):
-        return lambda *arguments: None
+        self.count += 1
+        if self.file is not None:
+            with self.file.open("a") as file:
+                file.write(json.dumps([batch.sample_index_B.tolist(), batch.keys]) + "\n")
+        return self.prepare(batch, *arguments, **options)
 
 
 def main() -> None:
@@ -47,8 +60,10 @@ def main() -> None:
             world_size=world,
             timeout=timedelta(seconds=120),
         )
+    passes = Passes(rank)
+    loop.prepare_inputs = passes
     for folder, changes in task["runs"]:
-        kill = changes.pop("kill_at", None)
+        passes.begin(folder, changes.pop("kill_at", None))
         stop = changes.pop("stop_at", None)
         seen = [0]
 
@@ -56,11 +71,10 @@ def main() -> None:
             seen[0] += 1
             return seen[0] == stop
 
-        run_training(
+        loop.run_training(
             nano_config(**changes),
             task["data"],
             folder,
-            callbacks=[KillAt(kill)] if kill else [],
             should_stop=should_stop,
         )
     if dist.is_initialized():

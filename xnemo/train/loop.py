@@ -140,9 +140,12 @@ def train_step(
         # Dropout's state is a function of the position, so a resumed run drops the same.
         place = (session.samples_seen * plan.accumulation + turn) * world.size + world.rank
         torch.manual_seed(stream_seed(config.seed, place, "step"))
-        losses = _micro_step(
-            session, batch, weight, last=turn == plan.accumulation - 1, meter=meter
-        )
+        for engine in session.engines.values():
+            engine.begin_pass(last=turn == plan.accumulation - 1)
+        if session.critic is not None:
+            # Its spectral norms move in training mode: once a step, however many passes that has.
+            session.critic.module.train(turn == 0)
+        losses = _micro_step(session, batch, weight, meter)
         for name, value in losses.items():
             share = value * (weight * plan.micro_batch / plan.global_batch)
             result.losses[name] = result.losses.get(name, 0) + share
@@ -161,7 +164,7 @@ def train_step(
 
 
 def _micro_step(
-    session: Session, batch: Batch, weight: float, *, last: bool, meter: SpeedMeter
+    session: Session, batch: Batch, weight: float, meter: SpeedMeter
 ) -> dict[str, Tensor]:
     """Run both engines forwards and backwards over one micro-batch."""
     config = session.config
@@ -172,8 +175,6 @@ def _micro_step(
         critic = session.critic.module if session.critic is not None else None
         meter.flops_per_sample = forward_flops(session.network.module, critic, inputs)
         meter.restart()
-    for engine in session.engines.values():
-        engine.begin_pass(last=last)
     scale = weight * session.plan.loss_scale
     made = generator_step(
         session.network,
