@@ -12,7 +12,7 @@ from pipelines.tracking import Journal
 
 log = logging.getLogger(__name__)
 
-Phase = Literal["starting", "training", "restarting", "stopping", "done"]
+Phase = Literal["starting", "training", "restarting", "stopping", "previewing", "done"]
 
 # Parts of a log record that are no measurement.
 _NOT_METRICS = ("samples_seen", "stopped", "event", "folder")
@@ -62,6 +62,11 @@ class RunRecord:
     def samples_seen(self) -> int:
         """How far the run is."""
         return self._seen
+
+    @property
+    def started(self) -> bool:
+        """Whether workers have begun to train."""
+        return self._starts > 0
 
     def take(self, messages: list[Message]) -> None:
         """Take in messages; kinds that are unknown are passed over."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -33,6 +34,9 @@ _FETCH_EVERY_S = 0.5
 # How often an elastic job looks for machines that came (back), in seconds. Growing costs the
 # samples since the last checkpoint, so it is not done at every opportunity.
 _GROW_EVERY_S = 120.0
+
+# After so many seconds without a worker a person is told what is waited for.
+_WAIT_TOLD_S = 60.0
 
 # How long the end of a run waits for its preview, in seconds.
 _PREVIEW_LIMIT_S = 300.0
@@ -185,9 +189,11 @@ class _Job:
             self._watch(trainer, mailbox, previewer, spare)
         finally:
             token.unlink(missing_ok=True)
+            # What Ray kept of this start matters to nobody after it.
+            shutil.rmtree(self.folder.path / ".ray", ignore_errors=True)
         if self.previews and self.record.samples_seen >= self.config.samples:
             previewer.collect(_PREVIEW_LIMIT_S)
-            self.record.tell("stopping", "animating a few held-out clips")
+            self.record.tell("previewing", "animating a few held-out clips")
             previewer.start(self.folder.bundle, self.record.samples_seen, 1.0 if gpu else 0.0)
             previewer.collect(_PREVIEW_LIMIT_S)
 
@@ -232,8 +238,8 @@ class _Job:
                 elastic_resize_monitor_interval_s=_GROW_EVERY_S,
             ),
             run_config=RunConfig(
-                # Checkpoints are the loop's own; what Ray keeps of the run matters to nobody after
-                # it, and must not be taken for a state to go on from.
+                # Checkpoints are the loop's own; what Ray keeps must not be taken for a state to go
+                # on from.
                 name=f"attempt-{uuid.uuid4().hex[:8]}",
                 storage_path=str(self.folder.path / ".ray"),
                 failure_config=FailureConfig(max_failures=self.max_failures),
@@ -256,7 +262,7 @@ class _Job:
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         with stop_on_signals() as stop:
             thread.start()
-            asked = False
+            asked, patience = False, time.monotonic() + _WAIT_TOLD_S
             while thread.is_alive():
                 thread.join(_FETCH_EVERY_S)
                 self.record.take(ray.get(mailbox.fetch.remote()))
@@ -265,6 +271,9 @@ class _Job:
                 if saved is not None and self.record.samples_seen < self.config.samples:
                     previewer.start(saved / "bundle", int(saved.name), spare)
                     self.record.checkpoint = None
+                if not self.record.started and time.monotonic() > patience:
+                    patience = float("inf")
+                    self.record.tell("starting", _waited_for())
                 if stop.is_set() and not asked:
                     asked = True
                     mailbox.request_stop.remote()
@@ -321,6 +330,14 @@ def _told(
         raise
     finally:
         journal.end(status[0])
+
+
+def _waited_for() -> str:
+    import ray
+
+    free = ray.available_resources()
+    there = ", ".join(f"{free.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
+    return f"still waiting for workers to start; the cluster has {there} free"
 
 
 def _told_by_ray(error: BaseException) -> str:
