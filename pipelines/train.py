@@ -178,6 +178,8 @@ class _Job:
         if gpu is None:
             gpu = cluster.gpus > 0 and self.config.engine.device != "cpu"
         resources = resources_per_worker(count, cluster, cpus, gpu)
+        # Nobody takes this machine away; its watcher would cost seconds of every start.
+        os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = str(int(cluster.address != "local"))
         self._tell_start(count, resources)
         mailbox = open_mailbox()
         token = self.folder.path / f".visible-{uuid.uuid4().hex}"
