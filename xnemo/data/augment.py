@@ -73,6 +73,30 @@ def draw_augmentation(
     return FaceAugmentation(offsets.astype(np.float32), colour)
 
 
+def change_appearance(
+    frames_THWC: np.ndarray, boxes_T4: np.ndarray, config: AugmentConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make another person of a whole sample, alike in every frame: other colours, mirrored.
+
+    Args:
+        frames_THWC: uint8 pictures of reference and targets.
+        boxes_T4: face boxes in their pixels.
+        config: strengths.
+        rng: takes the same number of values whatever the strengths are.
+    """
+    use_mirror, draws = rng.random(), rng.uniform(-1, 1, 4)
+    if use_mirror < config.mirror:
+        frames_THWC = np.ascontiguousarray(frames_THWC[:, :, ::-1])
+        x0, y0, x1, y1 = boxes_T4.T
+        width = frames_THWC.shape[2]
+        boxes_T4 = np.stack([width - x1, y0, width - x0, y1], axis=1)
+    if config.appearance > 0:
+        strong = AugmentConfig(brightness=0.3, contrast=0.3, saturation=0.6, hue=0.5)
+        colour = _colour_matrix(strong, draws * config.appearance)
+        frames_THWC = np.stack([cv2.transform(frame, colour) for frame in frames_THWC])
+    return frames_THWC, boxes_T4
+
+
 def _colour_matrix(config: AugmentConfig, draws: np.ndarray) -> np.ndarray:
     """Join brightness, contrast (about mid grey), saturation and hue into one 3x4 matrix."""
     brightness, contrast, saturation, hue = 1 + draws * np.array(

@@ -35,6 +35,12 @@ class AugmentConfig:
     warp_cells: int = 4
     # Share of samples with a warp.
     warp_probability: float = 0.8
+    # Strength, 0 to 1, of a colour change of the whole sample, reference and target alike. With a
+    # handful of people it stops the network from knowing them by heart, so that it must look at the
+    # reference. Not part of the published recipe.
+    appearance: float = 0.0
+    # Share of samples that are mirrored, reference, target and driver alike.
+    mirror: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse strengths that leave no picture."""
@@ -51,7 +57,7 @@ class AugmentConfig:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise UserError(f"augment.{name} is {value}", "set it to at least 0 and below 1")
-        for name in ("colour_probability", "warp_probability"):
+        for name in ("colour_probability", "warp_probability", "appearance", "mirror"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise UserError(f"augment.{name} is {value}", "set it between 0 and 1")

@@ -13,7 +13,7 @@ from preprocessing.decode import decode_clip
 from preprocessing.errors import UserError
 from preprocessing.geometry import box_vector, crop_resize, resize, tight_box
 from preprocessing.sample import read_member
-from xnemo.data.augment import draw_augmentation
+from xnemo.data.augment import change_appearance, draw_augmentation
 from xnemo.data.batch import Batch, Sample, collate
 from xnemo.data.clip_table import ClipTable
 from xnemo.data.config import AugmentConfig, DataConfig
@@ -139,7 +139,13 @@ class SampleReader:
         wanted, place = np.unique([reference, *targets], return_inverse=True)
         decoded = decode_clip(mp4, wanted.tolist())
         frames = decoded[place]
-        return self._cut(n, row["key"], frames, boxes_T4[[reference, *targets]])
+        frames, boxes = change_appearance(
+            frames,
+            boxes_T4[[reference, *targets]],
+            self.augment,
+            sample_rng(self.seed, n, "appearance"),
+        )
+        return self._cut(n, row["key"], frames, boxes)
 
     def _cut(self, n: int, key: str, frames: np.ndarray, boxes: np.ndarray) -> Sample:
         """Cut every picture of a sample; frame 0 is the reference."""

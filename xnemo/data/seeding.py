@@ -9,6 +9,7 @@ STREAMS = (
     "order",
     "clip",
     "pair",
+    "appearance",
     "augment",
     "box",
     "noise",

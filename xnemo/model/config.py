@@ -107,7 +107,8 @@ def tiny() -> NetworkConfig:
             latent_channels=48,
             # Not narrower than a latent, or no output layer could reach all of its channels.
             widths=(48, 64, 64),
-            attention=(False, True, True),
+            # At every level: a reference that is read at the coarse ones alone has no detail.
+            attention=(True, True, True),
             layers=1,
             heads=2,
             norm_groups=16,

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import skimage.data
 
-from xnemo.data.augment import _piecewise_affine, draw_augmentation
+from xnemo.data.augment import _piecewise_affine, change_appearance, draw_augmentation
 from xnemo.data.config import AugmentConfig
 
 PICTURE = cv2.resize(skimage.data.astronaut(), (256, 256), interpolation=cv2.INTER_AREA)
@@ -70,3 +70,36 @@ def test_one_draw_serves_every_frame_alike() -> None:
     augmentation = draw(AugmentConfig(), 5)
     first, second = (augmentation.apply(PICTURE, BOX) for _ in range(2))
     assert np.array_equal(first, second)
+
+
+def appearance(seed: int = 0, **strengths: float) -> tuple[np.ndarray, np.ndarray]:
+    frames = np.random.default_rng(1).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
+    boxes = np.array([[2.0, 3.0, 12.0, 15.0]] * 3)
+    config = AugmentConfig(**strengths)
+    return change_appearance(frames, boxes, config, np.random.default_rng(seed))
+
+
+def test_appearance_is_left_alone_by_default():
+    frames, boxes = appearance()
+    np.testing.assert_array_equal(boxes[0], [2, 3, 12, 15])
+    np.testing.assert_array_equal(frames, appearance(seed=5)[0])
+
+
+def test_mirroring_moves_the_box_with_its_pixels():
+    plain, boxes = appearance()
+    mirrored, moved = appearance(mirror=1.0)
+    x0, y0, x1, y1 = (int(value) for value in boxes[0])
+    a, b, c, d = (int(value) for value in moved[0])
+    np.testing.assert_array_equal(mirrored[0, b:d, a:c][:, ::-1], plain[0, y0:y1, x0:x1])
+
+
+def test_a_colour_change_is_the_same_in_every_frame_of_a_sample():
+    frames = np.tile(
+        np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3), np.uint8), (3, 1, 1, 1)
+    )
+    config = AugmentConfig(appearance=1.0)
+    changed, _ = change_appearance(frames, np.zeros((3, 4)), config, np.random.default_rng(2))
+    assert np.abs(changed[0].astype(int) - frames[0]).mean() > 5
+    np.testing.assert_array_equal(changed[0], changed[2])
+    other, _ = change_appearance(frames, np.zeros((3, 4)), config, np.random.default_rng(3))
+    assert np.abs(changed[0].astype(int) - other[0]).mean() > 5
