@@ -1,4 +1,4 @@
-"""`xnemo animate`: a portrait moved by somebody else's video."""
+"""`xnemo animate`, `evaluate` and `export`: what a trained model is used for."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,14 @@ import typer
 
 from pipelines.commands.options import ConfigFile, Overrides, configure
 from pipelines.commands.progress import live_progress
-from pipelines.commands.report import quoted, show_facts, show_next
+from pipelines.commands.report import quoted, show_facts, show_next, show_rows
 
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command("animate")(animate)
+    app.command("evaluate")(evaluate)
+    app.command("export")(export)
 
 
 def animate(
@@ -55,3 +57,44 @@ def animate(
         },
     )
     show_next(quoted("xnemo", "inspect", result.output))
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    source: Annotated[str, typer.Argument(help="Shards, or a list of portraits and drivers.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--output", "-o", help="JSON to write.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Measure a model: reenactment errors, following, identity, what the motion latent knows."""
+    from pipelines.evaluate import EvaluateOptions
+    from pipelines.evaluate import evaluate as run
+
+    options = configure(EvaluateOptions(), config, overrides)
+    with live_progress() as tell:
+        result = run(
+            bundle,
+            source,
+            out=out,
+            options=options,
+            on_progress=lambda stage, done, total: tell(stage, done, total, ""),
+        )
+    for title, rows in result.tables.items():
+        show_rows(title, rows)
+    show_facts("evaluation", {**result.facts, "written to": result.path})
+
+
+def export(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    directory: Annotated[Path, typer.Argument(help="Folder to write.")],
+    weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
+) -> None:
+    """Write a model's weights under the names of the official checkpoint files."""
+    from preprocessing.errors import UserError
+    from xnemo.model.official_weights import export_official
+    from xnemo.train.bundle import load_bundle
+
+    if weights != "ema" and weights != "raw":
+        raise UserError(f"--weights {weights!r} is unknown", "use ema or raw")
+    export_official(load_bundle(bundle, weights=weights).networks, directory)
+    show_facts("exported", {"folder": directory})

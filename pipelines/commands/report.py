@@ -1,7 +1,7 @@
 """How a command ends: a small table, where its output is, and what to run next."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +18,22 @@ def show_facts(title: str, facts: Mapping[str, Any] | Iterable[tuple[str, Any]])
     for name, value in dict(facts).items():
         table.add_row(name, str(value))
     console.print(table)
+
+
+def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print records as a table; numbers to four digits, what is missing as a dash."""
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*("–" if value is None else _shown(value) for value in row.values()))
+    console.print(table)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def show_next(*commands: str) -> None:

@@ -1,4 +1,4 @@
-"""`xnemo train`, `recipes` and `sync`: from shards to a bundle, followed in MLflow."""
+"""`xnemo train`, `tune`, `recipes` and `sync`: from shards to a bundle, followed in MLflow."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command("recipes")(recipes)
     app.command("train")(train)
+    app.command("tune")(tune)
     app.command("sync")(sync)
 
 
@@ -112,6 +113,60 @@ def train(
             quoted("xnemo", "animate", result.bundle, "PORTRAIT", "DRIVING", "-o", "out.mp4"),
             quoted("mlflow", "ui", "--backend-store-uri", result.tracking_uri),
         )
+
+
+def tune(
+    recipe: Annotated[str, typer.Argument(help="Recipe to start from; see `xnemo recipes`.")],
+    space: Annotated[
+        Path, typer.Option("--space", metavar="FILE", help="YAML: dotted names to ranges.")
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option("--data", metavar="SHARDS", help="Folder or URL of shards; may be repeated."),
+    ],
+    search: Annotated[
+        str, typer.Option("--run", metavar="NAME", help="Name of the search; it resumes by it.")
+    ],
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of all runs; shared by all nodes.")] = Path(
+        "runs"
+    ),
+    trials: Annotated[int, typer.Option(min=1, help="Draws from the space.")] = 8,
+    workers: Annotated[str, typer.Option(metavar="N", help="Workers of each trial.")] = "1",
+    concurrent: Annotated[
+        int | None, typer.Option(min=1, help="Trials at once; left out, as many as fit.")
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(metavar="URI", help="MLflow; left out, SQLite beside the runs.")
+    ] = None,
+    address: Address = None,
+    config: ConfigFile = None,
+) -> int:
+    """Search settings of a recipe with Ray Tune: poor trials are stopped early (ASHA)."""
+    from pipelines.tune import tune as start
+    from xnemo.train.recipes import get_recipe
+
+    settings = configure(get_recipe(recipe), config, overrides)
+    with live_progress() as tell:
+        result = start(
+            settings,
+            space,
+            data,
+            search,
+            out=out,
+            trials=trials,
+            address=address,
+            workers=workers,
+            concurrent=concurrent,
+            tracking_uri=tracking_uri,
+            on_progress=lambda stage, done, total: tell(stage, done, total, ""),
+        )
+    for trial in result.trials:
+        value = "none" if trial.value is None else f"{trial.value:.4g}"
+        drawn = ", ".join(f"{name}={drawn}" for name, drawn in trial.settings.items())
+        console.print(f"{trial.name}: {result.metric} {value}, {trial.state}; {drawn}")
+    show_facts(f"search {search}", {"table": result.table, "runs": result.folder})
+    return 1 if all(trial.state == "failed" for trial in result.trials) else 0
 
 
 def sync(
