@@ -19,6 +19,13 @@ from xnemo.model.config import tiny
 from xnemo.model.networks import Networks, empty_networks, initialise_missing
 from xnemo.model.official_weights import export_official, find_official_files, load_official
 from xnemo.model.stable_diffusion_weights import load_stable_diffusion
+from xnemo.model.starting_weights import (
+    ANIMATEDIFF,
+    OFFICIAL,
+    STABLE_DIFFUSION,
+    load_starting_weights,
+    recognise,
+)
 from xnemo.model.weights_files import read_tensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -371,6 +378,29 @@ def test_animatediff_needs_temporal_modules(source, tmp_path):
     networks = empty_networks(tiny(), training=False)
     with pytest.raises(UserError, match=r"unet\.temporal"):
         load_animatediff(networks, tmp_path / "mm.ckpt")
+
+
+def test_each_kind_is_recognised_by_what_the_path_holds(source, stable_diffusion, tmp_path):
+    torch.save(animatediff(source[0]), tmp_path / "mm.ckpt")
+    unet = stable_diffusion[1]
+    kinds = {
+        source[1]: OFFICIAL,
+        unet: STABLE_DIFFUSION,
+        unet / "unet": STABLE_DIFFUSION,
+        unet / "unet" / WEIGHTS: STABLE_DIFFUSION,
+        tmp_path / "mm.ckpt": ANIMATEDIFF,
+    }
+    for path, kind in kinds.items():
+        assert recognise(path) == kind
+    networks = empty()
+    assert load_starting_weights(networks, tmp_path / "mm.ckpt") == ANIMATEDIFF
+    assert load_starting_weights(networks, unet) == STABLE_DIFFUSION
+    left = [name for name, p in networks.denoiser.named_parameters() if p.is_meta]
+    assert left
+    assert all(".motion_modules." in name for name in left)
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="no weights that can start"):
+        load_starting_weights(empty(), tmp_path / "other.safetensors")
 
 
 LOAD_AND_MEASURE = """
