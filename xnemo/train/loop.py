@@ -220,6 +220,8 @@ def _save(session: Session, store: CheckpointStore, reporter: Reporter, *, must:
         "engine_layout": session.engine_layout(),
         "guard": session.guard.state(),
         "validation_loss": reporter.metrics.get("validation_loss"),
+        "metrics": reporter.metrics,
+        "index_digest": session.clips.digest,
     }
     saved = store.save(
         session.samples_seen,

@@ -55,13 +55,15 @@ class Reporter:
         if not self._main:
             return
         config = self._session.config
-        text = json.dumps(to_dict(config), indent=1)
-        temporary = self._run_dir / ".config.json.tmp"
-        temporary.write_text(text)
-        os.replace(temporary, self._run_dir / "config.json")
         facts = self._session.facts()
-        event = "started" if checkpoint is None else "resumed"
-        self._event({"event": event, **facts})
+        if checkpoint is None:
+            self._event({"event": "started", **facts})
+        else:
+            self.metrics |= checkpoint.record["metrics"]
+            self._event({"event": "resumed", **facts, "changed": self._changes(checkpoint)})
+        temporary = self._run_dir / ".config.json.tmp"
+        temporary.write_text(json.dumps(to_dict(config), indent=1))
+        os.replace(temporary, self._run_dir / "config.json")
         self._callbacks.tell("start", config, facts)
 
     def step(
@@ -131,6 +133,20 @@ class Reporter:
         self._callbacks.tell("end", dict(self.metrics))
         return dict(self.metrics)
 
+    def _changes(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Name what a resumed run does otherwise than before: settings, and the data itself."""
+        try:
+            before = _flat(json.loads((self._run_dir / "config.json").read_text()))
+        except (OSError, ValueError):
+            before = {}
+        now = _flat(to_dict(self._session.config))
+        changed = {name: now.get(name) for name in now if before.get(name) != now.get(name)}
+        if checkpoint.record["index_digest"] != self._session.clips.digest:
+            changed["the data set"] = self._session.clips.digest
+        if changed and before:
+            log.warning("resuming with changes: %s", ", ".join(sorted(changed)))
+        return changed
+
     def _count_faults(self, faults: Sequence[str]) -> None:
         for fault in faults:
             self._event({"event": "bad sample", "cause": fault})
@@ -152,6 +168,17 @@ class Reporter:
         if "cause" in record:
             log.warning("%s at sample %d: %s", record["event"], self._session.samples_seen,
                         record["cause"])  # fmt: skip
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def _peak_flops(session: Session) -> float:

@@ -1,10 +1,12 @@
 """Copy finished checkpoints to a store without holding up training."""
 
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from preprocessing.storage import open_store
+from preprocessing.storage import open_store, unfinished_name
 
 log = logging.getLogger(__name__)
 
@@ -19,24 +21,31 @@ class Uploader:
     def __init__(self, url: str) -> None:
         self._store = open_store(url)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="upload")
-        self._pending: list[Future[None]] = []
 
     def put(self, bundle: Path, name: str) -> None:
         """Copy a bundle's files to `<url>/<name>/` in the background."""
-        # Opened now: an open file outlives the pruning of its checkpoint.
-        files = sorted(bundle.iterdir(), key=lambda path: path.name == "bundle.json")
-        opened = [(path.name, path.open("rb")) for path in files]
-
-        def copy() -> None:
+        scratch = self._store.scratch()
+        waiting = []
+        for path in sorted(bundle.iterdir(), key=lambda path: path.name == "bundle.json"):
+            # A second link outlives the pruning of the checkpoint.
+            link = scratch / unfinished_name()
             try:
-                for file_name, file in opened:
-                    with file:
-                        self._store.write_atomic(f"{name}/{file_name}", file.read())
-            except Exception as error:
-                log.error("upload of %s to %s failed: %s", name, self._store.url, error)
-
-        self._pending.append(self._pool.submit(copy))
+                os.link(path, link)
+            except OSError:
+                shutil.copyfile(path, link)
+            waiting.append((link, f"{name}/{path.name}"))
+        self._pool.submit(self._copy, waiting, name)
 
     def close(self) -> None:
         """Wait for the copies under way."""
         self._pool.shutdown(wait=True)
+
+    def _copy(self, waiting: list[tuple[Path, str]], name: str) -> None:
+        try:
+            for link, target in waiting:
+                self._store.publish(link, target)
+        except Exception as error:
+            log.error("upload of %s to %s failed: %s", name, self._store.url, error)
+        finally:
+            for link, _ in waiting:
+                link.unlink(missing_ok=True)

@@ -1,0 +1,274 @@
+"""What training costs beside its arithmetic: the engines, the loader, a resume.
+
+    python tests/benchmarks/bench_training.py [--smoke] [--only step loader resume]
+
+Ratios are taken in one run: the bare loop (`plain_training.py`) before and after the whole, and the
+two loaders in turns.
+"""
+
+import argparse
+import io
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import webdataset as wds
+from reporting import Report
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from moving_faces import write_dataset  # noqa: E402
+
+from preprocessing.decode import decode_clip  # noqa: E402
+from preprocessing.decode.clip import ClipReader  # noqa: E402
+from preprocessing.sample import read_member  # noqa: E402
+from xnemo.config import override, to_dict  # noqa: E402
+from xnemo.data.batch_plan import BatchPlan  # noqa: E402
+from xnemo.data.clip_table import ClipTable, open_clips  # noqa: E402
+from xnemo.data.loader import BatchLoader  # noqa: E402
+from xnemo.data.sample_reader import PictureSizes, SampleReader  # noqa: E402
+from xnemo.train.config import TrainConfig  # noqa: E402
+from xnemo.train.recipes import get_recipe  # noqa: E402
+from xnemo.train.run_log import read_log  # noqa: E402
+
+WINDOW = 16
+# Seconds a step of the `small` recipe's global batch is taken to last. An assumption until that
+# recipe is measured on a GPU: four times as quick as a Stable Diffusion step of equal pixels.
+SMALL_STEP_S = 1.0
+
+
+def main() -> int:
+    """Run the benchmarks asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="tiny inputs, nothing written")
+    names = ("step", "loader", "resume")
+    parser.add_argument("--only", nargs="*", choices=names, default=names)
+    options = parser.parse_args()
+    report = Report("training", settings={"window": WINDOW, "workers": 2, "threads": 1})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if "step" in options.only:
+            measure_step(report, folder, steps=3 if options.smoke else 12, smoke=options.smoke)
+        if "loader" in options.only:
+            measure_loader(report, folder, clips=3 if options.smoke else 24)
+        if "resume" in options.only:
+            measure_resume(report, folder)
+    return report.finish(smoke=options.smoke)
+
+
+def measure_step(report: Report, folder: Path, *, steps: int, smoke: bool) -> None:
+    """Time a step under Ray, DeepSpeed and MLflow against the bare loop, two workers each."""
+    data = write_dataset(folder / "step_faces", clips=6)
+    config = step_config(steps, smoke)
+    before = plain_seconds(config, data, folder, steps)
+    whole = whole_seconds(config, data, folder)
+    after = plain_seconds(config, data, folder, steps)
+    bare = statistics.median(before + after)
+    report.add("bare DDP step", bare, "s", note="wants 1 s or more")
+    report.add("step under Ray + ZeRO-2 + MLflow", whole, "s")
+    report.add("whole / bare", whole / bare, "x", bar=1.05, lower_is_better=True)
+
+
+def step_config(steps: int, smoke: bool) -> TrainConfig:
+    """Return the tiny recipe with a batch whose step takes a second or more."""
+    batch = 4 if smoke else 32
+    return override(
+        get_recipe("tiny"),
+        {
+            "samples": steps * batch,
+            "global_batch": batch,
+            "micro_batch": batch // 2,
+            "checkpoint.every_samples": 10**9,
+            "log_every": 1,
+            "data.filter": "",
+        },
+    )
+
+
+def plain_seconds(config: TrainConfig, data: Path, folder: Path, steps: int) -> list[float]:
+    """Return the bare loop's seconds per step, the first ones left out."""
+    file, store = folder / "plain.json", folder / f"store{time.monotonic_ns()}"
+    file.write_text(json.dumps(to_dict(config)))
+    script = Path(__file__).with_name("plain_training.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), "2", file, data, store, str(steps)],
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+        for rank in range(2)
+    ]
+    outputs = [worker.communicate()[0] for worker in workers]
+    if any(worker.returncode for worker in workers):
+        raise RuntimeError("the bare loop failed")
+    return json.loads(outputs[0])[1 if steps < 5 else 3 :]
+
+
+def whole_seconds(config: TrainConfig, data: Path, folder: Path) -> float:
+    """Return the median seconds per step of the real job."""
+    from pipelines.train import train
+
+    train(config, str(data), "bench", out=folder / "runs", workers=2, previews=False)
+    lines = [r for r in read_log(folder / "runs" / "bench" / "log.jsonl") if "loss" in r]
+    rates = [line["samples_per_s"] for line in lines]
+    return statistics.median(config.global_batch / rate for rate in rates[1:-1] or rates)
+
+
+def measure_loader(report: Report, folder: Path, *, clips: int) -> None:
+    """Time random windows from MP4 by range reads against JPEGs by webdataset."""
+    data = write_dataset(folder / "loader_faces", clips=clips, frames=100, size=512)
+    table = open_clips([str(data)], "")
+    jpegs, jpeg_bytes = write_jpegs(table, folder / "jpegs.tar")
+    mp4_bytes = int(table.rows["mp4_length"].sum())
+    ours, theirs = [], []
+    for turn in range(4):
+        ours.append(frames_per_second(our_windows(table, turn)))
+        theirs.append(frames_per_second(jpeg_windows(jpegs, turn)))
+    report.add("windows from MP4", statistics.median(ours), "frames/s")
+    report.add("windows from JPEG by webdataset", statistics.median(theirs), "frames/s")
+    ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    report.add("MP4 / JPEG speed", ratio, "x", bar=0.8)
+    share = 100 * mp4_bytes / jpeg_bytes
+    report.add("MP4 / JPEG bytes", share, "%", bar=25, lower_is_better=True, note="JPEG at 90")
+    decoded = frames_decoded(table)
+    report.add(
+        "frames decoded per random window", statistics.mean(decoded), "frames", bar=28,
+        lower_is_better=True, note=f"at most {max(decoded)}",
+    )  # fmt: skip
+    report.add(
+        "data wait at the small recipe's step", small_recipe_wait(table), "%", bar=3,
+        lower_is_better=True, note=f"a step of 32 assumed to take {SMALL_STEP_S} s; 2 processes",
+    )  # fmt: skip
+
+
+def write_jpegs(table: ClipTable, path: Path) -> tuple[Path, int]:
+    """Write every frame as a JPEG of quality 90, a clip a sample; returns the JPEGs' bytes."""
+    total = 0
+    with tarfile.open(path, "w") as tar:
+        for row in table.rows.to_dict("records"):
+            for number, frame in enumerate(decode_clip(read_member(row["root"], row, "mp4"))):
+                _, code = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+                info = tarfile.TarInfo(f"{row['key']}.{number:04d}.jpg")
+                info.size = len(code)
+                total += len(code)
+                tar.addfile(info, io.BytesIO(code.tobytes()))
+    return path, total
+
+
+def our_windows(table: ClipTable, seed: int) -> Iterator[int]:
+    """Yield the frames of a random window of every clip."""
+    rng = np.random.default_rng(seed)
+    for row in table.rows.to_dict("records"):
+        start = int(rng.integers(row["frames"] - WINDOW + 1))
+        yield len(decode_clip(read_member(row["root"], row, "mp4"), range(start, start + WINDOW)))
+
+
+def jpeg_windows(path: Path, seed: int) -> Iterator[int]:
+    """Yield the same from the tar of JPEGs, decoding none but the window's."""
+    rng = np.random.default_rng(seed)
+    for sample in wds.WebDataset(str(path), shardshuffle=False, empty_check=False):
+        names = sorted(name for name in sample if name.endswith("jpg"))
+        start = int(rng.integers(len(names) - WINDOW + 1))
+        codes = [sample[name] for name in names[start : start + WINDOW]]
+        frames = [cv2.imdecode(np.frombuffer(c, np.uint8), cv2.IMREAD_COLOR_RGB) for c in codes]
+        yield len(np.stack(frames))
+
+
+def frames_per_second(windows: Iterator[int]) -> float:
+    """Exhaust a loader and return its speed."""
+    cv2.setNumThreads(1)
+    begin = time.perf_counter()
+    frames = sum(windows)
+    return frames / (time.perf_counter() - begin)
+
+
+def frames_decoded(table: ClipTable) -> list[int]:
+    """Return what each of many random windows decodes."""
+    rng = np.random.default_rng(0)
+    counts = []
+    for row in table.rows.to_dict("records"):
+        with ClipReader(read_member(row["root"], row, "mp4")) as clip:
+            for _ in range(10):
+                before = clip.frames_decoded
+                start = int(rng.integers(len(clip) - WINDOW + 1))
+                clip.frames_at(range(start, start + WINDOW))
+                counts.append(clip.frames_decoded - before)
+    return counts
+
+
+def small_recipe_wait(table: ClipTable, steps: int = 8) -> float:
+    """Return the share of time a consumer at the small recipe's pace waits for the loader."""
+    recipe = get_recipe("small")
+    network = recipe.network
+    sizes = PictureSizes(network.image_size, network.motion.image_size, network.gan.image_size)
+    data = replace(recipe.data, filter="", workers=2)
+    reader = SampleReader(table, data, recipe.augment, sizes, seed=0)
+    plan = BatchPlan(32, recipe.micro_batch)
+    pause = SMALL_STEP_S / plan.accumulation
+    waited = 0.0
+    with BatchLoader(reader, plan) as loader:
+        # Starting processes is no part of the pace.
+        next(loader)
+        time.sleep(2 * SMALL_STEP_S)
+        begin = time.perf_counter()
+        for _ in range(steps * plan.accumulation):
+            asked = time.perf_counter()
+            next(loader)
+            waited += time.perf_counter() - asked
+            time.sleep(pause)
+        elapsed = time.perf_counter() - begin
+    return 100 * waited / elapsed
+
+
+def measure_resume(report: Report, folder: Path) -> None:
+    """Time from starting a process to the first step after a checkpoint, tiny recipe."""
+    data = write_dataset(folder / "resume_faces", clips=6)
+    config = override(
+        get_recipe("tiny"),
+        {
+            "engine.kind": "torch", "samples": 16, "checkpoint.every_samples": 16, "log_every": 1,
+            "data.filter": "",
+        },
+    )  # fmt: skip
+    run = folder / "resume"
+    run_once(config, data, run)
+    begin = time.time()
+    run_once(override(config, {"samples": 32}), data, run)
+    first = next(r for r in read_log(run / "log.jsonl") if r.get("samples_seen") == 32)
+    report.add(
+        "start to first step after a resume", first["time"] - begin, "s", bar=30,
+        lower_is_better=True, note="one process, imports included",
+    )  # fmt: skip
+    shutil.rmtree(run)
+
+
+def run_once(config: TrainConfig, data: Path, run: Path) -> None:
+    """Train in a fresh process."""
+    program = (
+        "import json, sys; from xnemo.config import from_dict; "
+        "from xnemo.train.config import TrainConfig; from xnemo.train.loop import run_training; "
+        "run_training(from_dict(TrainConfig, json.loads(sys.argv[1])), sys.argv[2], sys.argv[3])"
+    )
+    arguments: list[Any] = [json.dumps(to_dict(config)), str(data), str(run)]
+    subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
