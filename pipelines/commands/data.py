@@ -53,7 +53,7 @@ def preprocess(
     from pipelines.preprocess import preprocess as run
     from preprocessing.config import PreprocessConfig
 
-    named = {"detect.detector": detector, "detect.faces_pack": faces_pack}
+    named = {"detect.name": detector, "detect.faces_pack": faces_pack}
     settings = configure(PreprocessConfig(), config, overrides, named)
     result = run(
         videos,

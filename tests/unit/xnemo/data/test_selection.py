@@ -31,7 +31,7 @@ INDEX = pd.DataFrame(
         ("identity not in ['a', 'd']", [1]),
         ("missing(yaw)", [2]),
         ("not missing(identity) and face_px * 2 - 1 > 600", [3]),
-        ("yaw < -face_px + 186", [1]),
+        ("yaw < -face_px + 186", [0]),
         ("identity == '|a|'", []),
         ("True", [0, 1, 2, 3]),
     ],

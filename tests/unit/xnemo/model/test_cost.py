@@ -49,8 +49,9 @@ def real() -> tuple[float, int]:
 
 def test_operations_and_activations_are_those_of_a_real_step(real):
     cost = training_cost(config(), precision="fp32", gradient_checkpointing=False)
-    # The counter knows the GPU's fused attention, not the CPU's: the real count lacks it.
-    assert 1 <= cost.flops_per_sample / real[0] < 1.05
+    # The counter knows the GPU's fused attention, not the CPU's: the real count lacks it, an eighth
+    # of all where the finest level attends.
+    assert 1 <= cost.flops_per_sample / real[0] < 1.2
     assert cost.activations == pytest.approx(real[1], rel=0.1)
 
 
