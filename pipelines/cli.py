@@ -10,7 +10,10 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from pipelines.commands import animation, data, machine, training
+import pipelines.commands.animation as animation
+import pipelines.commands.data as data
+import pipelines.commands.machine as machine
+import pipelines.commands.training as training
 from preprocessing.errors import UserError
 
 #: Exit status for input a person can mend; 1 is left to jobs that ran and found something wrong.

@@ -1,7 +1,7 @@
 """`xnemo animate`, `evaluate` and `export`: what a trained model is used for."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -87,14 +87,13 @@ def evaluate(
 def export(
     bundle: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     directory: Annotated[Path, typer.Argument(help="Folder to write.")],
-    weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
+    weights: Annotated[
+        Literal["ema", "raw"], typer.Option(help="Averaged weights, or the last ones.")
+    ] = "ema",
 ) -> None:
     """Write a model's weights under the names of the official checkpoint files."""
-    from preprocessing.errors import UserError
     from xnemo.model.official_weights import export_official
     from xnemo.train.bundle import load_bundle
 
-    if weights != "ema" and weights != "raw":
-        raise UserError(f"--weights {weights!r} is unknown", "use ema or raw")
     export_official(load_bundle(bundle, weights=weights).networks, directory)
     show_facts("exported", {"folder": directory})
