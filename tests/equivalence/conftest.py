@@ -71,7 +71,7 @@ def run_workers(tmp_path: Path, faces: Path) -> Callable[..., dict[str, Path]]:
             )
             for rank in range(world)
         ]
-        outputs = [worker.communicate(timeout=280)[0] for worker in workers]
+        outputs = [worker.communicate(timeout=900)[0] for worker in workers]
         for worker, output in zip(workers, outputs, strict=True):
             assert worker.returncode == (-signal.SIGKILL if killed else 0), output[-4000:]
         return folders
