@@ -20,7 +20,7 @@ from moving_faces import write_dataset
 
 DRIVER = Path(__file__).resolve().parent / "training_driver.py"
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 class Driver:

@@ -43,7 +43,7 @@ def tiny() -> TrainConfig:
         ),
         engine=EngineConfig(kind="deepspeed", zero_stage=2),
         checkpoint=CheckpointConfig(every_samples=2_000, keep_last=2),
-        samples=4_000,
+        samples=3_000,
         # Many small steps: the first thousands of samples teach more that way than few large ones.
         global_batch=8,
         micro_batch=8,

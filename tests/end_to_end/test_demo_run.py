@@ -1,0 +1,92 @@
+"""The demo at its smallest: every stage is the real one, only sizes are cut down."""
+
+import io
+import json
+
+import av
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from pipelines.demo.run import DemoConfig, run_demo
+from pipelines.demo.summary import show_summary
+from pipelines.inspect import examine
+from preprocessing.index import read_index
+from xnemo.train.bundle import load_bundle
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
+
+SMALL = DemoConfig(
+    clips_per_identity=1, clip_seconds=2.0, train_samples=32, steps=2, compare_every=25
+)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    told = []
+    out = tmp_path_factory.mktemp("demo")
+    result = run_demo(out, SMALL, tell=lambda *progress: told.append(progress))
+    return out, result, told
+
+
+def test_every_stage_leaves_what_it_promises(demo):
+    out, result, told = demo
+    assert result.dataset.kept == 6
+    assert len(result.clips) == 14
+    held_out = {clip.path.name for clip in result.clips if clip.split == "held_out"}
+    assert not held_out & set(read_index(out / "dataset")["source"])
+    assert load_bundle(result.training.bundle).meta["samples_seen"] == 32
+    with av.open(str(result.animation)) as container:
+        assert len(list(container.decode(video=0))) == 2 * 25
+    assert Image.open(result.sheet).width > 1000
+    assert Image.open(result.portrait).size == (384, 384)
+    stages = {stage.partition(":")[0] for stage, *_ in told}
+    assert (
+        stages
+        == {"make videos", "preprocess", "train", "animate", "compare"}
+        == set(result.seconds)
+    )
+    assert 0 < result.peak_memory < 8 * 2**30
+
+
+def test_the_comparison_is_printed_and_kept_as_it_is(demo):
+    out, result, _ = demo
+    kept = json.loads((out / "demo.json").read_text())
+    assert [s["contender"] for s in kept["scores"]] == [s.contender for s in result.scores]
+    still = next(s for s in result.scores if s.contender == "portrait repeated")
+    assert still.follows == 0
+    console = Console(file=io.StringIO(), width=160)
+    show_summary(result, console)
+    text = console.file.getvalue()
+    for wanted in (*(s.contender for s in result.scores), "diffusion loss", "next: xnemo"):
+        assert wanted in text
+
+
+def test_the_run_is_tracked_with_its_samples(demo):
+    from mlflow import MlflowClient
+
+    _, result, _ = demo
+    assert result.unsent is None
+    client = MlflowClient(result.training.tracking_uri)
+    run = client.get_run(result.training.mlflow_run_id)
+    assert run.data.params["samples"] == "32"
+    assert "held_out/trained/l1" in run.data.metrics
+    files = {f.path for f in client.list_artifacts(run.info.run_id, "samples")}
+    assert files == {"samples/animated.png", "samples/animated.mp4"}
+    assert client.list_artifacts(run.info.run_id, "bundle")
+
+
+def test_inspect_knows_all_of_it(demo):
+    out, result, _ = demo
+    assert examine(str(out / "dataset")).facts["clips kept"] == 6
+    assert examine(str(result.training.run_dir)).facts["samples seen"] == 32
+    assert examine(str(result.portrait)).facts["faces"] == 1
+    assert examine(str(result.animation)).facts["codec"] == "h264"
+
+
+def test_the_same_call_again_goes_on_where_it_was(demo):
+    out, result, _ = demo
+    again = run_demo(out, SMALL)
+    assert again.dataset.processed == 0
+    assert again.training.samples_seen == 32
+    assert again.scores == result.scores
