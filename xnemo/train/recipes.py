@@ -29,7 +29,7 @@ class Recipe:
 
 
 def tiny() -> TrainConfig:
-    """Return a run that learns the demo's faces on two CPU cores in minutes."""
+    """Return a run of every part at 64 pixels that two CPU cores finish in minutes."""
     return TrainConfig(
         network=networks.tiny(),
         diffusion=DiffusionConfig(prediction_type="sample", zero_terminal_snr=True),
@@ -113,7 +113,7 @@ def finetune() -> TrainConfig:
 
 
 RECIPES: dict[str, Recipe] = {
-    "tiny": Recipe("learn the demo's faces on a CPU in minutes, 64 pixels", tiny),
+    "tiny": Recipe("every part at 64 pixels, on a CPU in minutes; what the demo runs", tiny),
     "small": Recipe("image stage at 256 pixels and a quarter of the width, for one GPU", small),
     "image": Recipe("stage 1 at the published size: both heads, all but temporal modules", image),
     "temporal": Recipe("last stage: temporal modules alone, on clips of 16 frames", temporal),
