@@ -9,7 +9,7 @@ from hostile_corpus import Entry, kinds
 
 from preprocessing.isolate import Failure, Isolated
 
-TIME_LIMIT_S = 40.0
+TIME_LIMIT_S = 120.0
 MEMORY_LIMIT_MB = 700
 # The contract's share of clean seconds that must survive.
 SALVAGED = 0.8

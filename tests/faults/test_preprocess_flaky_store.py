@@ -11,7 +11,7 @@ from writing import encode
 
 from preprocessing.index import index_digest
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_a_store_that_fails_one_call_in_five_gets_the_same_bytes(tmp_path, monkeypatch):
