@@ -5,7 +5,7 @@ import os
 from collections import OrderedDict
 from typing import Any, BinaryIO
 
-from preprocessing.storage import retry
+from preprocessing.patience import retry
 
 _BLOCK = 2**22
 _BLOCKS = 8

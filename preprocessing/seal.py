@@ -26,7 +26,8 @@ from preprocessing.part import read_part, read_part_member
 from preprocessing.quarantine import write_quarantine
 from preprocessing.sample import MEMBERS, SCHEMA_VERSION, pack_meta, sample_key
 from preprocessing.shard import member_bytes, write_tar_file
-from preprocessing.storage import Store, open_store, unfinished_name
+from preprocessing.storage import Store, open_store
+from preprocessing.unfinished import unfinished_name
 
 DATASET_NAME = "dataset.json"
 

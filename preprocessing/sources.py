@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preprocessing.errors import UserError
-from preprocessing.storage import find_all, retry
+from preprocessing.fsspec_store import find_all
+from preprocessing.patience import retry
 
 # What a folder is searched for. A file named on its own, or in a list, may be called anything.
 _EXTENSIONS = {

@@ -145,7 +145,7 @@ def test_the_report_is_one_page_with_the_funnel(finished):
 def test_running_again_does_nothing_and_starts_no_ray(finished, videos, monkeypatch):
     out, _ = finished
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
-    monkeypatch.setattr("pipelines.preprocess.connect", None)
+    monkeypatch.setattr("pipelines.preprocess_workers.connect", None)
     result = run(videos, out)
     assert (result.processed, result.kept) == (0, 2)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before

@@ -33,8 +33,8 @@ class _Flaky:
 def s3_server(fail_every: int = 0) -> Iterator[tuple[dict[str, str], _Flaky]]:
     """Run a server with one bucket; yield the environment for its clients, and its counts.
 
-    With `fail_every=5` one call in five fails. Clients do not retry by themselves, so that what is
-    tested is this project's own patience.
+    With `fail_every=5` one call in five fails. Clients try a call once more, where they would by
+    themselves try four times: what they give up is left to this project's own patience.
     """
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
@@ -53,8 +53,8 @@ def s3_server(fail_every: int = 0) -> Iterator[tuple[dict[str, str], _Flaky]]:
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",
-        "FSSPEC_S3": json.dumps({"config_kwargs": {"retries": {"max_attempts": 0}}}),
+        "AWS_MAX_ATTEMPTS": "2",
+        "FSSPEC_S3": json.dumps({"config_kwargs": {"retries": {"max_attempts": 1}}}),
     }
     try:
         _make_bucket(environment)

@@ -5,7 +5,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from preprocessing import storage
+from preprocessing import local_store, patience, unfinished
 from preprocessing.errors import UserError
 from preprocessing.storage import FsspecStore, StoreFullError, open_store
 
@@ -64,7 +64,7 @@ def test_nothing_shows_of_a_write_that_fails(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "no space")
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(local_store.os, "fsync", full)
     with pytest.raises(StoreFullError):
         store.write_atomic("a", b"new")
     assert store.read("a") == b"old"
@@ -74,10 +74,10 @@ def test_nothing_shows_of_a_write_that_fails(tmp_path, monkeypatch):
 def test_what_killed_processes_left_is_swept(tmp_path):
     store = open_store(tmp_path)
     store.write_atomic("a", b"1")
-    host = storage.socket.gethostname()
+    host = unfinished.socket.gethostname()
     (tmp_path / "sub").mkdir()
     dead = tmp_path / "sub" / f".unfinished-{host}-999999999-abc"
-    alive = tmp_path / f".unfinished-{host}-{storage.os.getpid()}-abc"
+    alive = tmp_path / f".unfinished-{host}-{unfinished.os.getpid()}-abc"
     elsewhere = tmp_path / ".unfinished-another-host-1-abc"
     for path in (dead, alive, elsewhere):
         path.write_bytes(b"half")
@@ -87,7 +87,7 @@ def test_what_killed_processes_left_is_swept(tmp_path):
 
 
 def test_failures_that_pass_are_tried_again(monkeypatch):
-    monkeypatch.setattr(storage, "_FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(patience, "_FIRST_PAUSE_S", 0.0)
     calls = []
 
     def flaky():
@@ -96,7 +96,7 @@ def test_failures_that_pass_are_tried_again(monkeypatch):
             raise OSError(errno.ECONNRESET, "reset")
         return "done"
 
-    assert storage.retry(flaky) == "done"
+    assert patience.retry(flaky) == "done"
     assert len(calls) == 4
 
 
@@ -109,7 +109,7 @@ def test_failures_that_stay_are_not(error):
         raise error
 
     with pytest.raises(type(error)):
-        storage.retry(broken)
+        patience.retry(broken)
     assert len(calls) == 1
 
 
