@@ -8,7 +8,7 @@ from footage import astronaut_footage
 from job_process import published, run_job
 from writing import encode
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture

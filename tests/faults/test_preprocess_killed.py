@@ -96,7 +96,7 @@ def disturb(videos, out, seed, seconds, what):
     ("what", "seed"),
     [
         ("driver", 0),
-        ("worker", 1),
+        pytest.param("worker", 1, marks=pytest.mark.slow),
         *(pytest.param("driver", s, marks=pytest.mark.slow) for s in range(2, 14)),
         *(pytest.param("worker", s, marks=pytest.mark.slow) for s in range(14, 22)),
     ],
