@@ -154,7 +154,8 @@ class CheckpointConfig:
     keep_last: int = 3
     # Keep the one with the lowest validation loss as well.
     keep_best: bool = True
-    # Also save each worker's own shard, which the same number of workers loads faster.
+    # Also save each worker's own part, which the same number of workers loads faster. Plain torch
+    # only: DeepSpeed would read its parts as pickles.
     engine_shards: bool = True
     # Store or folder (any fsspec URL) to which finished checkpoints are copied; empty copies
     # nowhere.

@@ -11,7 +11,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -167,14 +166,6 @@ class DeepSpeedEngine:
                     safe_set_full_optimizer_state(parameter, value, key)
         for state in self._inner.state.values():
             state["step"].fill_(moments.updates)
-
-    def save_shards(self, folder: Path) -> None:
-        """Write every worker's part; all workers."""
-        self._engine.save_checkpoint(str(folder), tag="engine")
-
-    def load_shards(self, folder: Path) -> None:
-        """Read every worker's part; all workers."""
-        self._engine.load_checkpoint(str(folder), tag="engine")
 
     def _shard(self, parameter: nn.Parameter) -> Tensor:
         if self._stage == 3:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -70,9 +69,3 @@ class Engine(Protocol):
 
     def load_moments(self, moments: OptimizerMoments) -> None:
         """Set the optimiser's state from whole tensors, given alike to all workers."""
-
-    def save_shards(self, folder: Path) -> None:
-        """Write weights and optimiser state as this engine keeps them; all workers."""
-
-    def load_shards(self, folder: Path) -> None:
-        """Read what `save_shards` wrote with as many workers; all workers."""

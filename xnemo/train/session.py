@@ -85,12 +85,22 @@ class Session:
         kind = engine.kind if engine.kind == "torch" else f"zero{engine.zero_stage}"
         return f"{kind} x {self.world.size}"
 
+    @property
+    def saves_shards(self) -> bool:
+        """Whether checkpoints also hold each worker's own part.
+
+        Not under DeepSpeed: it reads its parts as pickles, and a run folder is a path that anybody
+        can name. Its runs go on from the bundle and its moments, to the same bits.
+        """
+        return self.config.checkpoint.engine_shards and self.config.engine.kind == "torch"
+
     def write_checkpoint(self, folder: Path, metrics: Mapping[str, Any]) -> None:
         """Fill a checkpoint folder; all workers."""
         self.write_bundle(folder / "bundle", metrics, moments=True)
-        if not self.config.checkpoint.engine_shards:
+        if not self.saves_shards:
             return
         for name, engine in self.engines.items():
+            assert isinstance(engine, TorchEngine)
             part = folder / "engine" / name
             part.mkdir(parents=True, exist_ok=True)
             engine.save_shards(part)
@@ -119,6 +129,7 @@ class Session:
         """
         if can_use_shards(self, checkpoint):
             for name, engine in self.engines.items():
+                assert isinstance(engine, TorchEngine)
                 engine.load_shards(checkpoint.folder / "engine" / name)
             file = checkpoint.folder / "engine" / f"worker{self.world.rank}.pt"
             state = torch.load(file, map_location="cpu", weights_only=True)
@@ -193,7 +204,7 @@ def open_session(
 def can_use_shards(session: Session, checkpoint: Checkpoint) -> bool:
     """Say whether a checkpoint's engine shards suit this engine and number of workers."""
     same = checkpoint.record.get("engine_layout") == session.engine_layout()
-    return same and (checkpoint.folder / "engine").is_dir()
+    return session.saves_shards and same and (checkpoint.folder / "engine").is_dir()
 
 
 def _load_start(networks: Networks, config: TrainConfig, checkpoint: Checkpoint | None) -> None:

@@ -6,7 +6,8 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from preprocessing.storage import open_store, unfinished_name
+from preprocessing.storage import open_store
+from preprocessing.unfinished import unfinished_name
 
 log = logging.getLogger(__name__)
 
