@@ -53,6 +53,7 @@ def losses_of(run: Path) -> list[list[float]]:
     return [[r[n] for n in names] for r in read_log(run / "log.jsonl") if "loss" in r]
 
 
+@pytest.mark.slow
 def test_two_workers_under_every_engine(
     one: Path,
     run_workers: Callable[..., dict[str, Path]],
