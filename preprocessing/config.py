@@ -45,7 +45,7 @@ class ShotConfig:
     """When one picture follows another too abruptly to be the same shot."""
 
     # Least change of the brightness histogram (0 to 1) at a cut.
-    histogram: float = 0.35
+    histogram: float = 0.28
     # Least mean change of brightness (0 to 1) at a cut.
     difference: float = 0.08
     # A cut also changes this many times more than the frames just before it.
@@ -150,8 +150,8 @@ class FilterConfig:
 
     # Least median of the face box's larger side, in source pixels.
     min_face_px: float = 72.0
-    # Least side of the stored picture in pixels.
-    min_size: int = 128
+    # Least side of the picture in pixels, without what padding adds.
+    min_picture_px: float = 128.0
     # Least median confidence of the detector.
     min_detection: float = 0.5
     # Least share of looks at which the face was found.

@@ -17,7 +17,7 @@ Filter = Callable[[Scores, FilterConfig], str | None]
 # Reason, score, and the threshold: a least value (min_) or a largest magnitude (max_).
 _RULES = (
     ("face_too_small", "face_px", "min_face_px"),
-    ("picture_too_small", "size", "min_size"),
+    ("picture_too_small", "picture_px", "min_picture_px"),
     ("unsure_face", "detection", "min_detection"),
     ("face_lost", "detected_fraction", "min_detected"),
     ("several_faces", "others", "max_others"),

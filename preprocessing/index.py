@@ -21,9 +21,9 @@ _TEXT, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
 
 #: Scores of a clip; filters compare them with thresholds. See `preprocessing.score`.
 SCORES = (
-    "face_px", "detection", "detected_fraction", "yaw", "pitch", "roll", "yaw_range", "sharpness",
-    "exposure", "contrast", "motion", "mouth_range", "centre_shift", "out_of_frame", "pad_fraction",
-    "others", "occlusion", "overlay", "repeated",
+    "face_px", "picture_px", "detection", "detected_fraction", "yaw", "pitch", "roll", "yaw_range",
+    "sharpness", "exposure", "contrast", "motion", "mouth_range", "centre_shift", "out_of_frame",
+    "pad_fraction", "others", "occlusion", "overlay", "repeated",
 )  # fmt: skip
 
 #: Columns and their types. Dropped clips have 0 where a member's place would be, and empty text;

@@ -56,6 +56,7 @@ def score_clip(clip: Clip, fps: float) -> tuple[dict[str, float | None], FrameSc
     brightness = (small.astype(np.float32) - 16) / 219
     scores: dict[str, float | None] = {
         "face_px": face_px,
+        "picture_px": float(min(*clip.frame_hw, clip.tube[2] - clip.tube[0])),
         "detection": float(np.median(detections[looked] if looked.any() else detections)),
         "detected_fraction": 1.0 - _lost_share(clip),
         "yaw": float(np.median(pose[:, 0])),

@@ -20,7 +20,7 @@ def face():
 
 def good():
     return {
-        "face_px": 200, "size": 512, "detection": 0.9, "detected_fraction": 1.0, "others": 0.0,
+        "face_px": 200, "picture_px": 512, "detection": 0.9, "detected_fraction": 1.0, "others": 0.0,
         "out_of_frame": 0.0, "pad_fraction": 0.0, "yaw": 5.0, "pitch": -5.0, "roll": 0.0,
         "sharpness": 0.4, "exposure": 0.5, "contrast": 0.4, "motion": 0.02, "repeated": 0.0,
         "occlusion": 0.1, "overlay": 0.0,
@@ -28,7 +28,7 @@ def good():
 
 
 BAD = {
-    "face_too_small": {"face_px": 40}, "picture_too_small": {"size": 112},
+    "face_too_small": {"face_px": 40}, "picture_too_small": {"picture_px": 112},
     "unsure_face": {"detection": 0.3}, "face_lost": {"detected_fraction": 0.5},
     "several_faces": {"others": 0.4}, "out_of_frame": {"out_of_frame": 0.9},
     "too_much_padding": {"pad_fraction": 0.9}, "turned_away": {"yaw": -85.0},
@@ -57,7 +57,7 @@ def test_the_first_filter_names_the_reason_and_a_missing_score_drops_nothing():
 def test_every_threshold_is_some_filter_s():
     used = {name for names in THRESHOLDS.values() for name in names}
     assert used == set(field_names(FilterConfig))
-    assert set(THRESHOLDS) - {"size"} <= set(SCORES)
+    assert set(THRESHOLDS) <= set(SCORES)
     assert "filters.min_face_px" in set(field_names(PreprocessConfig))
 
 
