@@ -20,7 +20,7 @@ def face():
 
 def good():
     return {
-        "face_px": 200, "picture_px": 512, "detection": 0.9, "detected_fraction": 1.0, "others": 0.0,
+        "face_px": 200, "picture_px": 512, "detection": 0.9, "detected_fraction": 1.0, "others": 0.0,  # noqa: E501
         "out_of_frame": 0.0, "pad_fraction": 0.0, "yaw": 5.0, "pitch": -5.0, "roll": 0.0,
         "sharpness": 0.4, "exposure": 0.5, "contrast": 0.4, "motion": 0.02, "repeated": 0.0,
         "occlusion": 0.1, "overlay": 0.0,
