@@ -228,7 +228,9 @@ class _ChunkWorker:
             "mp4_sha256": hashlib.sha256(mp4).hexdigest(),
             "npz_sha256": hashlib.sha256(npz).hexdigest(),
             "descriptor": base64.b64encode(identity.astype(np.float16).tobytes()).decode(),
-            "signature": base64.b64encode(signature_of(per_frame.faces).to_bytes()).decode(),
+            "signature": base64.b64encode(
+                signature_of(per_frame.faces, clip.bbox).to_bytes()
+            ).decode(),
         }
         return ClipResult(row, mp4, npz, strip)
 

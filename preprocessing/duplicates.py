@@ -15,9 +15,14 @@ import numpy as np
 # The average face is compared at this size, curves in fields of this grid.
 _FACE = 8
 _GRID = 3
-# Copies are told at most this far apart in time, as a share of the shorter clip.
-_SHIFT = 0.5
-_LEAST_OVERLAP = 12
+# Copies may be shifted in time by half the shorter clip, but overlap by this many samples (3.2 s)
+# where they are as long: over less, one smooth nod is like another. Shifts of a few samples are
+# always tried, for a copy may have lost its first frames.
+_SHIFT, _OVERLAP, _FEW = 0.5, 40, 3
+# A path has to be this long (standard deviation, in face sides) to tell one take from another.
+_FAR, _GROWN = 0.03, 0.02
+# Steps of a stored path: face sides, and natural logarithms of the face's side.
+_PLACE_STEP, _SIZE_STEP = 1 / 64, 1 / 256
 # Below so many clips every pair is looked at; above, pairs that fall together by random planes.
 _ALL_PAIRS = 2000
 _TABLES, _PLANES = 16, 14
@@ -33,30 +38,41 @@ class Signature:
     face: np.ndarray
     # Brightness of 3 × 3 fields in every second frame, uint8 [T, 9].
     curves: np.ndarray
+    # Where the face is (x, y) and how large, about their means, in steps; uint8 [T, 3] about 128.
+    path: np.ndarray
 
     def to_bytes(self) -> bytes:
         """Return the signature as bytes."""
-        return self.face.astype("<f4").tobytes() + self.curves.tobytes()
+        both = np.concatenate([self.curves, self.path], axis=1)
+        return self.face.astype("<f4").tobytes() + both.tobytes()
 
     @staticmethod
     def from_bytes(data: bytes) -> "Signature":
         """Read a signature back."""
         size = 4 * _FACE * _FACE
-        curves = np.frombuffer(data[size:], np.uint8).reshape(-1, _GRID * _GRID)
-        return Signature(np.frombuffer(data[:size], "<f4").astype(np.float32), curves)
+        both = np.frombuffer(data[size:], np.uint8).reshape(-1, _GRID * _GRID + 3)
+        face = np.frombuffer(data[:size], "<f4").astype(np.float32)
+        return Signature(face, both[:, : _GRID * _GRID], both[:, _GRID * _GRID :])
 
     def mirrored(self) -> "Signature":
         """Return the signature of the mirrored clip."""
         face = self.face.reshape(_FACE, _FACE)[:, ::-1]
         curves = self.curves.reshape(-1, _GRID, _GRID)[:, :, ::-1]
+        path = np.concatenate([255 - self.path[:, :1], self.path[:, 1:]], axis=1)
         return Signature(
             np.ascontiguousarray(face).reshape(-1),
             np.ascontiguousarray(curves).reshape(-1, _GRID * _GRID),
+            path,
         )
 
 
-def signature_of(faces_THW: np.ndarray) -> Signature:
-    """Return the signature of a clip from its aligned faces, uint8 [T, H, W], 25 a second."""
+def signature_of(faces_THW: np.ndarray, boxes_T4: np.ndarray) -> Signature:
+    """Return the signature of a clip, 25 frames a second.
+
+    Args:
+        faces_THW: aligned faces, uint8 [T, H, W].
+        boxes_T4: their boxes in any pixels that stay the same throughout.
+    """
     every_second = faces_THW[::2]
     fields = np.stack(
         [cv2.resize(f, (_GRID, _GRID), interpolation=cv2.INTER_AREA) for f in every_second]
@@ -65,7 +81,7 @@ def signature_of(faces_THW: np.ndarray) -> Signature:
     face = cv2.resize(mean, (_FACE, _FACE), interpolation=cv2.INTER_AREA).reshape(-1)
     face = face - face.mean()
     face = face / max(float(np.linalg.norm(face)), 1e-6)
-    return Signature(face.astype(np.float32), fields.reshape(len(fields), -1))
+    return Signature(face.astype(np.float32), fields.reshape(len(fields), -1), _path(boxes_T4[::2]))
 
 
 def find_duplicates(
@@ -103,27 +119,57 @@ def find_duplicates(
 
 def likeness(a: Signature, b: Signature) -> float:
     """Return the best correlation of two clips' curves over shifts in time, mirrored or not."""
-    return max(_correlation(a.curves, b.curves), _correlation(a.curves, b.mirrored().curves))
+    return max(_agreement(a, b), _agreement(a, b.mirrored()))
 
 
-def _correlation(a_TC: np.ndarray, b_TC: np.ndarray) -> float:
-    short = min(len(a_TC), len(b_TC))
-    a, b = a_TC.astype(np.float64), b_TC.astype(np.float64)
-    reach = int(short * _SHIFT)
+def _agreement(a: Signature, b: Signature) -> float:
+    """Return how well curves and paths agree at the shift at which they agree best."""
+    long_a, long_b = len(a.curves), len(b.curves)
+    short = min(long_a, long_b)
+    reach = min(int(short * _SHIFT), max(_FEW, short - _OVERLAP))
     best = -1.0
-    for shift in range(-reach, len(a) - short + reach + 1):
+    for shift in range(-(long_b - short) - reach, long_a - short + reach + 1):
         # b begins `shift` samples after a.
         start_a, start_b = max(0, shift), max(0, -shift)
-        count = min(len(a) - start_a, len(b) - start_b)
-        if count < max(_LEAST_OVERLAP, short - reach):
+        count = min(long_a - start_a, long_b - start_b)
+        if count < short - reach:
             continue
-        best = max(best, _pearson(a[start_a : start_a + count], b[start_b : start_b + count]))
+        in_a, in_b = slice(start_a, start_a + count), slice(start_b, start_b + count)
+        value = _pearson(a.curves[in_a], b.curves[in_b])
+        if value > best:
+            best = max(best, min(value, _same_path(a.path[in_a], b.path[in_b])))
     return best
+
+
+def _same_path(a_T3: np.ndarray, b_T3: np.ndarray) -> float:
+    """Return how well two faces move alike; 1 where one of them does not move."""
+    agree = 1.0
+    for columns, step, least in (
+        (slice(0, 2), _PLACE_STEP, _FAR),
+        (slice(2, 3), _SIZE_STEP, _GROWN),
+    ):
+        a, b = a_T3[:, columns], b_T3[:, columns]
+        moves = [
+            float(np.sqrt(part.astype(np.float64).var(axis=0).sum())) * step for part in (a, b)
+        ]
+        if min(moves) > least:
+            agree = min(agree, _pearson(a, b))
+    return agree
+
+
+def _path(boxes_T4: np.ndarray) -> np.ndarray:
+    boxes = np.asarray(boxes_T4, dtype=np.float64)
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    place = (boxes[:, :2] + boxes[:, 2:]) / 2 / np.median(sides)
+    place = (place - place.mean(axis=0)) / _PLACE_STEP
+    size = np.log(sides) - np.log(sides).mean()
+    path = np.concatenate([place, size[:, None] / _SIZE_STEP], axis=1)
+    return np.clip(np.round(path + 127.5), 0, 255).astype(np.uint8)
 
 
 def _pearson(a_TC: np.ndarray, b_TC: np.ndarray) -> float:
     """Correlate all fields together, each about its own mean: fields that move more count more."""
-    a, b = a_TC - a_TC.mean(axis=0), b_TC - b_TC.mean(axis=0)
+    a, b = (part - part.astype(np.float64).mean(axis=0) for part in (a_TC, b_TC))
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 0 else 0.0
 

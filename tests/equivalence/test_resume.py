@@ -114,7 +114,7 @@ def test_a_corrupt_last_checkpoint_costs_its_steps_and_no_more(
 ) -> None:
     run = stopped_copy(uninterrupted, 5, tmp_path / "run", shards=True)
     stopped_copy(uninterrupted, 8, run, shards=True)
-    (run / "checkpoints" / f"{32:012d}" / "engine" / "network" / "engine.pt").write_bytes(b"torn")
+    (run / "checkpoints" / f"{32:012d}" / "engine" / "worker0.pt").write_bytes(b"torn")
     run_training(nano(**SETTINGS, checkpoint__every_samples=1000), str(faces), run)
     assert "falling back to the one before" in caplog.text
     assert_same_bits(weights_of(run), weights_of(uninterrupted))

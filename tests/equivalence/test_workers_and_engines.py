@@ -67,11 +67,15 @@ def test_two_workers_under_every_engine(
         [
             ("ddp", SETTINGS),
             *[(f"zero{stage}", zero(stage)) for stage in (1, 2, 3)],
-            # Stopped after two steps and taken up again.
-            ("again2", zero(2, stop_at=2)),
-            ("again2", zero(2)),
-            ("again3", zero(3, stop_at=2)),
-            ("again3", zero(3)),
+            # Stopped after two steps and taken up again: from the workers' parts, from the bundle.
+            ("parts2", zero(2, stop_at=2)),
+            ("parts2", zero(2)),
+            ("parts3", zero(3, stop_at=2)),
+            ("parts3", zero(3)),
+            ("bundle2", zero(2, stop_at=2, checkpoint__engine_shards=False)),
+            ("bundle2", zero(2, checkpoint__engine_shards=False)),
+            ("bundle3", zero(3, stop_at=2, checkpoint__engine_shards=False)),
+            ("bundle3", zero(3, checkpoint__engine_shards=False)),
         ],
     )
     expected = weights_of(one)
@@ -81,8 +85,9 @@ def test_two_workers_under_every_engine(
             assert mine == pytest.approx(theirs, abs=1e-5), name
         assert samples_of(runs[name], 2) == samples_of(runs["ddp"], 2)
     assert [index for index, _ in samples_of(runs["ddp"], 2)] == list(range(20))
-    assert_same_bits(weights_of(runs["again2"]), weights_of(runs["zero2"]))
-    assert_same_bits(weights_of(runs["again3"]), weights_of(runs["zero3"]))
+    for stage in (2, 3):
+        for way in ("parts", "bundle"):
+            assert_same_bits(weights_of(runs[f"{way}{stage}"]), weights_of(runs[f"zero{stage}"]))
 
 
 @pytest.mark.slow

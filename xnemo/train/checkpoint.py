@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
+from preprocessing.errors import UserError
 from xnemo.train.bundle import file_facts, find_damage, publish_folder
 from xnemo.train.config import CheckpointConfig
 from xnemo.train.world import World
@@ -54,7 +57,7 @@ class CheckpointStore:
         """
         name = f"{samples_seen:012d}"
         temporary = self._folder / f".{name}.tmp"
-        failure: OSError | None = None
+        failure: Exception | None = None
         try:
             if self._world.is_main:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -67,7 +70,8 @@ class CheckpointStore:
             return None
         try:
             write(temporary)
-        except OSError as error:
+        except (OSError, RuntimeError, SafetensorError, UserError) as error:
+            # torch and safetensors have names of their own for a full disk.
             failure = error
         if not self._agree(failure):
             self._give_up(temporary, samples_seen, failure)
@@ -102,10 +106,10 @@ class CheckpointStore:
             return None
         return found or self._read(self._folder / f"{int(chosen[0]):012d}")
 
-    def _agree(self, failure: OSError | None) -> bool:
+    def _agree(self, failure: Exception | None) -> bool:
         return not self._world.any([failure is not None])[0]
 
-    def _give_up(self, temporary: Path, samples_seen: int, failure: OSError | None) -> None:
+    def _give_up(self, temporary: Path, samples_seen: int, failure: Exception | None) -> None:
         if failure is not None:
             log.error(
                 "checkpoint at sample %d could not be written: %s; training goes on, the last "

@@ -137,7 +137,10 @@ class EngineConfig:
     compile: bool = False
     # Statistics of the motion encoder's batch norms. "synced" takes them over all workers' samples
     # of a pass, "local" over each worker's own, "frozen" uses the running ones and switches its
-    # dropout off.
+    # dropout off. Synced costs two small exchanges per norm and direction, and makes a run's
+    # meaning independent of how its batch is split over workers; with accumulation, statistics are
+    # those of a pass, so that passes of few samples train another encoder. Frozen knows no such
+    # difference.
     batch_norm: Literal["synced", "local", "frozen"] = "synced"
     # Peak rate in TFLOP/s that MFU is measured against; empty measures a matrix product at the
     # start.
@@ -154,8 +157,7 @@ class CheckpointConfig:
     keep_last: int = 3
     # Keep the one with the lowest validation loss as well.
     keep_best: bool = True
-    # Also save each worker's own part, which the same number of workers loads faster. Plain torch
-    # only: DeepSpeed would read its parts as pickles.
+    # Also save each worker's own part, which the same number of workers loads faster.
     engine_shards: bool = True
     # Store or folder (any fsspec URL) to which finished checkpoints are copied; empty copies
     # nowhere.

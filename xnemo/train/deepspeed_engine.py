@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,7 +60,7 @@ class DeepSpeedEngine:
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
         self._names = {id(p): name for name, p in self._named.items()}
         self._rates = [group["lr"] for group in optimizer.param_groups]
-        # Stage 3 takes a step on zero gradients to allocate states; it must not decay weights.
+        # Some releases take a step on zero gradients to allocate states; it must not decay weights.
         for group in optimizer.param_groups:
             group["lr"] = 0.0
         self._engine, *_ = deepspeed.initialize(
@@ -76,12 +76,7 @@ class DeepSpeedEngine:
         )
         self.module = self._engine.module
         self._inner = self._engine.optimizer.optimizer
-        if stage == 3:
-            # Nor may that step count as one: Adam's bias correction would start a step late.
-            for state in self._inner.state.values():
-                for value in state.values():
-                    value.zero_()
-        elif isinstance(self._inner, torch.optim.AdamW):
+        if isinstance(self._inner, torch.optim.AdamW):
             self._allocate_states()
 
     def begin_pass(self, *, last: bool) -> None:
@@ -167,6 +162,26 @@ class DeepSpeedEngine:
         for state in self._inner.state.values():
             state["step"].fill_(moments.updates)
 
+    def optimizer_part(self) -> dict[str, Any]:
+        """Return the state of this worker's partitions, in DeepSpeed's order."""
+        return {"partitions": [dict(self._inner.state[flat]) for flat in self._partitions()]}
+
+    def load_optimizer_part(self, part: Mapping[str, Any]) -> None:
+        """Copy the state into this worker's partitions."""
+        for flat, saved in zip(self._partitions(), part["partitions"], strict=True):
+            state = self._inner.state[flat]
+            for name, value in saved.items():
+                if name in state and torch.is_tensor(state[name]):
+                    state[name].copy_(value)
+                else:
+                    state[name] = value
+
+    def _partitions(self) -> list[Tensor]:
+        """Return the flat fp32 tensors that the optimiser works on."""
+        if self._stage == 3:
+            return list(self._engine.optimizer.fp32_partitioned_groups_flat)
+        return [flat for group in self._inner.param_groups for flat in group["params"]]
+
     def _shard(self, parameter: nn.Parameter) -> Tensor:
         if self._stage == 3:
             return parameter.ds_tensor.detach()  # type: ignore[attr-defined]
@@ -177,19 +192,21 @@ class DeepSpeedEngine:
         return int(steps[0]) if steps else 0
 
     def _allocate_states(self) -> None:
-        """Give stages 1 and 2 their states now.
+        """Give the optimiser its states now, all zero and no step taken, to be loaded into.
 
-        Left alone, the first group's first step links every parameter to its state, and the other
-        groups, which have none yet, are never linked.
+        Left alone, stages 1 and 2 link every parameter to its state at the first group's first
+        step, and the other groups, which have none yet, are never linked; stage 3 has no states to
+        load into before its first step.
         """
-        for group in self._inner.param_groups:
-            for flat in group["params"]:
-                self._inner.state[flat] = {
-                    "step": torch.zeros((), device=flat.device if group["fused"] else None),
-                    "exp_avg": torch.zeros_like(flat),
-                    "exp_avg_sq": torch.zeros_like(flat),
-                }
-        self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+        fused = any(group["fused"] for group in self._inner.param_groups)
+        for flat in self._partitions():
+            self._inner.state[flat] = {
+                "step": torch.zeros((), device=flat.device if fused else None),
+                "exp_avg": torch.zeros_like(flat),
+                "exp_avg_sq": torch.zeros_like(flat),
+            }
+        if self._stage != 3:
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def _import_deepspeed() -> Any:

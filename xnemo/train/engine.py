@@ -69,3 +69,9 @@ class Engine(Protocol):
 
     def load_moments(self, moments: OptimizerMoments) -> None:
         """Set the optimiser's state from whole tensors, given alike to all workers."""
+
+    def optimizer_part(self) -> dict[str, Any]:
+        """Return the optimiser's state as this worker keeps it: tensors, numbers, lists, dicts."""
+
+    def load_optimizer_part(self, part: Mapping[str, Any]) -> None:
+        """Take back this worker's `optimizer_part`, of as many workers and the same engine."""

@@ -85,31 +85,23 @@ class Session:
         kind = engine.kind if engine.kind == "torch" else f"zero{engine.zero_stage}"
         return f"{kind} x {self.world.size}"
 
-    @property
-    def saves_shards(self) -> bool:
-        """Whether checkpoints also hold each worker's own part.
-
-        Not under DeepSpeed: it reads its parts as pickles, and a run folder is a path that anybody
-        can name. Its runs go on from the bundle and its moments, to the same bits.
-        """
-        return self.config.checkpoint.engine_shards and self.config.engine.kind == "torch"
-
     def write_checkpoint(self, folder: Path, metrics: Mapping[str, Any]) -> None:
-        """Fill a checkpoint folder; all workers."""
+        """Fill a checkpoint folder: the bundle, and beside it each worker's own part; all workers.
+
+        A worker's part holds what as many workers would otherwise have to cut out of the bundle
+        again, and what a bundle has no place for: the statistics of batch norms that are not
+        synchronised, and optimisers whose state has no name by parameter.
+        """
         self.write_bundle(folder / "bundle", metrics, moments=True)
-        if not self.saves_shards:
+        if not self.config.checkpoint.engine_shards:
             return
-        for name, engine in self.engines.items():
-            assert isinstance(engine, TorchEngine)
-            part = folder / "engine" / name
-            part.mkdir(parents=True, exist_ok=True)
-            engine.save_shards(part)
-        state = {
-            "ema": self.ema.state() if self.ema is not None else None,
-            # A worker's own where batch norms are not synchronised.
+        part = {
+            "optimizers": {name: e.optimizer_part() for name, e in self.engines.items()},
             "buffers": {name: dict(e.module.named_buffers()) for name, e in self.engines.items()},
+            "ema": self.ema.state() if self.ema is not None else None,
         }
-        torch.save(state, folder / "engine" / f"worker{self.world.rank}.pt")
+        (folder / "engine").mkdir(exist_ok=True)
+        torch.save(part, self._part_file(folder))
 
     def write_bundle(self, folder: Path, metrics: Mapping[str, Any], *, moments: bool) -> None:
         """Gather and write a bundle; all workers."""
@@ -123,21 +115,21 @@ class Session:
             save_bundle(folder, self.config, meta, raw=raw, ema=ema, moments=states)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Bring back optimisers, averages, statistics and position; all workers.
+        """Bring back optimisers, averages, statistics and position; weights came before.
 
-        Weights came with `open_session`, unless the shards suit, which then bring everything.
+        Raises:
+            UserError: the checkpoint's optimisers cannot be had in this layout.
         """
-        if can_use_shards(self, checkpoint):
+        if self._has_part(checkpoint):
+            # Tensors and numbers only: a run's folder may come from anywhere.
+            file = self._part_file(checkpoint.folder)
+            part = torch.load(file, map_location="cpu", weights_only=True)
             for name, engine in self.engines.items():
-                assert isinstance(engine, TorchEngine)
-                engine.load_shards(checkpoint.folder / "engine" / name)
-            file = checkpoint.folder / "engine" / f"worker{self.world.rank}.pt"
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            for name, engine in self.engines.items():
+                engine.load_optimizer_part(part["optimizers"][name])
                 for key, buffer in engine.module.named_buffers():
-                    buffer.copy_(state["buffers"][name][key])
+                    buffer.copy_(part["buffers"][name][key])
             if self.ema is not None:
-                self.ema.load_state(state["ema"])
+                self.ema.load_state(part["ema"])
         else:
             bundle = checkpoint.folder / "bundle"
             meta = read_meta(bundle)
@@ -148,6 +140,13 @@ class Session:
                 self.ema.load_full(read_weights(bundle, "ema", meta))
         self.guard.load_state(checkpoint.record["guard"])
         self.samples_seen = checkpoint.samples_seen
+
+    def _has_part(self, checkpoint: Checkpoint) -> bool:
+        same = checkpoint.record.get("engine_layout") == self.engine_layout()
+        return same and self._part_file(checkpoint.folder).is_file()
+
+    def _part_file(self, folder: Path) -> Path:
+        return folder / "engine" / f"worker{self.world.rank}.pt"
 
 
 def open_session(
@@ -199,12 +198,6 @@ def open_session(
     if checkpoint is not None:
         session.restore(checkpoint)
     return session
-
-
-def can_use_shards(session: Session, checkpoint: Checkpoint) -> bool:
-    """Say whether a checkpoint's engine shards suit this engine and number of workers."""
-    same = checkpoint.record.get("engine_layout") == session.engine_layout()
-    return session.saves_shards and same and (checkpoint.folder / "engine").is_dir()
 
 
 def _load_start(networks: Networks, config: TrainConfig, checkpoint: Checkpoint | None) -> None:

@@ -1,9 +1,8 @@
 """The plain engine: one process, or DistributedDataParallel over several."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -118,14 +117,11 @@ class TorchEngine:
                     "exp_avg_sq": moments.second[name].to(parameter),
                 }
 
-    def save_shards(self, folder: Path) -> None:
-        """Write one file: every worker's weights and optimiser state are the same."""
-        if self._world.is_main:
-            state = {"module": self.module.state_dict(), "optimizer": self._optimizer.state_dict()}
-            torch.save(state, folder / "engine.pt")
+    def optimizer_part(self) -> dict[str, Any]:
+        """Return the optimiser's whole state: every worker has the same."""
+        return self._optimizer.state_dict()
 
-    def load_shards(self, folder: Path) -> None:
-        """Read the file on every worker."""
-        state = torch.load(folder / "engine.pt", map_location="cpu", weights_only=True)
-        self.module.load_state_dict(state["module"])
-        self._optimizer.load_state_dict(state["optimizer"])
+    def load_optimizer_part(self, part: Mapping[str, Any]) -> None:
+        """Take the state back; rates stay those of this run's settings."""
+        mine = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": part["state"], "param_groups": mine})
