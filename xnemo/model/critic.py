@@ -60,7 +60,8 @@ class SpectralConv2d(nn.Conv2d):
     def __init__(self, *args: int, **kwargs: int) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         matrix = self.weight.detach().flatten(1)
-        left = torch.ones(matrix.shape[0])
+        # On the weight's device, which is "meta" while `from_pretrained` builds.
+        left = torch.ones(matrix.shape[0], device=matrix.device, dtype=matrix.dtype)
         # A critic that is used before it is trained needs an estimate that is near already.
         for _ in range(10):
             right = F.normalize(matrix.T @ left, dim=0)

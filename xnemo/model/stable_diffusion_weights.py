@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from torch import Tensor
+
 from preprocessing.errors import UserError
 from xnemo.model.networks import Networks
 from xnemo.model.unet_config import UNetConfig
@@ -24,7 +26,8 @@ def load_stable_diffusion(networks: Networks, path: str | Path) -> None:
 
     Args:
         networks: Of the same widths; may be on the meta device.
-        path: Folder of a diffusers pipeline or of its UNet, or a weights file of the UNet.
+        path: Folder of a diffusers pipeline or of its UNet, a weights file of the UNet, or a
+            single-file checkpoint with the original layer names.
 
     Raises:
         UserError: Nothing there, another shape, or weights that do not fit; nothing is loaded.
@@ -34,13 +37,8 @@ def load_stable_diffusion(networks: Networks, path: str | Path) -> None:
         location = location / "unet"
     if location.is_dir():
         _check_config(location / "config.json", networks.config.unet)
-    tensors = read_tensors(location)
-    if any(name.startswith(SINGLE_FILE_PREFIX) for name in tensors):
-        raise UserError(
-            f"{location} is a single-file checkpoint with the original layer names",
-            "convert it with diffusers' StableDiffusionPipeline.from_single_file(...)"
-            ".save_pretrained(FOLDER) and give that folder",
-        )
+    layers = networks.config.unet.layers
+    tensors = _read_unet(location, layers)
     base = {
         name: tensor
         for name, tensor in networks.denoiser.state_dict().items()
@@ -55,11 +53,32 @@ def load_stable_diffusion(networks: Networks, path: str | Path) -> None:
     # Read twice: mapped separately, so that training one network never moves the other.
     reference = {
         name: tensor
-        for name, tensor in read_tensors(location).items()
+        for name, tensor in _read_unet(location, layers).items()
         if not name.startswith(OUTPUT_LAYERS)
     }
     assign_tensors(networks.denoiser, tensors, keep_dtype=False)
     assign_tensors(networks.reference_net, reference, keep_dtype=False)
+
+
+def _read_unet(location: Path, layers: int) -> dict[str, Tensor]:
+    """Return the UNet's tensors under diffusers' names, whichever names the file uses."""
+    tensors = read_tensors(location)
+    original = {name: t for name, t in tensors.items() if name.startswith(SINGLE_FILE_PREFIX)}
+    if not original:
+        return tensors
+    # Slow to import, and seldom needed.
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    try:
+        converted: dict[str, Tensor] = convert_ldm_unet_checkpoint(
+            original, {"layers_per_block": layers}
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"{location} names layers as the original Stable Diffusion does, but lacks {error}",
+            "fetch it again",
+        ) from error
+    return converted
 
 
 def _check_config(path: Path, expected: UNetConfig) -> None:

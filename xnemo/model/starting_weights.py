@@ -9,7 +9,7 @@ from xnemo.model.animatediff_weights import load_animatediff
 from xnemo.model.networks import Networks
 from xnemo.model.official_weights import find_official_files, load_official
 from xnemo.model.stable_diffusion_weights import load_stable_diffusion
-from xnemo.model.weights_files import read_tensors
+from xnemo.model.weights_files import FOLDER_NAMES, read_tensors
 
 OFFICIAL = "the official X-NeMo checkpoints"
 STABLE_DIFFUSION = "Stable Diffusion 1.x"
@@ -56,12 +56,18 @@ def recognise(location: Path) -> str:
             return STABLE_DIFFUSION
         if _class_name(location / "config.json") == "MotionAdapter":
             return ANIMATEDIFF
+        if not any((location / name).is_file() for name in FOLDER_NAMES):
+            raise _unknown(location)
     names = read_tensors(location)
     if any(".motion_modules." in name for name in names) and "conv_in.weight" not in names:
         return ANIMATEDIFF
     if "conv_in.weight" in names or any(name.startswith("model.diff") for name in names):
         return STABLE_DIFFUSION
-    raise UserError(
+    raise _unknown(location)
+
+
+def _unknown(location: Path) -> UserError:
+    return UserError(
         f"{location} holds no weights that can start a network",
         "give the official files' folder, a Stable Diffusion 1.x UNet or an AnimateDiff module",
     )

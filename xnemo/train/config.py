@@ -238,8 +238,9 @@ class TrainConfig:
     guards: GuardConfig = field(default_factory=GuardConfig)
     # "image" trains everything but the temporal modules; "temporal" trains those alone.
     stage: Literal["image", "temporal"] = "image"
-    # Bundle whose weights the run starts from (parts it lacks start fresh); empty starts from
-    # scratch.
+    # Weights the run starts from: a bundle, a Stable Diffusion 1.x folder or UNet file, the folder
+    # of the official files, or an AnimateDiff motion module. Parts it lacks start fresh; empty
+    # starts from scratch.
     init_from: str | None = None
     # Bundle weights to start from.
     init_weights: Literal["ema", "raw"] = "ema"

@@ -1,6 +1,5 @@
 """Everything one worker holds while it trains, and how that is saved and brought back."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from xnemo.diffusion.schedule import NoiseSchedule
 from xnemo.model.networks import Networks, build_networks
 from xnemo.model.perceptual import PerceptualLoss
 from xnemo.train.bundle import (
-    bundle_config,
     git_revision,
     load_weights,
     read_meta,
@@ -31,11 +29,10 @@ from xnemo.train.engine import Engine
 from xnemo.train.guards import BufferKeeper, StepGuard
 from xnemo.train.joint_network import JointNetwork
 from xnemo.train.optimizer import build_optimizer, critic_groups, network_groups
+from xnemo.train.starting_point import load_start
 from xnemo.train.step_inputs import FrozenParts
 from xnemo.train.torch_engine import TorchEngine
 from xnemo.train.world import World
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -206,13 +203,7 @@ def _load_start(networks: Networks, config: TrainConfig, checkpoint: Checkpoint 
         bundle = checkpoint.folder / "bundle"
         load_weights(networks, read_weights(bundle, "raw"), bundle)
     elif config.init_from is not None:
-        bundle = Path(config.init_from)
-        if (bundle / "bundle" / "bundle.json").is_file():
-            bundle = bundle / "bundle"
-        meta = read_meta(bundle)
-        bundle_config(bundle, meta)
-        fresh = load_weights(networks, read_weights(bundle, config.init_weights, meta), bundle)
-        log.info("starting from %s; fresh: %s", bundle, ", ".join(fresh) or "nothing")
+        load_start(networks, config.init_from, config.init_weights)
 
 
 def _engine(

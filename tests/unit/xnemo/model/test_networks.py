@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 
 from preprocessing.errors import UserError
 from xnemo.model.config import NetworkConfig, full, small, tiny
-from xnemo.model.denoising_unet import DenoisingUNet
 from xnemo.model.networks import Networks, build_networks
 from xnemo.model.unet_config import UNetConfig
 
@@ -71,15 +70,22 @@ def test_half_precision_and_channels_last_survive_saving(tmp_path):
     assert_same_bits(networks.reference_net, loaded.reference_net)
 
 
-@pytest.mark.parametrize("name", ["denoiser", "reference_net", "motion_encoder", "gan_head"])
+PARTS = ("denoiser", "reference_net", "motion_encoder", "gan_head", "critic")
+
+
+@pytest.mark.parametrize("name", PARTS)
 def test_each_part_loads_by_itself(networks, saved, name):
     part = getattr(networks, name)
     assert_same_bits(part, type(part).from_pretrained(saved / name))
 
 
-def test_a_part_saved_by_diffusers_loads_again(networks, tmp_path):
-    networks.denoiser.save_pretrained(tmp_path)
-    assert_same_bits(networks.denoiser, DenoisingUNet.from_pretrained(tmp_path))
+@pytest.mark.parametrize("low_memory", [True, False])
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_saved_by_diffusers_loads_again(networks, tmp_path, name, low_memory):
+    part = getattr(networks, name)
+    part.save_pretrained(tmp_path)
+    again = type(part).from_pretrained(tmp_path, low_cpu_mem_usage=low_memory)
+    assert_same_bits(part, again)
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_else_there_is(networks):

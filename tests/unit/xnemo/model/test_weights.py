@@ -314,12 +314,78 @@ def test_another_shape_in_the_config_is_named(stable_diffusion, tmp_path):
     refuse(lambda networks: load_stable_diffusion(networks, tmp_path), "widths (48, 128)")
 
 
-def test_the_original_single_file_layout_is_recognised(tmp_path):
-    save_file({"model.diffusion_model.x": torch.zeros(1)}, tmp_path / "sd.ckpt.safetensors")
+RESNET = {
+    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
+}  # fmt: skip
+ENDS = {
+    "conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2", "conv_norm_out": "out.0", "conv_out": "out.2",
+}  # fmt: skip
+
+
+def original_name(name: str, layers: int) -> str:
+    """The name that the original code of Stable Diffusion gives a tensor of `stable_diffusion`."""
+    for ours, theirs in ENDS.items():
+        if name.startswith(f"{ours}."):
+            return name.replace(ours, theirs, 1)
+    if found := re.match(r"mid_block\.(resnets|attentions)\.(\d)\.(.*)", name):
+        kind, number, rest = found[1], int(found[2]), found[3]
+        place = f"middle_block.{2 * number if kind == 'resnets' else 1}"
+    else:
+        found = re.match(r"(down|up)_blocks\.(\d)\.(\w+)\.(\d)\.(.*)", name)
+        assert found, name
+        way, level, kind, number, rest = (
+            found[1], int(found[2]), found[3], int(found[4]), found[5],
+        )  # fmt: skip
+        first = level * (layers + 1)
+        if kind == "downsamplers":
+            return f"input_blocks.{first + layers + 1}.0.op.{rest.removeprefix('conv.')}"
+        if kind == "upsamplers":
+            # After a level without attention it takes the attention's place.
+            return f"output_blocks.{first + layers}.{2 if level else 1}.{rest}"
+        block = f"input_blocks.{first + number + 1}"
+        place = f"{block if way == 'down' else f'output_blocks.{first + number}'}"
+        place += ".0" if kind == "resnets" else ".1"
+    if kind == "resnets":
+        layer, _, end = rest.partition(".")
+        rest = f"{RESNET[layer]}.{end}"
+    return f"{place}.{rest}"
+
+
+def original_file(stable_diffusion, path: Path) -> Path:
+    tensors = load_file(stable_diffusion[1] / "unet" / WEIGHTS)
+    renamed = {f"model.diffusion_model.{original_name(n, 2)}": t for n, t in tensors.items()}
+    assert len(renamed) == len(tensors)
+    save_file(renamed | {"first_stage_model.encoder.conv_in.bias": torch.zeros(3)}, path)
+    return path
+
+
+def test_a_single_file_with_the_original_names_is_the_same_network(stable_diffusion, tmp_path):
+    path = original_file(stable_diffusion, tmp_path / "sd.safetensors")
+    assert recognise(path) == STABLE_DIFFUSION
+    one, other = empty(), empty()
+    load_stable_diffusion(one, path)
+    load_stable_diffusion(other, stable_diffusion[1])
+    for part in ("denoiser", "reference_net"):
+        ours, theirs = getattr(one, part).state_dict(), getattr(other, part).state_dict()
+        for key, value in theirs.items():
+            assert value.is_meta == ours[key].is_meta, key
+            assert value.is_meta or torch.equal(value, ours[key]), key
+
+
+def test_a_single_file_that_lacks_a_layer_is_refused(stable_diffusion, tmp_path):
+    path = original_file(stable_diffusion, tmp_path / "sd.safetensors")
+    tensors = load_file(path)
+    del tensors["model.diffusion_model.middle_block.1.norm.weight"]
+    save_file(tensors, tmp_path / "cut.safetensors")
     refuse(
-        lambda networks: load_stable_diffusion(networks, tmp_path / "sd.ckpt.safetensors"),
-        "single-file checkpoint",
-        "from_single_file",
+        lambda networks: load_stable_diffusion(networks, tmp_path / "cut.safetensors"),
+        "1 missing: mid_block.attentions.0.norm.weight",
+    )
+    save_file({"model.diffusion_model.x": torch.zeros(1)}, tmp_path / "none.safetensors")
+    refuse(
+        lambda networks: load_stable_diffusion(networks, tmp_path / "none.safetensors"), "missing"
     )
 
 
