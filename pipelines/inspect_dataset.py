@@ -1,16 +1,14 @@
 """What is in a folder of shards: counts, people, sizes, and what was left out and why."""
 
-import io
 import json
 import shlex
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from pipelines.findings import Findings
 from preprocessing.errors import UserError
-from preprocessing.index import INDEX_NAME, index_digest, read_index
+from preprocessing.index import INDEX_NAME, index_digest, read_index, read_parquet
 from preprocessing.storage import Store, open_store
 
 _ROWS = 8
@@ -103,7 +101,7 @@ def _description(store: Store, digest: str) -> dict[str, Any]:
 
 def _quarantine(store: Store) -> pd.DataFrame:
     try:
-        return pq.read_table(io.BytesIO(store.read("quarantine.parquet"))).to_pandas()
+        return read_parquet(store.read("quarantine.parquet")).to_pandas(use_threads=False)
     except FileNotFoundError:
         return pd.DataFrame()
 

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, overload
 
+from pipelines.live_progress import live_progress
 from pipelines.preprocess_forecast import forecast
 from pipelines.preprocess_job import run_job
 from pipelines.preprocess_plan import make_plan
-from pipelines.preprocess_progress import JobProgress, OnProgress, terminal_progress
+from pipelines.preprocess_progress import JobProgress, OnProgress, shown_by
 from pipelines.preprocess_result import Forecast, PreprocessResult, Verification
 from pipelines.preprocess_tracking import log_report
 from pipelines.preprocess_workers import Workers
@@ -98,7 +99,7 @@ def preprocess(
     """
     began = time.monotonic()
     with ExitStack() as stack:
-        tell = on_progress or stack.enter_context(terminal_progress())
+        tell = on_progress or shown_by(stack.enter_context(live_progress()))
         store = open_store(out)
         if verify:
             members, faults = verify_store(store, lambda n, of: tell(JobProgress("seal", n, of)))

@@ -1,14 +1,12 @@
-"""How far a preprocessing job is, for whoever wants to know, and on the terminal."""
+"""How far a preprocessing job is, for whoever wants to know."""
 
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
-# Without a terminal to redraw, a line this often says that things move.
-_LINE_EVERY_S = 15.0
-_TITLES = {"plan": "looking into sources", "process": "processing", "seal": "writing shards"}
+from pipelines.live_progress import Tell
+
+# Stages as a person sees them, each with the unit it counts in.
+_TITLES = {"plan": "sources seen", "process": "seconds done", "seal": "shards sealed"}
 
 
 @dataclass(frozen=True)
@@ -35,63 +33,11 @@ class JobProgress:
 OnProgress = Callable[[JobProgress], None]
 
 
-@contextmanager
-def terminal_progress() -> Iterator[OnProgress]:
-    """Show progress on standard error: a bar on a terminal, now and then a line elsewhere."""
-    if not sys.stderr.isatty():
-        yield _lines()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    bar = Progress(
-        TextColumn("{task.description:<22}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
-        tasks = {
-            stage: bar.add_task(title, total=None, visible=False, note="")
-            for stage, title in _TITLES.items()
-        }
-
-        def show(progress: JobProgress) -> None:
-            task = tasks.get(progress.stage)
-            if task is not None:
-                bar.update(
-                    task,
-                    completed=progress.done,
-                    total=progress.total or 1.0,
-                    visible=True,
-                    note=progress.note,
-                )
-
-        yield show
-
-
-def _lines() -> OnProgress:
-    stage, at = "", 0.0
+def shown_by(tell: Tell) -> OnProgress:
+    """Return a callback that shows a job's progress by `live_progress`."""
 
     def show(progress: JobProgress) -> None:
-        nonlocal stage, at
-        now = time.monotonic()
-        due = progress.stage != stage or now - at >= _LINE_EVERY_S
-        if progress.stage not in _TITLES or not due:
-            return
-        stage, at = progress.stage, now
-        share = 100 * progress.done / progress.total if progress.total else 100.0
-        note = f", {progress.note}" if progress.note else ""
-        print(f"{_TITLES[progress.stage]}: {share:.0f} %{note}", file=sys.stderr, flush=True)
+        if progress.stage in _TITLES:
+            tell(_TITLES[progress.stage], progress.done, progress.total, progress.note)
 
     return show

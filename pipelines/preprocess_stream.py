@@ -2,11 +2,11 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -19,17 +19,9 @@ from preprocessing.seal import ShardDone, ShardJob, write_shard
 from preprocessing.sources import SourceFile
 from preprocessing.storage import StoreFullError, open_store
 
-# Chunks handed to a worker beyond the one it is at, so that it never waits for the next.
-_AHEAD = 2
-
 
 def quiet_ray() -> None:
-    """Keep Ray's own log lines off the terminal; call before Ray starts.
-
-    Ray Data logs every execution, and warns of each actor pool that its own arguments to actors
-    could be lost, which they cannot while the job's driver lives.
-    """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    """Keep Ray Data's own log lines and bars off the terminal; call before it runs anything."""
     import ray.data
 
     for name in ("ray.data", "ray.data._internal"):
@@ -85,48 +77,40 @@ def stream_entries(
         yield SourceEntry(**content)
 
 
-class ChunkWorker:
-    """A Ray Data actor: processes chunks one after the other, in a child that it can kill."""
-
-    def __init__(self, config: PreprocessConfig, store_url: str) -> None:
-        self._config = config
-        self._store = open_store(store_url)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Process the one chunk of a batch and return a record of it.
-
-        Never raises for what is in a source; a place that cannot be written to ends in a record
-        with the status `failed` or `full`.
-        """
-        job = json.loads(batch["job"][0])
-        try:
-            record = run_chunk(Chunk(**job["chunk"]), job["part"], self._store, self._config)
-        except OSError as error:
-            status = "full" if isinstance(error, StoreFullError) else "failed"
-            record = {"status": status, "detail": str(error), "part": job["part"]}
-        return {"record": [json.dumps(record)]}
-
-
 def stream_chunks(
     todo: Sequence[tuple[Chunk, str]], config: PreprocessConfig, store_url: str, workers: int
 ) -> Iterator[dict[str, Any]]:
-    """Process chunks on an actor pool, longest first; yield a record of each as it is done."""
+    """Process chunks on all workers, longest first; yield a record of each as it is done.
+
+    Tasks, not actors: they start in processes that Ray has ready, go to nodes that join later, and
+    leave those that go. A process keeps its child, models loaded, from task to task all the same.
+    """
     import ray
 
     ordered = sorted(todo, key=lambda item: (-item[0].seconds, item[1]))
     items = [{"job": json.dumps({"chunk": asdict(c), "part": p})} for c, p in ordered]
-    results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        ChunkWorker,
-        fn_constructor_args=(config, store_url),
-        batch_size=1,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(
-            size=min(workers, len(items)), max_tasks_in_flight_per_actor=_AHEAD
-        ),
+    results = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        partial(_process_item, config=config, store_url=store_url),
+        compute=ray.data.TaskPoolStrategy(size=min(workers, len(items))),
         num_cpus=1,
     )
     for row in results.iter_rows():
         yield json.loads(row["record"])
+
+
+def _process_item(row: dict[str, Any], config: PreprocessConfig, store_url: str) -> dict[str, str]:
+    """Process one chunk and return a record of it.
+
+    Never raises for what is in a source; a place that cannot be written to ends in a record with
+    the status `failed` or `full`.
+    """
+    job = json.loads(row["job"])
+    try:
+        record = run_chunk(Chunk(**job["chunk"]), job["part"], open_store(store_url), config)
+    except OSError as error:
+        status = "full" if isinstance(error, StoreFullError) else "failed"
+        record = {"status": status, "detail": str(error), "part": job["part"]}
+    return {"record": json.dumps(record)}
 
 
 def stream_shards(jobs: Sequence[ShardJob], workers: int) -> Iterable[ShardDone]:

@@ -78,13 +78,23 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def read_parquet(data: bytes) -> pa.Table:
+    """Return a table from Parquet bytes; raises ArrowInvalid or OSError where they are damaged.
+
+    No thread of Arrow's takes part: one that still lets go of a Python object while the interpreter
+    ends brings the whole process down after its work is done.
+    """
+    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+        return file.read(use_threads=False)
+
+
 def read_index(root: str | os.PathLike[str]) -> "pd.DataFrame":
     """Return the index of a data set as a pandas table, sorted by key.
 
     Raises:
         UserError: there is no index, or it cannot be read.
     """
-    return read_table(root).to_pandas()
+    return read_table(root).to_pandas(use_threads=False)
 
 
 def read_table(root: str | os.PathLike[str]) -> pa.Table:
@@ -98,7 +108,7 @@ def read_table(root: str | os.PathLike[str]) -> pa.Table:
             "name a folder that 'xnemo preprocess' wrote, or run it again to finish",
         ) from error
     try:
-        return pq.read_table(io.BytesIO(data))
+        return read_parquet(data)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
             f"{store.url}/{INDEX_NAME} is damaged: {error}", "run 'xnemo preprocess' again"

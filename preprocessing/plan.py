@@ -5,7 +5,6 @@ time stamp of the file, so that a second run over the same folder opens nothing.
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,12 +12,11 @@ from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from preprocessing.chunk_task import Chunk
 from preprocessing.config import PreprocessConfig
 from preprocessing.decode import DecodeError
-from preprocessing.index import parquet_bytes
+from preprocessing.index import parquet_bytes, read_parquet
 from preprocessing.isolate import Failure, Isolated, shared_child
 from preprocessing.probe import SourceFacts, probe
 from preprocessing.remote_file import open_location
@@ -189,7 +187,7 @@ def read_entries(store: Store) -> dict[str, SourceEntry]:
     if not store.exists(_SOURCES):
         return {}
     try:
-        rows = pq.read_table(io.BytesIO(store.read(_SOURCES))).to_pylist()
+        rows = read_parquet(store.read(_SOURCES)).to_pylist()
     except pa.ArrowInvalid:
         # Only a memory aid: looking into the sources again restores it.
         return {}

@@ -1,13 +1,11 @@
 """The table of sources that gave nothing, and of stretches that were lost."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from preprocessing.index import parquet_bytes
+from preprocessing.index import parquet_bytes, read_parquet
 from preprocessing.storage import Store
 
 QUARANTINE_NAME = "quarantine.parquet"
@@ -36,5 +34,5 @@ def read_quarantine(store: Store) -> list[dict[str, Any]]:
     """Return the table's rows; none where there is no table."""
     if not store.exists(QUARANTINE_NAME):
         return []
-    rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(store.read(QUARANTINE_NAME))).to_pylist()
+    rows: list[dict[str, Any]] = read_parquet(store.read(QUARANTINE_NAME)).to_pylist()
     return rows

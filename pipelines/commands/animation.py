@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from pipelines.commands.options import ConfigFile, Overrides, configure
-from pipelines.commands.progress import live_progress
 from pipelines.commands.report import quoted, show_facts, show_next, show_rows
+from pipelines.live_progress import live_progress
 
 
 def register(app: typer.Typer) -> None:

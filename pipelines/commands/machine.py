@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.commands.options import Address, ConfigFile, Overrides, configure
-from pipelines.commands.progress import live_progress
 from pipelines.commands.report import console, show_next
+from pipelines.live_progress import live_progress
 
 _STYLES = {"ok": "green", "warn": "yellow", "missing": "red"}
 

@@ -7,8 +7,8 @@ import typer
 import yaml
 
 from pipelines.commands.options import Address, ConfigFile, Overrides, configure
-from pipelines.commands.progress import live_progress
 from pipelines.commands.report import console, quoted, show_facts, show_next
+from pipelines.live_progress import live_progress
 
 
 def register(app: typer.Typer) -> None:

@@ -1,4 +1,4 @@
-"""Live progress in the terminal: one line a stage, replaced in place, plain lines in a log file."""
+"""Live progress on standard error: one line a stage, redrawn in place; plain lines in a log."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +63,6 @@ def _log_lines(console: Console) -> Tell:
             return
         last[stage] = float("inf") if ended else now
         amount = f"{done:,.0f}/{total:,.0f}" if total else f"{done:,.0f}"
-        console.print(f"{stage}: {amount} {note}".rstrip())
+        console.print(f"{stage}: {amount} {note}".rstrip(), soft_wrap=True)
 
     return tell
