@@ -52,7 +52,8 @@ def train(
         str, typer.Option(metavar="N|MIN:MAX", help="Workers; a range shrinks and grows.")
     ] = "1",
     init_from: Annotated[
-        str | None, typer.Option(metavar="BUNDLE", help="Bundle whose weights to start from.")
+        str | None,
+        typer.Option(metavar="WEIGHTS", help="Bundle, SD 1.x or official files to start from."),
     ] = None,
     tracking_uri: Annotated[
         str | None, typer.Option(metavar="URI", help="MLflow; left out, SQLite beside the runs.")

@@ -108,8 +108,12 @@ def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def bench_cpu(report: Report, repeats: int, smoke: bool) -> None:
-    """Compare on the CPU: reduced width, three windows."""
-    latent, crop, frames, steps = (8, 64, 14, 1) if smoke else (16, 224, 56, 3)
+    """Compare on the CPU: reduced width, three windows.
+
+    Two steps where a person would take twenty or more: what is done once a video weighs more, so
+    that the ratio comes out lower than in use.
+    """
+    latent, crop, frames, steps = (8, 64, 14, 1) if smoke else (16, 224, 56, 2)
     config = reduced(latent, crop, 16 if smoke else 80)
     window, overlap = (6, 1) if smoke else (24, 4)
     sampler = SamplerConfig(steps=steps, window=window, overlap=overlap)
@@ -125,17 +129,16 @@ def bench_cpu(report: Report, repeats: int, smoke: bool) -> None:
         "threads": torch.get_num_threads(),
         "repeats": repeats,
     }
-    difference = relative_difference(
-        run_ours(networks, inputs, sampler), run_plain(networks, inputs, sampler, False)
-    )
+    latents: dict[str, torch.Tensor] = {}
     seconds = timed(
         {
-            "ours": lambda: run_ours(networks, inputs, sampler),
-            "plain": lambda: run_plain(networks, inputs, sampler, False),
+            "ours": lambda: latents.update(ours=run_ours(networks, inputs, sampler)),
+            "plain": lambda: latents.update(plain=run_plain(networks, inputs, sampler, False)),
             "cached": lambda: run_plain(networks, inputs, sampler, True),
         },
         repeats,
     )
+    difference = relative_difference(latents["ours"], latents["plain"])
     report.add(
         f"cpu, reduced, {windows} windows: ours / plain copy",
         seconds["plain"] / seconds["ours"],
@@ -270,7 +273,7 @@ def _peak(device: str) -> float:
 def main() -> int:
     """Run what this machine can, print the table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--smoke", action="store_true", help="minute sizes, nothing written")
     arguments = parser.parse_args()
     report = Report("network")

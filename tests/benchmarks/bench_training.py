@@ -1,16 +1,17 @@
 """What training costs beside its arithmetic: the engines, the loader, a resume.
 
-    python tests/benchmarks/bench_training.py [--smoke] [--only step loader resume]
+    python tests/benchmarks/bench_training.py [--smoke] [--only step tracker loader resume]
 
-Ratios are taken in one run: the bare loop (`plain_training.py`) before and after the whole, and the
-two loaders in turns.
+Ratios are taken in one run: the bare loop (`plain_training.py`) before and after the whole, the
+reachable tracking store before and after the dead one, and the two loaders in turns. With `--only`
+the other rows of the last results stay as they are, with their date.
 """
 
 import argparse
 import io
 import json
 import os
-import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -54,27 +55,23 @@ def main() -> int:
     """Run the benchmarks asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="tiny inputs, nothing written")
-    names = ("step", "loader", "resume")
-    parser.add_argument("--only", nargs="*", choices=names, default=names)
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     report = Report("training", settings={"window": WINDOW, "workers": 2, "threads": 1})
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if "step" in options.only:
-            measure_step(report, folder, steps=3 if options.smoke else 12, smoke=options.smoke)
-        if "loader" in options.only:
-            measure_loader(report, folder, clips=3 if options.smoke else 24)
-        if "resume" in options.only:
-            measure_resume(report, folder)
-    return report.finish(smoke=options.smoke)
+    for part in options.only:
+        report.part = part
+        with tempfile.TemporaryDirectory() as name:
+            PARTS[part](report, Path(name), options.smoke)
+    return report.finish(smoke=options.smoke, parts=tuple(PARTS))
 
 
-def measure_step(report: Report, folder: Path, *, steps: int, smoke: bool) -> None:
+def measure_step(report: Report, folder: Path, smoke: bool) -> None:
     """Time a step under Ray, DeepSpeed and MLflow against the bare loop, two workers each."""
+    steps = 3 if smoke else 12
     data = write_dataset(folder / "step_faces", clips=6)
     config = step_config(steps, smoke)
     before = plain_seconds(config, data, folder, steps)
-    whole = whole_seconds(config, data, folder)
+    whole = whole_seconds(config, data, folder, "bench")
     after = plain_seconds(config, data, folder, steps)
     bare = statistics.median(before + after)
     report.add("bare DDP step", bare, "s", note="wants 1 s or more")
@@ -118,18 +115,40 @@ def plain_seconds(config: TrainConfig, data: Path, folder: Path, steps: int) -> 
     return json.loads(outputs[0])[1 if steps < 5 else 3 :]
 
 
-def whole_seconds(config: TrainConfig, data: Path, folder: Path) -> float:
+def whole_seconds(
+    config: TrainConfig, data: Path, folder: Path, run: str, tracking_uri: str | None = None
+) -> float:
     """Return the median seconds per step of the real job."""
     from pipelines.train import train
 
-    train(config, str(data), "bench", out=folder / "runs", workers=2, previews=False)
-    lines = [r for r in read_log(folder / "runs" / "bench" / "log.jsonl") if "loss" in r]
+    train(
+        config, str(data), run, out=folder / "runs", workers=2, previews=False,
+        tracking_uri=tracking_uri,
+    )  # fmt: skip
+    lines = [r for r in read_log(folder / "runs" / run / "log.jsonl") if "loss" in r]
     rates = [line["samples_per_s"] for line in lines]
     return statistics.median(config.global_batch / rate for rate in rates[1:-1] or rates)
 
 
-def measure_loader(report: Report, folder: Path, *, clips: int) -> None:
+def measure_tracker(report: Report, folder: Path, smoke: bool) -> None:
+    """Time a step with a tracking server that takes connections and never answers."""
+    data = write_dataset(folder / "tracker_faces", clips=6)
+    config = step_config(3 if smoke else 12, smoke)
+    before = whole_seconds(config, data, folder, "before")
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        # Connections are completed by the system and wait for ever to be accepted.
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        silent = whole_seconds(config, data, folder, "silent", uri)
+    after = whole_seconds(config, data, folder, "after")
+    report.add(
+        "tracking server silent / answering", 2 * silent / (before + after), "x", bar=1.05,
+        lower_is_better=True, note="seconds per step",
+    )  # fmt: skip
+
+
+def measure_loader(report: Report, folder: Path, smoke: bool) -> None:
     """Time random windows from MP4 by range reads against JPEGs by webdataset."""
+    clips = 3 if smoke else 24
     data = write_dataset(folder / "loader_faces", clips=clips, frames=100, size=512)
     table = open_clips([str(data)], "")
     jpegs, jpeg_bytes = write_jpegs(table, folder / "jpegs.tar")
@@ -234,7 +253,7 @@ def small_recipe_wait(table: ClipTable, steps: int = 8) -> float:
     return 100 * waited / elapsed
 
 
-def measure_resume(report: Report, folder: Path) -> None:
+def measure_resume(report: Report, folder: Path, smoke: bool) -> None:
     """Time from starting a process to the first step after a checkpoint, tiny recipe."""
     data = write_dataset(folder / "resume_faces", clips=6)
     config = override(
@@ -248,12 +267,12 @@ def measure_resume(report: Report, folder: Path) -> None:
     run_once(config, data, run)
     begin = time.time()
     run_once(override(config, {"samples": 32}), data, run)
-    first = next(r for r in read_log(run / "log.jsonl") if r.get("samples_seen") == 32)
+    lines = read_log(run / "log.jsonl")
+    first = next(r for r in lines if "loss" in r and r["samples_seen"] > 16)
     report.add(
         "start to first step after a resume", first["time"] - begin, "s", bar=30,
         lower_is_better=True, note="one process, imports included",
     )  # fmt: skip
-    shutil.rmtree(run)
 
 
 def run_once(config: TrainConfig, data: Path, run: Path) -> None:
@@ -269,6 +288,13 @@ def run_once(config: TrainConfig, data: Path, run: Path) -> None:
         check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
+
+PARTS = {
+    "step": measure_step,
+    "tracker": measure_tracker,
+    "loader": measure_loader,
+    "resume": measure_resume,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main())

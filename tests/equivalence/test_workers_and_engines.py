@@ -84,6 +84,9 @@ def test_two_workers_under_every_engine(
         for mine, theirs in zip(losses_of(runs[name]), losses_of(one), strict=True):
             assert mine == pytest.approx(theirs, abs=1e-5), name
         assert samples_of(runs[name], 2) == samples_of(runs["ddp"], 2)
+    sizes = {name: read_log(folder / "log.jsonl")[0]["parameters"] for name, folder in runs.items()}
+    assert len(set(sizes.values())) == 1, sizes
+    assert sizes["ddp"] > 0
     assert [index for index, _ in samples_of(runs["ddp"], 2)] == list(range(20))
     for stage in (2, 3):
         for way in ("parts", "bundle"):

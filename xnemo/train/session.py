@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from xnemo.data.batch_plan import BatchPlan, plan_batches
 from xnemo.data.clip_table import ClipTable, open_clips
@@ -33,6 +34,8 @@ from xnemo.train.starting_point import load_start
 from xnemo.train.step_inputs import FrozenParts
 from xnemo.train.torch_engine import TorchEngine
 from xnemo.train.world import World
+
+_LINEAR = functional.linear
 
 
 @dataclass
@@ -62,7 +65,8 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """Return what identifies this run's inputs and code."""
-        parameters = sum(p.numel() for p in self.network.module.parameters())
+        # ZeRO-3 leaves an empty tensor in a parameter's place, and its size beside it.
+        sizes = [getattr(p, "ds_numel", p.numel()) for p in self.network.module.parameters()]
         return {
             "index_digest": self.clips.digest,
             "data": list(self.clips.roots),
@@ -73,7 +77,7 @@ class Session:
             "device": str(self.world.device),
             "accumulation": self.plan.accumulation,
             "micro_batch": self.plan.micro_batch,
-            "parameters": parameters,
+            "parameters": sum(sizes),
         }
 
     def engine_layout(self) -> str:
@@ -154,6 +158,8 @@ def open_session(
     Raises:
         UserError: the data, a bundle or the settings do not suit.
     """
+    # ZeRO-3 replaces it for the whole process: a run after such a run is to calculate as if alone.
+    functional.linear = _LINEAR
     plan = plan_batches(config.global_batch, config.micro_batch, world.rank, world.size)
     clips = open_clips(data, config.data.filter, min_frames=_least_frames(config))
     sizes = PictureSizes(

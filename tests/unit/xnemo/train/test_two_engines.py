@@ -140,3 +140,13 @@ def test_the_temporal_stage_trains_temporal_modules_alone(
     assert all(".temporal_modules." in name for name in trained)
     assert trained == {n for n, _ in module.named_parameters() if ".temporal_modules." in n}
     assert all(torch.equal(b, before[n]) for n, b in module.named_buffers())
+
+
+def test_a_run_after_one_of_zero_3_calculates_with_torchs_own_linear_layer(
+    faces: Path, nano: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZeRO-3 leaves its own, which rounds otherwise, in the whole process."""
+    own = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, weight, bias=None: own(x, weight))
+    open_session(nano(), [str(faces)], ALONE, None)
+    assert torch.nn.functional.linear is own
