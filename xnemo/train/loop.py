@@ -94,9 +94,10 @@ def run_training(
                 watchdog.enter("validation")
                 reporter.validation(validator.measure(session.network))
             due = _crossed(session, config.checkpoint.every_samples)
-            if due or stopping or session.samples_seen >= config.samples:
+            last = stopping or session.samples_seen >= config.samples
+            if due or last:
                 watchdog.enter("checkpoint")
-                _save(session, store, reporter, must=not due)
+                _save(session, store, reporter, must=last)
         watchdog.enter("final bundle")
         session.write_bundle(run_dir / "bundle", reporter.metrics, moments=False)
         return reporter.end(stopped=stopping)
