@@ -42,35 +42,31 @@ def black_hole() -> Iterator[str]:
             connection.close()
 
 
-def write(journal: Journal, steps: int) -> float:
-    """Write metrics as training does and return the slowest write in seconds."""
-    slowest = 0.0
+def write(journal: Journal, steps: int) -> None:
+    """Write metrics as training does."""
     for step in range(steps):
-        began = time.perf_counter()
         journal.metrics(step, {f"loss/{name}": 1.0 for name in range(8)})
-        slowest = max(slowest, time.perf_counter() - began)
         time.sleep(0.002)
-    return slowest
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("away", [refusing, black_hole])
 def test_the_writer_never_waits_and_sync_sends_everything_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, away
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    # Longer than this test may last: whoever waits for an answer does not get to its end.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3000")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     run_dir = tmp_path / "run"
     with away() as uri:
         journal = Journal(run_dir)
         journal.start(name="run", experiment="xnemo")
         sender = Sender(journal, uri, interval_s=0.05)
-        # Half a second would be the mark of one waited-for connection; a busy machine stays below.
-        assert write(journal, 200) < 0.5
+        write(journal, 200)
         journal.end("FINISHED")
-        began = time.monotonic()
         assert sender.close(timeout_s=1.0) is False
-        assert time.monotonic() - began < 3
         assert sender.missing == 202
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
         with pytest.raises(UserError, match="0 of 202 records") as refusal:
             sync(run_dir, uri)
         assert "\n" not in str(refusal.value)
