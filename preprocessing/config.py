@@ -123,7 +123,7 @@ class TubeConfig:
     # clip.
     keep_scale: float = 2.7
     # Memory in MB for frames that wait for their tube; clips are cut earlier where it runs out.
-    buffer_mb: int = 256
+    buffer_mb: int = 208
 
     def __post_init__(self) -> None:
         _between("tube.scale", self.scale, 1.0, 4.0)

@@ -14,6 +14,7 @@ A benchmark is a script; it imports this file as a neighbour:
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -40,6 +41,10 @@ class Row:
     lower_is_better: bool
     # Circumstances worth a word.
     note: str
+    # Part of the benchmark that measured it; a part can be run again alone.
+    part: str = ""
+    # When it was measured; empty for the date of the whole report.
+    date: str = ""
 
     @property
     def short(self) -> bool:
@@ -59,6 +64,8 @@ class Report:
     settings: dict[str, Any] = field(default_factory=dict)
     # Filled by `add`.
     rows: list[Row] = field(default_factory=list)
+    # The part that the rows to come belong to.
+    part: str = ""
 
     def add(
         self,
@@ -70,21 +77,35 @@ class Report:
         note: str = "",
     ) -> None:
         """Add one figure."""
-        self.rows.append(Row(name, value, unit, bar, lower_is_better, note))
+        date = datetime.now(UTC).isoformat(timespec="seconds") if self.part else ""
+        self.rows.append(Row(name, value, unit, bar, lower_is_better, note, self.part, date))
 
-    def finish(self, smoke: bool = False) -> int:
+    def finish(self, smoke: bool = False, parts: Sequence[str] = ()) -> int:
         """Print the table and write `results/{name}.json`; return the number of missed bars.
 
         Args:
             smoke: The run only proved that the benchmark works: print, write nothing.
+            parts: All parts of the benchmark, in order. Rows of those that were not run now are
+                taken over from the file, each with the date of its own run.
         """
         print(self.table())
         if not smoke:
             RESULTS.mkdir(exist_ok=True)
+            self._take_over(parts)
             target = RESULTS / f"{self.name}.json"
             target.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
             print(f"written to {target}")
         return sum(row.short for row in self.rows)
+
+    def _take_over(self, parts: Sequence[str]) -> None:
+        target = RESULTS / f"{self.name}.json"
+        if not parts or not target.exists():
+            return
+        known = {row.part for row in self.rows}
+        for row in json.loads(target.read_text())["rows"]:
+            if row.get("part") in set(parts) - known:
+                self.rows.append(Row(**{k: v for k, v in row.items() if k != "short"}))
+        self.rows.sort(key=lambda row: parts.index(row.part))
 
     def table(self) -> str:
         """Return the rows as text, SHORT beside each bar that is missed."""
