@@ -93,7 +93,8 @@ def make_plan(
     for file in good:
         owner.setdefault(entries[file.name].sha256, file.name)
     readable = [f for f in good if owner[entries[f.name].sha256] == f.name]
-    same = {f.name: owner[entries[f.name].sha256] for f in good if f not in set(readable)}
+    owners = set(owner.values())
+    same = {f.name: owner[entries[f.name].sha256] for f in good if f.name not in owners}
     chunks = [c for f in readable for c in chunks_of(f, entries[f.name], config)]
     analysis = analysis_digest(config, models)
     parts = [part_name(chunk, analysis) for chunk in chunks]

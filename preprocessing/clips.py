@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from preprocessing.config import TubeConfig
 from preprocessing.decode import Tick
@@ -308,5 +307,8 @@ def _smooth(values_T: np.ndarray, sigma: float) -> np.ndarray:
     """Return values smoothed over time by a Gaussian, ends repeated."""
     if sigma <= 0 or len(values_T) < 2:
         return values_T.astype(np.float32)
+    # Takes longer to import than all else here, and whoever only plans or seals needs it never.
+    from scipy.ndimage import gaussian_filter1d
+
     smooth = gaussian_filter1d(values_T.astype(np.float64), sigma, axis=0, mode="nearest")
     return smooth.astype(np.float32)

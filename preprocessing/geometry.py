@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter1d
 
 Box = NDArray[np.float64]
 FrameHW = Sequence[int]  # (height, width, ...), so that an image's shape will do
@@ -128,6 +127,9 @@ def centred_box(centre_xy: ArrayLike, size_wh: Sequence[float], frame_hw: FrameH
 def smooth_centres(centres_T2: ArrayLike, sigma: float = 5.0) -> NDArray[np.float32]:
     """Return centres smoothed over time by a Gaussian of `sigma` frames, ends mirrored."""
     centres = np.asarray(centres_T2, dtype=np.float32)
+    # Slower to import than all else here, and most who crop smooth nothing.
+    from scipy.ndimage import gaussian_filter1d
+
     return gaussian_filter1d(centres, sigma=sigma, axis=0)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from preprocessing.config import TrackConfig
 from preprocessing.detect import Face
@@ -27,6 +26,15 @@ class Track:
     tick: int
     # Descriptor of the person, empty until somebody needed it or without a recogniser.
     identity: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+
+def _pairs(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns of the pairs with the largest sum."""
+    # As slow to import as all of numpy; the driver of a job, which tracks nobody, does without.
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(-value)
+    return rows, columns
 
 
 class Tracker:
@@ -70,7 +78,7 @@ class Tracker:
         rivals = overlap > _RIVAL_IOU
         if embed is not None and ((rivals.sum(0) > 1).any() or (rivals.sum(1) > 1).any()):
             value = np.where(rivals, overlap + self._likeness(faces, embed), overlap)
-        rows, columns = linear_sum_assignment(-value)
+        rows, columns = _pairs(value)
         return {
             int(c): self.active[int(r)]
             for r, c in zip(rows, columns, strict=True)
@@ -87,7 +95,7 @@ class Tracker:
         if embed is None or not lost or not free:
             return
         likeness = np.array([[float(t.identity @ embed(faces[i])) for i in free] for t in lost])
-        rows, columns = linear_sum_assignment(-likeness)
+        rows, columns = _pairs(likeness)
         for r, c in zip(rows, columns, strict=True):
             near = _reach(lost[r].face, faces[free[c]]) < 2 + 0.1 * (tick - lost[r].tick)
             if likeness[r, c] >= self._config.likeness and near:
