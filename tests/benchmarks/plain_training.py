@@ -64,7 +64,7 @@ def main() -> None:
         for _ in range(int(steps)):
             begin = time.perf_counter()
             batch, _ = next(loader)
-            inputs = prepare_inputs(batch, frozen, config.condition, seed=config.seed)
+            inputs = prepare_inputs(batch.to("cpu"), frozen, config.condition, seed=config.seed)
             step(network, judge, critic, optimizers, inputs, frozen.schedule, config)
             times.append(time.perf_counter() - begin)
     if rank == "0":

@@ -27,9 +27,11 @@ class Driver:
     """A training job in a process of its own, read line by line."""
 
     def __init__(self, **task: Any) -> None:
-        # Ray gives its workers the lowest priority; a busy machine would starve them.
+        # Ray gives its workers the lowest priority, and itself a minute to answer; a busy machine
+        # would starve them and end the driver.
         environment = {
             **os.environ, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_worker_niceness": "0",
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
         }  # fmt: skip
         environment.pop("RAY_ADDRESS", None)
         self.errors = Path(task["out"]).parent / f"{task['run']}.stderr"

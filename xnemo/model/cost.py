@@ -90,7 +90,7 @@ def training_cost(
         gradient_checkpointing: Keep the layers' inputs alone.
         zero_stage: What is sharded over devices: 1 optimiser, 2 also gradients, 3 also weights.
         devices: How many share.
-        ema: Whether an average of the weights is kept, on each device.
+        ema: Whether an average of the weights is kept; devices always share it.
     """
     with torch.device("meta"):
         parts: dict[str, Any] = {
@@ -125,6 +125,8 @@ def training_cost(
     )
     total = sum(counts.values())
     shard = {level: devices if zero_stage >= level else 1 for level in (1, 2, 3)}
+    # DeepSpeed's first two stages update a copy of the weights' own part, fp32 though they are.
+    master = 1 if zero_stage in (1, 2) else 0
     casts = total * 2 if precision == "bf16" else 0
     kept = meter.kept_with_checkpoints if gradient_checkpointing else meter.kept
     return TrainingCost(
@@ -134,8 +136,8 @@ def training_cost(
         recompute_flops_per_sample=meter.recomputed if gradient_checkpointing else 0.0,
         weights=total * STATE_BYTES / shard[3] + casts,
         gradients=trained * STATE_BYTES / shard[2],
-        optimizer=2 * trained * STATE_BYTES / shard[1],
-        ema=trained * STATE_BYTES if ema else 0,
+        optimizer=(2 + master) * trained * STATE_BYTES / shard[1],
+        ema=trained * STATE_BYTES / devices if ema else 0,
         frozen=frozen_bytes,
         activations=batch * kept,
     )

@@ -81,11 +81,12 @@ def test_states_follow_the_parameters_and_zero_shards_them():
     assert costs[0].trained_parameters == trained
     assert costs[0].gradients == 4 * trained
     assert costs[0].optimizer == 8 * trained
-    assert [c.optimizer / costs[0].optimizer for c in costs] == [1, 0.25, 0.25, 0.25]
+    assert [c.optimizer / costs[0].optimizer for c in costs] == [1, 0.375, 0.375, 0.25]
     assert [c.gradients / costs[0].gradients for c in costs] == [1, 1, 0.25, 0.25]
     assert [c.weights / costs[0].weights for c in costs] == [1, 1, 1, 0.25]
     assert costs[0].total > costs[3].total
 
+    assert [c.ema for c in costs] == [trained] * 4
 
 def test_the_temporal_stage_trains_the_temporal_modules_alone():
     cost = training_cost(config(), frames=4, stage="temporal")
