@@ -43,6 +43,7 @@ def report_numbers(
             "readable": facts["readable"],
             "ignored_by_extension": facts["ignored"],
             "without_a_clip": facts["readable"] - len({row["source"] for row in kept}),
+            "why_without": _why_without(rows, ends),
             "seconds": sum(end["source_s"] for end in ends),
         },
         "kept": {
@@ -160,6 +161,23 @@ def _histogram(
         "thresholds": limits,
         "median": round(float(np.median(values)), 6),
     }
+
+
+def _why_without(
+    rows: Sequence[Mapping[str, Any]], ends: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, int]]:
+    """Return, for each source of which nothing was kept, how many clips each reason dropped.
+
+    Nothing was dropped where no face was found.
+    """
+    found = {row["source"] for row in rows if row["status"] == "kept"}
+    why: dict[str, Counter[str]] = {
+        source: Counter() for source in sorted({end["source"] for end in ends} - found)
+    }
+    for row in rows:
+        if row["source"] not in found:
+            why.setdefault(row["source"], Counter())[row["reason"]] += 1
+    return {source: dict(reasons.most_common()) for source, reasons in sorted(why.items())}
 
 
 def _stages(ends: Sequence[Mapping[str, Any]]) -> dict[str, float]:

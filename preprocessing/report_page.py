@@ -7,6 +7,8 @@ from typing import Any
 
 from preprocessing.report_charts import bar, histogram
 
+# Lines of a table at most; the file that it is made from has them all.
+_MOST_LINES = 200
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --line: #d9d9e0; --card: #fff;
   --page: #f7f7f9; --kept: #2f7d5b; --lost: #c4553b; }
@@ -73,6 +75,7 @@ def report_page(
         "</div>",
         "<h2>Time</h2>",
         _time(numbers),
+        _without(numbers["sources"]["why_without"]),
         "<h2>Quarantine</h2>",
         _quarantine(quarantine),
     ]
@@ -160,6 +163,25 @@ def _time(numbers: Mapping[str, Any]) -> str:
     )
 
 
+def _without(why: Mapping[str, Mapping[str, int]]) -> str:
+    if not why:
+        return ""
+    lines = [
+        f"<tr><td>{html.escape(source)}</td><td>{_reasons(reasons)}</td></tr>"
+        for source, reasons in list(why.items())[:_MOST_LINES]
+    ]
+    more = len(why) - len(lines)
+    rest = f"<p>and {more:,} more in report.json</p>" if more else ""
+    return (
+        "<h2>Sources without a clip</h2><table><tr><th>source</th><th>what became of its clips</th>"
+        f"</tr>{''.join(lines)}</table>{rest}"
+    )
+
+
+def _reasons(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{n:,} {_words(name)}" for name, n in reasons.items()) or "no face was found"
+
+
 def _quarantine(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "<p>Nothing: every source could be read from start to end.</p>"
@@ -169,11 +191,12 @@ def _quarantine(rows: Sequence[Mapping[str, Any]]) -> str:
             f"<tr><td>{html.escape(str(row['source']))}</td><td>{_where(row)}</td>"
             f"<td>{html.escape(_words(row['reason']))}</td>"
             f"<td>{html.escape(str(row['detail']))}</td></tr>"
-            for row in rows[:200]
+            for row in rows[:_MOST_LINES]
         ),
     ]
-    more = f"<p>and {len(rows) - 200:,} more in quarantine.parquet</p>" if len(rows) > 200 else ""
-    return f"<table>{''.join(lines)}</table>{more}"
+    more = len(rows) - _MOST_LINES
+    rest = f"<p>and {more:,} more in quarantine.parquet</p>" if more > 0 else ""
+    return f"<table>{''.join(lines)}</table>{rest}"
 
 
 def _where(row: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import av.error
 import av.stream
 import numpy as np
 
+from preprocessing.decode.deinterlace import deinterlaced
 from preprocessing.decode.failure import DamagedSpan, DecodeError
 from preprocessing.decode.frame import Frame
 from preprocessing.decode.limits import DecodeLimits
@@ -196,7 +197,7 @@ class PyavReader:
                         container.seek(ticks, stream=stream)
                     except (av.error.FFmpegError, OverflowError):
                         continue
-                frames = loop.frames(end_us, after_seek=not from_beginning)
+                frames = deinterlaced(loop.frames(end_us, after_seek=not from_beginning))
                 before: Frame | None = None
                 first: Frame | None = None
                 for first in frames:

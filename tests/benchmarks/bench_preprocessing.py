@@ -28,8 +28,6 @@ from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Ray makes its workers give way to all else; beside a loop that does not, that would be no contest.
-os.environ.setdefault("RAY_worker_niceness", "0")
 
 import av
 import cv2

@@ -39,7 +39,7 @@ def kill_family(process):
 
 
 def kill_a_worker(process, rng):
-    """Kill one of the processes that decode, or the actor it belongs to."""
+    """Kill one of the processes that decode, or the process of the task it belongs to."""
     while process.poll() is None:
         workers = [
             child
@@ -57,7 +57,7 @@ def _is_worker(child):
         line = " ".join(child.cmdline())
     except psutil.Error:
         return False
-    return "isolated_child" in line or "MapWorker" in line
+    return "isolated_child" in line or "ray::Map" in line
 
 
 def check_visible_files(out):

@@ -25,7 +25,8 @@ ROWS = [
     *(row(n) for n in range(60)), row(60, "blurred"), row(61, "blurred", 6.0),
     row(62, "too_short", 0.5), row(63, "duplicate"),
 ]  # fmt: skip
-ENDS = [{"source_s": 250.0, "frames": 6000, "looks": 800, "stages": {"decode": 2.0, "encode": 4.0}}]
+END = {"source_s": 250.0, "frames": 6000, "looks": 800, "stages": {"decode": 2.0, "encode": 4.0}}
+ENDS = [{"source": "<s>&0.mp4", **END}]
 FACTS = {
     "sources": 4, "readable": 3, "ignored": {".txt": 2}, "seconds": 10.0, "processed_s": 250.0,
     "workers": 2,
@@ -76,6 +77,22 @@ def test_numbers():
     assert sum(histogram["dropped"]) == 4
     assert histogram["thresholds"] == {"min_face_px": CONFIG.filters.min_face_px}
     assert numbers["histograms"]["overlay"]["edges"] == []
+
+
+def test_a_source_without_a_clip_says_why():
+    dropped = [
+        {**row(n, reason), "source": "<d>.mp4"} for n, reason in ((70, "still"), (71, "flat"))
+    ]
+    ends = [*ENDS, {"source": "<d>.mp4", **END}, {"source": "<n>.mp4", **END}]
+    numbers = report_numbers([*ROWS, *dropped], BAD, ends, CONFIG, {**FACTS, "readable": 5})
+    assert numbers["sources"]["without_a_clip"] == 2
+    assert numbers["sources"]["why_without"] == {"<d>.mp4": {"still": 1, "flat": 1}, "<n>.mp4": {}}
+    page = report_page("Data", numbers, {}, [])
+    assert "<td>&lt;d&gt;.mp4</td><td>1 still, 1 flat</td>" in page
+    assert "<td>&lt;n&gt;.mp4</td><td>no face was found</td>" in page
+    assert "Sources without a clip" not in report_page(
+        "Data", report_numbers(ROWS, [], ENDS, CONFIG, FACTS), {}, []
+    )
 
 
 def test_the_page_is_well_formed_escaped_and_needs_nothing_else():
