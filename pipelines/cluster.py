@@ -90,8 +90,8 @@ def _start_local(ray: ModuleType, num_cpus: int | None) -> None:
         # folder, which may be read-only. A token of our own in the environment reaches all its
         # processes and nothing else.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    # Ray would have its workers give way to everything else: beside other work on the machine, where
-    # the command itself would get its share, they would get next to nothing.
+    # Ray would have its workers give way to everything else: beside other work on the machine, of
+    # which the command itself gets its share, they would get next to nothing.
     os.environ.setdefault("RAY_worker_niceness", "0")
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
