@@ -76,7 +76,12 @@ def measure_step(report: Report, folder: Path, smoke: bool) -> None:
     bare = statistics.median(before + after)
     report.add("bare DDP step", bare, "s", note="wants 1 s or more")
     report.add("step under Ray + ZeRO-2 + MLflow", whole, "s")
-    report.add("whole / bare", whole / bare, "x", bar=1.05, lower_is_better=True)
+    report.add("whole / bare", whole / bare, "x", bar=1.05, lower_is_better=True, note=load())
+
+
+def load() -> str:
+    """Say how busy the machine was; a quiet one has as many runnable threads as this benchmark."""
+    return f"load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
 
 
 def step_config(steps: int, smoke: bool) -> TrainConfig:
@@ -145,7 +150,7 @@ def measure_tracker(report: Report, folder: Path, smoke: bool) -> None:
     after = whole_seconds(config, data, folder, "after")
     report.add(
         "tracking server silent / answering", 2 * silent / (before + after), "x", bar=1.05,
-        lower_is_better=True, note="seconds per step",
+        lower_is_better=True, note=f"seconds per step; {load()}",
     )  # fmt: skip
 
 
@@ -274,7 +279,7 @@ def measure_resume(report: Report, folder: Path, smoke: bool) -> None:
     first = next(r for r in lines if "loss" in r and r["samples_seen"] > 16)
     report.add(
         "start to first step after a resume", first["time"] - begin, "s", bar=30,
-        lower_is_better=True, note="one process, imports included",
+        lower_is_better=True, note=f"one process, imports included; {load()}",
     )  # fmt: skip
 
 
