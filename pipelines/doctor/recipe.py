@@ -9,6 +9,7 @@ from diffusers.utils import logging as diffusers_logging
 from pipelines.doctor.check import Check
 from pipelines.doctor.gpus import Gpu, find_gpu
 from pipelines.doctor.machine import memory_limit
+from xnemo.model.autoencoder import FIXED
 from xnemo.model.cost import TrainingCost, training_cost
 from xnemo.train.config import TrainConfig
 
@@ -97,7 +98,7 @@ def _weights(config: TrainConfig) -> Iterator[Check]:
     """Name pretrained parts that are not on this machine."""
     network = config.network
     wanted = {}
-    if network.autoencoder.kind != "space_to_depth":
+    if network.autoencoder.kind not in FIXED:
         wanted["network.autoencoder.path"] = network.autoencoder.path
     if network.image_token.kind == "clip":
         wanted["network.image_token.path"] = network.image_token.path

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,10 @@ class DiffusionConfig:
     # Cap of the signal-to-noise ratio in the loss weight (Hang et al. 2023); 0 is a plain mean
     # squared error. Not published; chosen because relatives differ and plain needs no reason.
     min_snr_gamma: float = 0.0
+    # Training draws timestep t with a density that grows as t to this power; 0 is uniform, as
+    # published. Where little noise is left the noisy picture tells nearly all, so a short run
+    # learns more about reference and motion from the steps where much is.
+    timestep_bias: float = 0.0
 
     def __post_init__(self) -> None:
         if self.train_steps < 1:
@@ -54,6 +59,8 @@ class DiffusionConfig:
                 "says nothing about the picture",
                 "set diffusion.prediction_type to v_prediction or sample",
             )
+        if self.timestep_bias < 0:
+            raise UserError(f"diffusion.timestep_bias = {self.timestep_bias}", "use 0 or more")
         if self.min_snr_gamma < 0:
             raise UserError(f"diffusion.min_snr_gamma = {self.min_snr_gamma}", "use 0 or more")
 
@@ -92,6 +99,13 @@ class NoiseSchedule:
         # Shift and stretch √ᾱ so that it keeps its first value and ends at zero.
         roots = torch.cumprod(1 - betas, dim=0).sqrt()
         return ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+
+    def draw_timestep(self, rng: np.random.Generator) -> int:
+        """Draw the timestep of one training sample."""
+        steps, bias = self.config.train_steps, self.config.timestep_bias
+        if bias == 0:
+            return int(rng.integers(steps))
+        return min(steps - 1, int(steps * rng.random() ** (1 / (1 + bias))))
 
     def _signal_and_noise(self, timesteps_B: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         table = self.alphas_cumprod.to(like.device)

@@ -6,12 +6,16 @@ from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from preprocessing.errors import UserError
+from xnemo.model.block_dct import BlockDct
+from xnemo.model.frozen_autoencoder import FrozenAutoencoder
 from xnemo.model.pretrained_folder import load_pretrained
 
-KINDS = ("space_to_depth", "kl", "tiny", "temporal")
+KINDS = ("space_to_depth", "block_dct", "kl", "tiny", "temporal")
+# These need no weights.
+FIXED = ("space_to_depth", "block_dct")
 RANDOM = "random"
 
 
@@ -19,38 +23,48 @@ RANDOM = "random"
 class AutoencoderConfig:
     """Which autoencoder, and from where; `make_autoencoder(config)` builds it."""
 
-    # "space_to_depth": a fixed rearrangement of pixels, no weights; "kl": Stable Diffusion's
-    # AutoencoderKL; "tiny": AutoencoderTiny; "temporal": Stable Video Diffusion's, whose decoder
-    # sees neighbouring frames (what the X-NeMo release uses).
-    kind: Literal["space_to_depth", "kl", "tiny", "temporal"] = "kl"
+    # "space_to_depth": a fixed rearrangement of pixels, no weights; "block_dct": the low
+    # frequencies of square blocks of pixels, no weights; "kl": Stable Diffusion's AutoencoderKL;
+    # "tiny": AutoencoderTiny; "temporal": Stable Video Diffusion's, whose decoder sees neighbouring
+    # frames (what the X-NeMo release uses).
+    kind: Literal["space_to_depth", "block_dct", "kl", "tiny", "temporal"] = "kl"
     # Local folder or hub name of the weights ("random" for an untrained one of Stable Diffusion's
-    # shape, to test and to measure). Unused by "space_to_depth".
+    # shape, to test and to measure). Unused by the kinds without weights.
     path: str | None = "stabilityai/sd-vae-ft-mse"
     # Folder inside `path`, such as "vae" of a whole pipeline; a folder "vae" is found by itself.
     subfolder: str | None = None
     # Pixels per latent cell and side. The learned ones are 8 whatever stands here.
     factor: int = 8
     # Multiplies latents so that their deviation is near one. 0.18215 belongs to SD 1.x; None takes
-    # the weights' own, or 2.0 for "space_to_depth" (pixels in [-1, 1] deviate by about a half; a
-    # power of two keeps the inverse exact).
+    # the weights' own, 2.0 for "space_to_depth" (pixels in [-1, 1] deviate by about a half; a
+    # power of two keeps the inverse exact), or 0.5 for "block_dct".
     scale: float | None = None
+    # Frequencies that "block_dct" keeps of brightness and of each of two colour differences,
+    # lowest first.
+    dct_kept: tuple[int, int] = (24, 4)
     # Frames decoded at once; the temporal decoder also sees just these together.
     decode_chunk: int = 25
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UserError(f"autoencoder.kind = {self.kind!r} is unknown", f"use one of {KINDS}")
-        if self.kind != "space_to_depth" and not self.path:
+        if self.kind not in FIXED and not self.path:
             raise UserError(
                 f"autoencoder.kind = {self.kind!r} needs weights and autoencoder.path is empty",
                 "set autoencoder.path to a folder, or use kind space_to_depth",
+            )
+        within = all(1 <= kept <= self.factor**2 for kept in self.dct_kept)
+        if self.kind == "block_dct" and not within:
+            raise UserError(
+                f"autoencoder.dct_kept = {self.dct_kept} with factor = {self.factor}",
+                f"use counts from 1 to {self.factor**2}",
             )
         if self.factor < 1 or self.decode_chunk < 1:
             raise UserError(
                 f"autoencoder.factor = {self.factor}, decode_chunk = {self.decode_chunk}",
                 "use 1 or more for both",
             )
-        if self.kind != "space_to_depth" and self.factor != 8:
+        if self.kind not in FIXED and self.factor != 8:
             raise UserError(
                 f"autoencoder.factor = {self.factor} with kind {self.kind!r}",
                 "leave it at 8: the learned autoencoders know no other",
@@ -58,7 +72,9 @@ class AutoencoderConfig:
 
     @property
     def latent_channels(self) -> int:
-        """Channels of a latent: 3·factor² for the rearrangement, 4 for the learned ones."""
+        """Channels of a latent: 4 for the learned ones, what is kept of a block for the others."""
+        if self.kind == "block_dct":
+            return self.dct_kept[0] + 2 * self.dct_kept[1]
         return 3 * self.factor**2 if self.kind == "space_to_depth" else 4
 
 
@@ -85,32 +101,7 @@ class Autoencoder(Protocol):
         ...
 
 
-class _Frozen(nn.Module):
-    """Shared by all kinds: frame folding, bounded chunks, and being frozen."""
-
-    factor: int
-    latent_channels: int
-    decode_chunk: int
-
-    def decode(self, z_BChw: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def decode_chunks(self, z_BCFhw: Tensor) -> Iterator[Tensor]:
-        """Yield (B, 3, f, H, W) pieces of the clip in order."""
-        for z in z_BCFhw.split(self.decode_chunk, dim=2):
-            x = self.decode(z.transpose(1, 2).flatten(0, 1))
-            yield x.unflatten(0, (z.shape[0], z.shape[2])).transpose(1, 2)
-
-    def decode_video(self, z_BCFhw: Tensor) -> Tensor:
-        """Return all frames (B, 3, F, H, W)."""
-        return torch.cat(list(self.decode_chunks(z_BCFhw)), dim=2)
-
-    def train(self, mode: bool = True) -> "_Frozen":
-        """Stay in evaluation mode: part of a training network, but never trained."""
-        return super().train(False)
-
-
-class SpaceToDepth(_Frozen):
+class SpaceToDepth(FrozenAutoencoder):
     """Move each factor×factor square of pixels into channels: orthonormal, no weights, exact.
 
     Diffusion on these latents is diffusion on pixels, seen through a coarser grid; a mean squared
@@ -131,7 +122,7 @@ class SpaceToDepth(_Frozen):
         return F.pixel_shuffle(z_BChw / self.scale, self.factor)
 
 
-class LearnedAutoencoder(_Frozen):
+class LearnedAutoencoder(FrozenAutoencoder):
     """A diffusers autoencoder, frozen: encoding takes the mean of the distribution."""
 
     def __init__(self, model: Any, temporal: bool, scale: float, decode_chunk: int) -> None:
@@ -179,6 +170,9 @@ def make_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     if config.kind == "space_to_depth":
         scale = 2.0 if config.scale is None else config.scale
         return SpaceToDepth(config.factor, scale, config.decode_chunk).eval()
+    if config.kind == "block_dct":
+        scale = 0.5 if config.scale is None else config.scale
+        return BlockDct(config.factor, config.dct_kept, scale, config.decode_chunk).eval()
 
     from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, AutoencoderTiny
 

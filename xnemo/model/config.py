@@ -89,7 +89,11 @@ def small() -> NetworkConfig:
         image_size=256,
         unet=UNetConfig(widths=(96, 192, 320, 320), max_frames=24),
         motion=MotionEncoderConfig(
-            image_size=128, stem_width=32, attention_width=256, latent_width=256
+            image_size=128,
+            stem_width=32,
+            attention_width=256,
+            latent_width=256,
+            standardise=True,
         ),
         gan=GanHeadConfig(
             image_size=128, widths=(32, 64, 128, 256, 256), motion_dim=256, appearance_dim=256
@@ -104,11 +108,11 @@ def tiny() -> NetworkConfig:
     return NetworkConfig(
         image_size=64,
         unet=UNetConfig(
-            latent_channels=48,
-            # Not narrower than a latent, or no output layer could reach all of its channels.
-            widths=(48, 64, 64),
+            latent_channels=32,
+            # Twice a latent: narrower ones lose the picture under the code of places.
+            widths=(64, 64),
             # At every level: a reference that is read at the coarse ones alone has no detail.
-            attention=(True, True, True),
+            attention=(True, True),
             layers=1,
             heads=2,
             norm_groups=16,
@@ -116,12 +120,13 @@ def tiny() -> NetworkConfig:
             image_token_width=48,
             temporal=False,
             max_frames=16,
+            place_code=True,
         ),
         motion=MotionEncoderConfig(
-            image_size=64,
+            image_size=32,
             stem_width=16,
             heatmaps=32,
-            hourglass_depth=2,
+            hourglass_depth=1,
             attention_width=64,
             attention_heads=4,
             norm_groups=16,
@@ -130,9 +135,10 @@ def tiny() -> NetworkConfig:
             tokens=8,
             token_width=16,
             dropout=0.0,
+            standardise=True,
         ),
-        gan=GanHeadConfig(image_size=64, widths=(8, 16, 32, 64), motion_dim=128, appearance_dim=64),
+        gan=GanHeadConfig(image_size=32, widths=(16, 32, 64), motion_dim=128, appearance_dim=64),
         critic=CriticConfig(scales=1, width=16, max_width=64, layers=2),
-        autoencoder=AutoencoderConfig(kind="space_to_depth", path=None, factor=4),
+        autoencoder=AutoencoderConfig(kind="block_dct", path=None),
         image_token=ImageTokenConfig(kind="pooled", path=None, subfolder=None, width=48),
     )

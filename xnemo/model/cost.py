@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from xnemo.model.autoencoder import RANDOM, make_autoencoder
+from xnemo.model.autoencoder import FIXED, RANDOM, make_autoencoder
 from xnemo.model.config import NetworkConfig
 from xnemo.model.critic import Critic
 from xnemo.model.denoising_unet import DenoisingUNet
@@ -246,6 +246,9 @@ def _run_step(
 ) -> None:
     """Run one sample of the generator's and the critic's step."""
     cells = config.latent_size
+    if config.motion.standardise:
+        # There is nothing to standardise a single sample by.
+        parts["motion_encoder"].standards.eval()
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(shape, device="meta", dtype=dtype)
@@ -271,7 +274,7 @@ def _run_step(
 def _frozen_cost(config: NetworkConfig, frames: int) -> tuple[float, float]:
     """Return operations per sample, and bytes, of the frozen autoencoder and image embedding."""
     autoencoder, image_token = config.autoencoder, config.image_token
-    if autoencoder.kind != "space_to_depth":
+    if autoencoder.kind not in FIXED:
         autoencoder = replace(autoencoder, path=RANDOM)
     if image_token.kind == "clip":
         image_token = replace(image_token, path=RANDOM)

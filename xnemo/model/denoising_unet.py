@@ -35,6 +35,7 @@ class DenoisingUNet(UNetTrunk):
         motion_width: int = 16,
         temporal: bool = True,
         max_frames: int = 32,
+        place_code: bool = False,
     ) -> None:
         super().__init__()
         config = UNetConfig(
@@ -49,6 +50,7 @@ class DenoisingUNet(UNetTrunk):
             motion_width,
             temporal,
             max_frames,
+            place_code,
         )
         self._build(config, motion=True, temporal=temporal)
         self.frame_limit = max_frames if temporal else math.inf

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 
-def initialise(module: nn.Module, seed: int, name: str = "") -> None:
+def initialise(module: nn.Module, seed: int, name: str = "") -> set[str]:
     """Give values to every parameter and buffer that is still on the meta device, on the CPU.
+
+    Returns the names inside `module` of the layers that got any.
 
     Each layer draws from a generator seeded by `seed` and its own name, so that its weights do not
     depend on what else the network has (a denoiser with temporal modules starts from the same
@@ -16,6 +18,7 @@ def initialise(module: nn.Module, seed: int, name: str = "") -> None:
     Raises:
         TypeError: A layer with parameters does not say how to initialise itself.
     """
+    fresh = set()
     with torch.random.fork_rng(devices=[]):
         for child_name, child in module.named_modules(prefix=name):
             own = [*child.parameters(recurse=False), *child.buffers(recurse=False)]
@@ -26,6 +29,8 @@ def initialise(module: nn.Module, seed: int, name: str = "") -> None:
             torch.manual_seed(layer_seed(seed, child_name))
             child.to_empty(device="cpu", recurse=False)
             child.reset_parameters()
+            fresh.add(child_name.removeprefix(name).removeprefix("."))
+    return fresh
 
 
 def layer_seed(seed: int, name: str) -> int:

@@ -45,10 +45,15 @@ class MotionEncoderConfig:
     # Probability of dropping an activation in the hourglass while training (0.5 in the official
     # code; what the authors trained with is not published).
     dropout: float = 0.5
+    # Standardise the box, the face-motion vector and the tokens over the batch, by batch norms
+    # without weights. The published network does not. Trained from fresh weights it needs it: the
+    # vector passes through a single rectified channel, both heads first learn to ignore what is
+    # still noise, the channel falls silent, and no gradient ever brings it back.
+    standardise: bool = False
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name != "dropout" and value < 1:
+            if name not in ("dropout", "standardise") and value < 1:
                 raise UserError(f"motion.{name} = {value}", "use 1 or more")
         if not 0 <= self.dropout < 1:
             raise UserError(f"motion.dropout = {self.dropout}", "use a value in [0, 1)")
@@ -112,6 +117,7 @@ class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         tokens: int = 32,
         token_width: int = 16,
         dropout: float = 0.5,
+        standardise: bool = False,
     ) -> None:
         super().__init__()
         self.register_buffer("pe", token_table(tokens, token_width)[None])
@@ -131,6 +137,17 @@ class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.Linear(3, box_width), nn.ReLU(), nn.Identity(), nn.Linear(box_width, box_width)
         )
         self.final_proj = nn.Linear(latent_width + box_width, tokens * token_width)
+        self.standards = (
+            nn.ModuleDict(
+                {
+                    "box": nn.BatchNorm2d(3, eps=1e-8, affine=False),
+                    "face": nn.BatchNorm2d(latent_width, eps=1e-8, affine=False),
+                    "fused": nn.BatchNorm2d(tokens * token_width, eps=1e-8, affine=False),
+                }
+            )
+            if standardise
+            else None
+        )
         self.side = image_size
         self.statistics_frozen = False
 
@@ -154,10 +171,16 @@ class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             raise ValueError(
                 f"driving crops are {tuple(image.shape[-2:])}, not {self.side}×{self.side}"
             )
-        face = self.model(image)
-        fused = self.final_proj(torch.cat([face, self.bbox_proj(box)], dim=1))
+        face = self._standardised("face", self.model(image))
+        place = self.bbox_proj(self._standardised("box", box))
+        fused = self._standardised("fused", self.final_proj(torch.cat([face, place], dim=1)))
         tokens = fused.unflatten(1, self.pe.shape[1:]) + self.pe.to(fused.dtype)
         return MotionLatent(tokens, face, fused)
+
+    def _standardised(self, name: str, vector_ND: Tensor) -> Tensor:
+        if self.standards is None:
+            return vector_ND
+        return self.standards[name](vector_ND[:, :, None, None]).flatten(1)
 
     def freeze_statistics(self, frozen: bool = True) -> None:
         """Keep batch norms and dropout in evaluation mode, whatever `train()` says later.

@@ -16,11 +16,13 @@ from xnemo.model.autoencoder import Autoencoder, make_autoencoder
 from xnemo.model.config import NetworkConfig
 from xnemo.model.critic import Critic
 from xnemo.model.denoising_unet import DenoisingUNet
+from xnemo.model.fresh_unet import calm_fresh_layers
 from xnemo.model.gan_head import GanHead
 from xnemo.model.image_token import ImageToken, make_image_token
 from xnemo.model.initialise import initialise, layer_seed
 from xnemo.model.motion_encoder import MotionEncoder
 from xnemo.model.reference_net import ReferenceNet
+from xnemo.model.unet_trunk import UNetTrunk
 from xnemo.model.weights_check import assign_tensors, check_tensors
 from xnemo.model.weights_files import read_tensors
 from xnemo.model.whole_folder import whole_folder
@@ -175,9 +177,15 @@ def empty_networks(config: NetworkConfig, seed: int = 0, training: bool = True) 
 
 
 def initialise_missing(networks: Networks, seed: int = 0) -> None:
-    """Give fresh values to every weight that is still on the meta device."""
+    """Give fresh values to every weight that is still on the meta device.
+
+    The reference network's are the denoiser's, as both start from the same weights where there are
+    some to start from: only then is what one writes of a place like what the other asks there.
+    """
     for name, part in networks.trained_parts().items():
-        initialise(part, seed, name)
+        fresh = initialise(part, seed, "denoiser" if name == "reference_net" else name)
+        if isinstance(part, UNetTrunk):
+            calm_fresh_layers(part, fresh)
 
 
 def read_config(directory: str | Path) -> NetworkConfig:

@@ -35,6 +35,23 @@ def patch_table(side: int, width: int) -> Tensor:
     return torch.cat([column, row], dim=1)
 
 
+def cell_table(height: int, width: int, channels: int) -> Tensor:
+    """Return (channels, height, width): where each cell of a picture lies, whatever its resolution.
+
+    Sines and cosines of a quarter to four turns from edge to edge; the first half of the channels
+    tells the row, the second half the column. Channels that four do not divide stay zero.
+    """
+    turns = 0.25 * 16.0 ** torch.linspace(0, 1, channels // 4, dtype=torch.float64, device="cpu")
+    table = torch.zeros(channels, height, width, dtype=torch.float64, device="cpu")
+    half = 2 * len(turns)
+    for axis, cells in enumerate((height, width)):
+        place = (torch.arange(cells, dtype=torch.float64, device="cpu") + 0.5) / cells
+        angle = 2 * torch.pi * turns[:, None] * place
+        code = torch.cat([angle.sin(), angle.cos()])
+        table[axis * half : (axis + 1) * half] = code[:, :, None] if axis == 0 else code[:, None]
+    return table.float()
+
+
 def frame_table(frames: int, width: int) -> Tensor:
     """Return (frames, width) with sine and cosine of each frequency side by side."""
     half = halves_table(torch.arange(frames, device="cpu"), width)

@@ -32,6 +32,7 @@ class ReferenceNet(UNetTrunk):
         heads: int = 8,
         norm_groups: int = 32,
         image_token_width: int = 768,
+        place_code: bool = False,
     ) -> None:
         super().__init__()
         config = UNetConfig(
@@ -43,6 +44,7 @@ class ReferenceNet(UNetTrunk):
             norm_groups=norm_groups,
             module_norm_groups=1,
             image_token_width=image_token_width,
+            place_code=place_code,
         )
         self._build(config, motion=False, temporal=False)
         self.last_writer = self.transformer_names()[-1]
@@ -59,6 +61,7 @@ class ReferenceNet(UNetTrunk):
             config.heads,
             config.norm_groups,
             config.image_token_width,
+            config.place_code,
         )
 
     def forward(

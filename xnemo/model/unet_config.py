@@ -33,6 +33,10 @@ class UNetConfig:
     temporal: bool = True
     # Most frames in a clip: length of the temporal modules' position tables.
     max_frames: int = 32
+    # Add a fixed code of each cell's place to the first feature map of both networks. Stable
+    # Diffusion has none and knows places by its padding; a network that starts from nothing finds
+    # the same place in the reference many times sooner with it.
+    place_code: bool = False
 
     def __post_init__(self) -> None:
         for name in ("latent_channels", "layers", "heads", "norm_groups", "module_norm_groups",

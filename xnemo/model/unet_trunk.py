@@ -10,6 +10,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from xnemo.model.position_tables import cell_table
 from xnemo.model.unet_blocks import DownLevel, Level, LevelContext, MiddleLevel, UpLevel, Written
 from xnemo.model.unet_config import UNetConfig
 
@@ -30,6 +31,7 @@ class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Create the trunk's modules; to be called by a subclass's constructor."""
         widths, levels = config.widths, len(config.widths)
         self.skips_per_level = config.layers + 1
+        self.place_code = config.place_code
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(widths[0], 4 * widths[0])
@@ -109,6 +111,8 @@ class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def _run(self, z_NChw: Tensor, context: LevelContext) -> tuple[Tensor, Written]:
         """Return the last feature map before the output layers, and what was written."""
         x = self.conv_in(z_NChw)
+        if self.place_code:
+            x = x + cell_table(x.shape[2], x.shape[3], x.shape[1]).to(x)
         skips, written = [x], Written()
         for down in self.down_blocks:
             x, new_skips, new = down(x, context)

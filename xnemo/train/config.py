@@ -258,8 +258,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse combinations that cannot run."""
         _require("", self, samples=1, global_batch=1, micro_batch=1, log_every=1, seed=0)
+        pairs = self.data.pairs
+        alone = self.micro_batch * pairs.frames == 1 and self.engine.batch_norm != "frozen"
+        if self.network.motion.standardise and alone and self.stage != "temporal":
+            raise UserError(
+                "network.motion.standardise has one frame in a pass to take statistics of",
+                "set micro_batch or data.pairs.frames to 2 or more",
+            )
         if self.stage == "temporal":
-            pairs = self.data.pairs
             if pairs.layout != "window" or pairs.frames < 2:
                 raise UserError(
                     f"the temporal stage reads {pairs.frames} {pairs.layout} frames",

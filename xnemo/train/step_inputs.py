@@ -73,8 +73,8 @@ def prepare_inputs(
     z_reference = frozen.autoencoder.encode(batch.reference_BCHW)
     z = encode_frames(frozen.autoencoder, batch.target_BCFHW)
     noise = torch.stack([_noise(seed, n, tuple(z.shape[1:])) for n in indices]).to(z)
-    steps = frozen.schedule.config.train_steps
-    timesteps = torch.tensor([sample_rng(seed, n, "noise").integers(steps) for n in indices])
+    draw = frozen.schedule.draw_timestep
+    timesteps = torch.tensor([draw(sample_rng(seed, n, "noise")) for n in indices])
     timesteps = timesteps.to(device)
     tokens = frozen.image_token(batch.reference_BCHW)
 

@@ -116,7 +116,7 @@ def test_the_temporal_stage_starts_from_the_image_stage(networks, saved):
     fresh = clip.keys() - image.keys()
     assert fresh
     assert all(".temporal_modules." in key for key in fresh)
-    z, tokens = torch.randn(1, 48, 2, 16, 16), torch.randn(1, 1, 48)
+    z, tokens = torch.randn(1, 32, 2, 8, 8), torch.randn(1, 1, 48)
     motion = torch.randn(1, 2, 8, 16)
     with torch.no_grad():
         torch.testing.assert_close(
@@ -155,7 +155,7 @@ def one_line(error: pytest.ExceptionInfo[UserError], *words: str) -> None:
 def test_a_config_that_contradicts_its_weights_is_refused(saved):
     path = saved / "network.json"
     data = json.loads(path.read_text())
-    data["unet"]["widths"] = [48, 64, 80]
+    data["unet"]["widths"] = [64, 96]
     path.write_text(json.dumps(data))
     with pytest.raises(UserError) as error:
         Networks.load(saved)
@@ -209,7 +209,7 @@ def test_presets_hold_together():
     assert full().latent_size == 64
     assert full().unet == UNetConfig()
     assert small().latent_size == 32
-    assert tiny().latent_size == 16
+    assert tiny().latent_size == 8
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_presets_hold_together():
         ({"gan": {"motion_dim": 64}}, "gan.motion_dim = 64"),
         ({"gan": {"motion_source": "fused", "motion_dim": 512}}, "fused width = 128"),
         ({"image_size": 66}, "image_size = 66"),
-        ({"image_size": 8}, "too few for 3 levels"),
+        ({"image_size": 8}, "too few for 2 levels"),
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(change, message):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from preprocessing.errors import UserError
 from xnemo.model.animatediff_weights import load_animatediff
+from xnemo.model.autoencoder import AutoencoderConfig
 from xnemo.model.config import tiny
 from xnemo.model.networks import Networks, empty_networks, initialise_missing
 from xnemo.model.official_weights import export_official, find_official_files, load_official
@@ -37,9 +38,10 @@ WIDTHS = (48, 64)
 def configuration():
     unet = replace(
         tiny().unet, widths=WIDTHS, attention=(True, False), layers=2, temporal=True,
-        latent_channels=48, norm_groups=16, heads=2,
+        latent_channels=48, norm_groups=16, heads=2, place_code=False,
     )  # fmt: skip
-    return replace(tiny(), unet=unet)
+    autoencoder = AutoencoderConfig("space_to_depth", path=None, factor=4)
+    return replace(tiny(), unet=unet, autoencoder=autoencoder)
 
 
 def empty() -> Networks:
@@ -483,7 +485,7 @@ from pathlib import Path
 from xnemo.model.config import tiny
 from xnemo.model.networks import empty_networks
 from xnemo.model.official_weights import find_official_files, load_official
-unet = replace(tiny().unet, widths=(256, 512, 512), heads=8, temporal=True)
+unet = replace(tiny().unet, widths=(256, 512), heads=8, layers=2, temporal=True)
 networks = empty_networks(replace(tiny(), unet=unet), training=False)
 def peak():
     # Not getrusage(): its maximum is inherited from the parent process.
@@ -500,7 +502,7 @@ print(peak() - before)
 @pytest.mark.slow
 def test_loading_needs_no_second_copy_in_memory(tmp_path):
     """In a process of its own, with every weight touched, peak memory grows by the files' size."""
-    unet = replace(tiny().unet, widths=(256, 512, 512), heads=8, temporal=True)
+    unet = replace(tiny().unet, widths=(256, 512), heads=8, layers=2, temporal=True)
     networks = empty_networks(replace(tiny(), unet=unet), training=False)
     initialise_missing(networks)
     export_official(networks, tmp_path / "files")
