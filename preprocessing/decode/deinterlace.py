@@ -46,7 +46,7 @@ class _Weaver:
         source = self._graph.add_buffer(
             width=picture.width,
             height=picture.height,
-            format=picture.format.name,
+            format=picture.format,
             time_base=picture.time_base,
         )
         yadif = self._graph.add("yadif", _SETTINGS)
