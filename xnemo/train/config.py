@@ -192,6 +192,9 @@ class GuardConfig:
     max_skipped_steps: int = 10
     # A loss this many times the median of the last hundred steps is reported as a spike.
     spike_factor: float = 5.0
+    # A motion latent that differs by less than this between the frames of a pass is reported as
+    # silent: whatever the driver does, the networks see one motion.
+    silent_motion: float = 1e-4
     # Seconds without progress after which the stuck stage is named, and every thread's stack
     # written.
     stall_seconds: float = 600.0
@@ -201,7 +204,14 @@ class GuardConfig:
 
     def __post_init__(self) -> None:
         """Refuse limits that would fire at once."""
-        _require("guards.", self, max_skipped_steps=1, spike_factor=1, stall_exit_seconds=0)
+        _require(
+            "guards.",
+            self,
+            max_skipped_steps=1,
+            spike_factor=1,
+            silent_motion=0,
+            stall_exit_seconds=0,
+        )
         if self.stall_seconds <= 0:
             raise UserError(f"guards.stall_seconds is {self.stall_seconds}", "set it above 0")
 

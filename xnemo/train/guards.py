@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from preprocessing.errors import UserError
 from xnemo.train.config import GuardConfig
 
+# What the log calls the deviation of the motion latent over the frames of a pass.
+MOTION_SPREAD = "motion_spread"
+# Steps in a row after which a silent latent is reported, once.
+SILENT_STEPS = 20
+
 
 class StepGuard:
     """Judge every step by numbers that all workers share, so that all judge alike."""
@@ -17,13 +22,16 @@ class StepGuard:
     def __init__(self, config: GuardConfig) -> None:
         self._config = config
         self._recent: deque[float] = deque(maxlen=100)
+        self._silent_in_row = 0
         self.skipped_in_row = 0
         self.skipped_total = 0
 
     def judge(
         self, losses: Mapping[str, float], applied: bool, samples_seen: int, keys: Sequence[str]
     ) -> dict | None:
-        """Return an event for the log where the step was skipped or its loss leaps, else None.
+        """Return an event for the log where something is wrong with a step, else None.
+
+        That is: it was skipped, its loss leaps, or the motion latent has been silent for a while.
 
         Args:
             losses: Mean over all workers of each loss of the step.
@@ -56,12 +64,22 @@ class StepGuard:
                 "losses": dict(losses),
                 "keys": list(keys),
             }
+        spread = losses.get(MOTION_SPREAD, math.inf)
+        self._silent_in_row = self._silent_in_row + 1 if spread < self._config.silent_motion else 0
+        if self._silent_in_row == SILENT_STEPS:
+            return {
+                "event": "silent motion",
+                "cause": f"the motion latent differs by {spread:.2g} between frames, so that no "
+                "driver can be followed; start from trained weights with init_from, or with "
+                "network.motion.standardise=true",
+            }
         return None
 
     def state(self) -> dict:
         """Return what a resumed run needs to judge alike."""
         return {
             "recent": list(self._recent),
+            "silent_in_row": self._silent_in_row,
             "skipped_in_row": self.skipped_in_row,
             "skipped_total": self.skipped_total,
         }
@@ -69,6 +87,7 @@ class StepGuard:
     def load_state(self, state: Mapping) -> None:
         """Take back `state`."""
         self._recent.extend(state["recent"])
+        self._silent_in_row = state["silent_in_row"]
         self.skipped_in_row = state["skipped_in_row"]
         self.skipped_total = state["skipped_total"]
 

@@ -29,6 +29,8 @@ class JointNetwork(nn.Module):
         self.reference_masking = config.condition.reference_masking
         self.motion_source = config.network.gan.motion_source
         self.temporal_only = config.stage == "temporal"
+        # How much the motion latent of the last pass differed between frames; see `StepGuard`.
+        self.motion_spread: Tensor | None = None
         self.use_bf16 = config.engine.precision == "bf16"
         _choose_trained(self, config)
         if config.engine.batch_norm == "synced":
@@ -58,6 +60,8 @@ class JointNetwork(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.temporal_only):
                 latent = self.motion_encoder(inputs.driving_BCFHW, inputs.box_BF3)
                 reference = self.reference_net(inputs.z_reference_BChw, inputs.image_tokens_BLD)
+            faces_ND = latent.face.detach().flatten(0, 1).float()
+            self.motion_spread = faces_ND.std(dim=0).mean() if len(faces_ND) > 1 else None
             if self.training:
                 reference = reference.mask_tokens(self.reference_masking, inputs.mask_seeds)
                 reference = reference.with_presence(inputs.present_B)

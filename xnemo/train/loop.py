@@ -19,6 +19,7 @@ from xnemo.train.callbacks import Callback
 from xnemo.train.checkpoint import Checkpoint, CheckpointStore
 from xnemo.train.config import TrainConfig
 from xnemo.train.engine import StepOutcome
+from xnemo.train.guards import MOTION_SPREAD
 from xnemo.train.learning_rate import learning_rate_scale
 from xnemo.train.reporter import Reporter
 from xnemo.train.session import Session, open_session
@@ -189,6 +190,9 @@ def _micro_step(
     losses = made.losses
     if session.critic is not None and made.pictures is not None:
         losses |= critic_step(session.critic, made.pictures, inputs, config.loss, weight=scale)
+    spread = session.network.module.motion_spread
+    if isinstance(spread, Tensor):
+        losses[MOTION_SPREAD] = spread
     return losses
 
 

@@ -13,7 +13,7 @@ import torch
 
 from preprocessing.errors import UserError
 from xnemo.train.config import GuardConfig
-from xnemo.train.guards import StepGuard
+from xnemo.train.guards import MOTION_SPREAD, SILENT_STEPS, StepGuard
 from xnemo.train.loop import run_training
 from xnemo.train.run_log import RunLog, read_log
 from xnemo.train.watchdog import Watchdog
@@ -182,3 +182,24 @@ def test_bad_samples_are_named_counted_and_bounded(
     assert row["key"] in named[0]["cause"]
     with pytest.raises(UserError, match=row["key"]):
         run_training(nano(**changes, data__max_bad_samples=1), str(root), tmp_path / "second")
+
+
+def test_a_motion_latent_that_falls_silent_is_reported_once() -> None:
+    guard = StepGuard(GuardConfig())
+    seen = [
+        guard.judge({"loss": 1.0, MOTION_SPREAD: spread}, True, step, [])
+        for step, spread in enumerate([0.3] * 5 + [1e-6] * 60)
+    ]
+    told = [(step, event) for step, event in enumerate(seen) if event is not None]
+    assert [step for step, _ in told] == [4 + SILENT_STEPS]
+    assert told[0][1]["event"] == "silent motion"
+    assert "standardise" in told[0][1]["cause"]
+    again = StepGuard(GuardConfig())
+    again.load_state(guard.state())
+    assert again.judge({"loss": 1.0, MOTION_SPREAD: 1e-6}, True, 99, []) is None
+
+
+def test_the_spread_of_the_motion_latent_is_in_the_log(short_run: Path) -> None:
+    records = [r for r in read_log(short_run / "log.jsonl") if "loss" in r]
+    assert records
+    assert all(0 < r[MOTION_SPREAD] < 10 for r in records)
