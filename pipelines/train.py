@@ -251,8 +251,6 @@ class _Job:
 
     def _watch(self, trainer: Any, mailbox: Any, previewer: Previewer, spare: float | None) -> None:
         """Fit in a thread, so that this one is free for messages and signals."""
-        import ray
-
         outcome: list[Any] = []
 
         def fit() -> None:
@@ -267,7 +265,7 @@ class _Job:
             asked, patience = False, time.monotonic() + _WAIT_TOLD_S
             while thread.is_alive():
                 thread.join(_FETCH_EVERY_S)
-                self.record.take(ray.get(mailbox.fetch.remote()))
+                self.record.take(_fetch(mailbox))
                 previewer.collect()
                 saved = self.record.checkpoint
                 if saved is not None and self.record.samples_seen < self.config.samples:
@@ -280,7 +278,7 @@ class _Job:
                     asked = True
                     mailbox.request_stop.remote()
                     self.record.tell("stopping", "saving a checkpoint; once more ends at once")
-        self.record.take(ray.get(mailbox.fetch.remote()))
+        self.record.take(_fetch(mailbox))
         self._judge(outcome[0])
 
     def _judge(self, outcome: Any) -> None:
@@ -332,6 +330,16 @@ def _told(
         raise
     finally:
         journal.end(status[0])
+
+
+def _fetch(mailbox: Any) -> list[Any]:
+    """Return the workers' messages; none while the mailbox cannot be reached, which passes."""
+    import ray
+
+    try:
+        return list(ray.get(mailbox.fetch.remote()))
+    except ray.exceptions.ActorUnavailableError:
+        return []
 
 
 def _waited_for() -> str:

@@ -47,13 +47,19 @@ def has_worker(node: Any) -> bool:
 
 def obey(cluster: Any, nodes: list[Any]) -> None:
     """Do to the cluster's nodes what stdin says."""
+    import ray
+
     for line in sys.stdin:
         order = line.strip()
-        number, node = next((n, x) for n, x in enumerate(nodes) if n and has_worker(x))
+        # The driver lives on some node of this machine, and would go with it.
+        own = ray.get_runtime_context().get_node_id()
+        number, node = next(
+            (n, x) for n, x in enumerate(nodes) if n and x.node_id != own and has_worker(x)
+        )
         if order == "remove":
             cluster.remove_node(node, allow_graceful=False)
         else:
-            ray = Path(sys.executable).with_name("ray")
+            command = Path(sys.executable).with_name("ray")
             options = {
                 "address": cluster.address,
                 "node-id": node.node_id,
@@ -62,7 +68,7 @@ def obey(cluster: Any, nodes: list[Any]) -> None:
                 "deadline-remaining-seconds": 120,
             }
             words = [f"--{name}={value}" for name, value in options.items()]
-            subprocess.run([ray, "drain-node", *words], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([command, "drain-node", *words], check=True, stdout=subprocess.DEVNULL)
         say(did=order, node=number)
 
 

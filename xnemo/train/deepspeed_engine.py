@@ -21,9 +21,13 @@ from xnemo.train.engine import OptimizerMoments, StepOutcome
 from xnemo.train.flat_shards import flat_shard, gather_shards
 from xnemo.train.world import World
 
+# Most gradients exchanged at once, in elements. DeepSpeed's own number, five times this, holds 2 GB
+# per engine.
+_BUCKET = 100_000_000
+
 
 def zero_config(
-    *, stage: int, micro_batch: int, accumulation: int, workers: int, clip: float
+    *, stage: int, micro_batch: int, accumulation: int, workers: int, clip: float, elements: int
 ) -> dict[str, Any]:
     """Return DeepSpeed's configuration: fp32 states (bf16 is autocast inside the network)."""
     return {
@@ -31,7 +35,12 @@ def zero_config(
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": clip,
-        "zero_optimization": {"stage": stage, "overlap_comm": torch.cuda.is_available()},
+        "zero_optimization": {
+            "stage": stage,
+            "overlap_comm": torch.cuda.is_available(),
+            # A buffer of this size is made whatever the network's, so no larger than the network.
+            "reduce_bucket_size": min(_BUCKET, elements),
+        },
         # The optimiser is ours: parameter groups with rates of their own.
         "zero_allow_untested_optimizer": True,
         "steps_per_print": sys.maxsize,
@@ -72,6 +81,7 @@ class DeepSpeedEngine:
                 accumulation=accumulation,
                 workers=world.size,
                 clip=clip,
+                elements=sum(p.numel() for p in self._trained),
             ),
         )
         self.module = self._engine.module
