@@ -143,7 +143,7 @@ class ClipReader:
         # one level in the mean; putting that back leaves half a level of error (the tests hold it
         # there).
         first, *others = places
-        cv2.add(rgb, _ONE_LEVEL, dst=pictures[first])
+        cv2.add(rgb, _ONE_LEVEL, dst=pictures[first])  # type: ignore[call-overload]
         for place in others:
             pictures[place] = pictures[first]
 
