@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     # Ray's controller reads this module too, and has no use for the seconds that torch takes.
     from xnemo.train.config import TrainConfig
 
+log = logging.getLogger(__name__)
+
 # How often a worker asks whether it is to stop, in seconds.
 _ASK_EVERY_S = 1.0
 
@@ -155,8 +157,17 @@ class StopSignal:
         self._over.set()
 
     def _ask(self) -> None:
+        from ray.exceptions import RayError
+
         while not self._over.wait(_ASK_EVERY_S):
-            if self.asked_by_driver() or _node_is_draining():
+            try:
+                asked = self.asked_by_driver()
+            except RayError as error:
+                # A driver that is gone for good is noticed elsewhere; this thread must live to hear
+                # of a machine that is taken away.
+                log.debug("the driver cannot be asked just now: %s", error)
+                asked = False
+            if asked or _node_is_draining():
                 self._set.set()
                 return
 

@@ -15,7 +15,9 @@ FACTS = {
 
 @pytest.fixture
 def store(tmp_path):
-    ends = [{"source_s": 9.0, "frames": 225, "looks": 30, "stages": {"decode": 2.0}}]
+    ends = [
+        {"source": "a.mp4", "source_s": 9.0, "frames": 225, "looks": 30, "stages": {"decode": 2.0}}
+    ]
     numbers = report_numbers([], [], ends, PreprocessConfig(), FACTS)
     store = open_store(tmp_path / "dataset")
     store.write_atomic("report.json", json.dumps(numbers).encode())
