@@ -11,6 +11,7 @@ from preprocessing.config import PreprocessConfig
 from preprocessing.report_write import REPORT_NUMBERS, REPORT_PAGE
 from preprocessing.seal import plain
 from preprocessing.storage import Store
+from xnemo.config import flatten
 
 _EXPERIMENT = "preprocess"
 # How long a slow server may keep a job that is done from ending, in seconds.
@@ -27,7 +28,7 @@ def log_report(store: Store, config: PreprocessConfig, uri: str) -> str | None:
         run_dir = Path(folder)
         journal = Journal(run_dir)
         journal.start(name=store.url.rstrip("/").rsplit("/", 1)[-1], experiment=_EXPERIMENT)
-        journal.params(_flat(plain(config)))
+        journal.params(flatten(plain(config)))
         journal.metrics(0, report_metrics(numbers))
         for name in (REPORT_PAGE, REPORT_NUMBERS):
             (run_dir / name).write_bytes(store.read(name))
@@ -61,13 +62,3 @@ def report_metrics(numbers: Mapping[str, Any]) -> dict[str, float]:
     for stage, spent in numbers["stages"].items():
         metrics[f"stage_seconds/{stage}"] = spent
     return {name: float(value) for name, value in metrics.items()}
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -22,7 +22,7 @@ from pipelines.tracking import Journal, Sender, default_uri
 from pipelines.train_worker import run_worker
 from pipelines.worker_count import WorkerCount, parse_workers, resources_per_worker
 from preprocessing.errors import UserError
-from xnemo.config import to_dict
+from xnemo.config import flatten, to_dict
 from xnemo.data.clip_table import open_clips
 from xnemo.train.config import TrainConfig
 
@@ -302,17 +302,6 @@ class _Job:
             what,
             f"details are in {report}; the same command goes on from the last checkpoint",
         ) from outcome
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 @contextmanager

@@ -55,6 +55,17 @@ def override(config: C, assignments: Iterable[str] | Mapping[str, Any]) -> C:
     return _replace(config, changes, prefix="")
 
 
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings, as `to_dict` gives them, by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
 def digest(config: Any) -> str:
     """Return the sha256 of the config's canonical JSON, as hex."""
     text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from preprocessing.errors import UserError
-from xnemo.config import to_dict
+from xnemo.config import flatten, to_dict
 from xnemo.train.callbacks import Callback, Callbacks
 from xnemo.train.checkpoint import Checkpoint
 from xnemo.train.run_log import RunLog
@@ -136,10 +136,10 @@ class Reporter:
     def _changes(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Name what a resumed run does otherwise than before: settings, and the data itself."""
         try:
-            before = _flat(json.loads((self._run_dir / "config.json").read_text()))
+            before = flatten(json.loads((self._run_dir / "config.json").read_text()))
         except (OSError, ValueError):
             before = {}
-        now = _flat(to_dict(self._session.config))
+        now = flatten(to_dict(self._session.config))
         changed = {name: now.get(name) for name in now if before.get(name) != now.get(name)}
         if checkpoint.record["index_digest"] != self._session.clips.digest:
             changed["the data set"] = self._session.clips.digest
@@ -168,17 +168,6 @@ class Reporter:
         if "cause" in record:
             log.warning("%s at sample %d: %s", record["event"], self._session.samples_seen,
                         record["cause"])  # fmt: skip
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _peak_flops(session: Session) -> float:
