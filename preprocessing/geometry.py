@@ -121,6 +121,8 @@ def centred_box(centre_xy: ArrayLike, size_wh: Sequence[float], frame_hw: FrameH
         limit = np.array([frame_hw[1] - 1, frame_hw[0] - 1], dtype=np.float64)
         shift = np.maximum(-box[:2], 0) + np.minimum(limit - box[2:], 0)
         box = box + np.concatenate([shift, shift])
+        # Where both borders were crossed by less than rounding, the sum may miss zero.
+        box[:2] = np.where(2 * half <= limit, np.maximum(box[:2], 0), box[:2])
     return box
 
 
