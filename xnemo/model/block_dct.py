@@ -34,7 +34,6 @@ class BlockDct(FrozenAutoencoder):
     def __init__(self, factor: int, kept: tuple[int, int], scale: float, decode_chunk: int) -> None:
         super().__init__()
         self.factor, self.decode_chunk = factor, decode_chunk
-        self.latent_channels = kept[0] + 2 * kept[1]
         # Fixed numbers, on the CPU even while a network is being built on the meta device.
         with torch.device("cpu"):
             waves = _cosines(factor)
@@ -44,13 +43,13 @@ class BlockDct(FrozenAutoencoder):
                 key=lambda place: (math.hypot(*place), place),
             )
             bases, sizes = [], []
-            for colour, count in zip(colours, (kept[0], kept[1], kept[1]), strict=True):
+            deviations = (1.0, _COLOUR_SIZE, _COLOUR_SIZE)
+            counts = (kept[0], kept[1], kept[1])
+            for colour, deviation, count in zip(colours, deviations, counts, strict=True):
                 for y, x in places[:count]:
                     bases.append(torch.einsum("c,i,j->cij", colour, waves[y], waves[x]))
-                    amplitude = 1 / (0.5 + math.hypot(y, x))
-                    sizes.append(
-                        math.sqrt(amplitude * (_COLOUR_SIZE if len(bases) > kept[0] else 1))
-                    )
+                    sizes.append(math.sqrt(deviation / (0.5 + math.hypot(y, x))))
+            self.latent_channels = len(bases)
             basis = torch.stack(bases)
             size = torch.tensor(sizes, dtype=torch.float64).view(-1, 1, 1, 1)
             self.register_buffer("encoder", (basis / size * scale).float(), persistent=False)

@@ -4,6 +4,8 @@ All are computed in double precision on the CPU, even while a module is being bu
 device, so that a lazily loaded network has them without any checkpoint.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -35,11 +37,13 @@ def patch_table(side: int, width: int) -> Tensor:
     return torch.cat([column, row], dim=1)
 
 
+@lru_cache(maxsize=16)
 def cell_table(height: int, width: int, channels: int) -> Tensor:
     """Return (channels, height, width): where each cell of a picture lies, whatever its resolution.
 
     Sines and cosines of a quarter to four turns from edge to edge; the first half of the channels
     tells the row, the second half the column. Channels that four do not divide stay zero.
+    Made once for each size, as every pass of a network asks for it; not to be changed.
     """
     turns = 0.25 * 16.0 ** torch.linspace(0, 1, channels // 4, dtype=torch.float64, device="cpu")
     table = torch.zeros(channels, height, width, dtype=torch.float64, device="cpu")

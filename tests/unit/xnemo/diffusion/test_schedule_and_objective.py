@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -134,3 +135,16 @@ def test_zero_terminal_snr_must_start_where_it_was_trained_to():
         solver = make_solver(config, "ddim", spacing)
         solver.set_timesteps(4)
         assert solver.timesteps.tolist() == [999, 749, 499, 249]
+
+
+def test_a_bias_draws_noisier_timesteps_and_none_draws_as_before():
+    plain = NoiseSchedule(DiffusionConfig())
+    expected = np.random.default_rng(4).integers(1000)
+    assert plain.draw_timestep(np.random.default_rng(4)) == expected
+    biased = NoiseSchedule(DiffusionConfig(timestep_bias=2.0))
+    rng = np.random.default_rng(4)
+    drawn = np.array([biased.draw_timestep(rng) for _ in range(20_000)])
+    assert 0 <= drawn.min() <= drawn.max() <= 999
+    # The density 3t² over [0, 1) has the mean 3/4 and an eighth of its mass below a half.
+    assert drawn.mean() == pytest.approx(750, rel=0.01)
+    assert (drawn < 500).mean() == pytest.approx(0.125, abs=0.01)
