@@ -20,7 +20,7 @@ from xnemo.diffusion.sampler import SamplerConfig, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.diffusion.solver import make_solver
 from xnemo.diffusion.windows import make_windows
-from xnemo.model.reference_attention import attend_with_reference
+from xnemo.model.reference_attention import attend
 from xnemo.model.spatial_transformer import SpatialBlock
 
 
@@ -115,14 +115,10 @@ def every_query_attends() -> Iterator[None]:
     ours = SpatialBlock.forward
 
     def plain(
-        self: Any, tokens: Tensor, image: Tensor, reference: Any, presence: Any, frames: int
+        self: Any, tokens: Tensor, image: Tensor, read: Any, _grid: Any
     ) -> tuple[Tensor, Tensor]:
         normed = self.norm1(tokens)
-        if reference is None:
-            attended = self.attn1(normed)
-        else:
-            attended = attend_with_reference(self.attn1, normed, reference, presence, frames)
-        tokens = attended + tokens
+        tokens = attend(self.attn1, normed, read) + tokens
         tokens = self.attn2(self.norm2(tokens), image) + tokens
         return self.ff(self.norm3(tokens)) + tokens, normed
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from xnemo.model.denoising_unet import DenoisingUNet
+from xnemo.model.reference_attention import ReferenceTokens
 from xnemo.model.reference_features import ReferenceFeatures
 from xnemo.model.reference_net import ReferenceNet
 from xnemo.model.unet_config import UNetConfig
@@ -190,8 +191,8 @@ def test_dropped_tokens_count_for_nothing_and_kept_ones_as_before(pair):
     block = pair.denoiser.mid_block.attentions[0].transformer_blocks[0]
     torch.manual_seed(0)
     tokens = torch.randn(1, 4, kept.shape[1])
-    out, _ = block(tokens, pair.clip, kept[None], None, 1)
+    out, _ = block(tokens, pair.clip, ReferenceTokens(kept[None], 1), (2, 2))
     order = torch.randperm(len(kept))
-    again, _ = block(tokens, pair.clip, kept[order][None], None, 1)
+    again, _ = block(tokens, pair.clip, ReferenceTokens(kept[order][None], 1), (2, 2))
     assert len(kept) == 2
     torch.testing.assert_close(out, again, rtol=1e-5, atol=1e-5)

@@ -87,7 +87,7 @@ def small() -> NetworkConfig:
     """Return a quarter-width network at 256² for one GPU, on Stable Diffusion's autoencoder."""
     return NetworkConfig(
         image_size=256,
-        unet=UNetConfig(widths=(96, 192, 320, 320), max_frames=24),
+        unet=UNetConfig(widths=(96, 192, 320, 320), max_frames=24, norm_groups=1, place_code=True),
         motion=MotionEncoderConfig(
             image_size=128,
             stem_width=32,
@@ -108,14 +108,14 @@ def tiny() -> NetworkConfig:
     return NetworkConfig(
         image_size=64,
         unet=UNetConfig(
-            latent_channels=32,
-            # Twice a latent: narrower ones lose the picture under the code of places.
-            widths=(64, 64),
+            latent_channels=12,
+            widths=(48, 48),
             # At every level: a reference that is read at the coarse ones alone has no detail.
             attention=(True, True),
             layers=1,
             heads=2,
-            norm_groups=16,
+            # One group: several would each take the mean off a part of the latents.
+            norm_groups=1,
             module_norm_groups=16,
             image_token_width=48,
             temporal=False,
@@ -139,6 +139,7 @@ def tiny() -> NetworkConfig:
         ),
         gan=GanHeadConfig(image_size=32, widths=(16, 32, 64), motion_dim=128, appearance_dim=64),
         critic=CriticConfig(scales=1, width=16, max_width=64, layers=2),
-        autoencoder=AutoencoderConfig(kind="block_dct", path=None),
+        # Motion is of a few pixels: coarser cells would have to change where these can move.
+        autoencoder=AutoencoderConfig(kind="block_dct", path=None, factor=4, dct_kept=(8, 2)),
         image_token=ImageTokenConfig(kind="pooled", path=None, subfolder=None, width=48),
     )

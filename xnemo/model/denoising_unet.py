@@ -82,7 +82,7 @@ class DenoisingUNet(UNetTrunk):
             image_tokens_NLD=image_tokens_BLD.repeat_interleave(frames, dim=0),
             motion_NLD=motion_BFLD.flatten(0, 1),
             frames=frames,
-            reference=reference.by_block if reference is not None and reads else {},
+            reference=reference if reads else None,
             presence=presence,
         )
         x, _ = self._run(z_BCFhw.transpose(1, 2).flatten(0, 1), context)

@@ -16,13 +16,12 @@ from xnemo.model.autoencoder import Autoencoder, make_autoencoder
 from xnemo.model.config import NetworkConfig
 from xnemo.model.critic import Critic
 from xnemo.model.denoising_unet import DenoisingUNet
-from xnemo.model.fresh_unet import calm_fresh_layers
+from xnemo.model.fresh_copier import begin_as_copier
 from xnemo.model.gan_head import GanHead
 from xnemo.model.image_token import ImageToken, make_image_token
 from xnemo.model.initialise import initialise, layer_seed
 from xnemo.model.motion_encoder import MotionEncoder
 from xnemo.model.reference_net import ReferenceNet
-from xnemo.model.unet_trunk import UNetTrunk
 from xnemo.model.weights_check import assign_tensors, check_tensors
 from xnemo.model.weights_files import read_tensors
 from xnemo.model.whole_folder import whole_folder
@@ -180,12 +179,15 @@ def initialise_missing(networks: Networks, seed: int = 0) -> None:
     """Give fresh values to every weight that is still on the meta device.
 
     The reference network's are the denoiser's, as both start from the same weights where there are
-    some to start from: only then is what one writes of a place like what the other asks there.
+    some to start from. Where there are none, and cells know their places, both start as a copier.
     """
-    for name, part in networks.trained_parts().items():
-        fresh = initialise(part, seed, "denoiser" if name == "reference_net" else name)
-        if isinstance(part, UNetTrunk):
-            calm_fresh_layers(part, fresh)
+    fresh = {
+        name: initialise(part, seed, "denoiser" if name == "reference_net" else name)
+        for name, part in networks.trained_parts().items()
+    }
+    trunks_are_fresh = all("conv_in" in fresh[name] for name in ("denoiser", "reference_net"))
+    if networks.config.unet.place_code and trunks_are_fresh:
+        begin_as_copier(networks.denoiser, networks.reference_net, seed)
 
 
 def read_config(directory: str | Path) -> NetworkConfig:

@@ -9,6 +9,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+# Against latents, which deviate by about one.
+_CELL_AMPLITUDE = 2.0
+
 
 def halves_table(positions_N: Tensor, width: int) -> Tensor:
     """Return (N, width): sines of all frequencies in the first half, cosines in the second.
@@ -37,12 +40,16 @@ def patch_table(side: int, width: int) -> Tensor:
     return torch.cat([column, row], dim=1)
 
 
+# Inference mode would mark what outlives it as unfit for training.
+@torch.inference_mode(False)
 @lru_cache(maxsize=16)
 def cell_table(height: int, width: int, channels: int) -> Tensor:
     """Return (channels, height, width): where each cell of a picture lies, whatever its resolution.
 
     Sines and cosines of a quarter to four turns from edge to edge; the first half of the channels
-    tells the row, the second half the column. Channels that four do not divide stay zero.
+    tells the row, the second half the column. Channels that four do not divide hold no wave. They
+    are large, and their mean over the channels is taken off every cell: norms over channels then
+    divide by nearly the same everywhere and take nothing off, whatever picture lies beside them.
     Made once for each size, as every pass of a network asks for it; not to be changed.
     """
     turns = 0.25 * 16.0 ** torch.linspace(0, 1, channels // 4, dtype=torch.float64, device="cpu")
@@ -53,7 +60,7 @@ def cell_table(height: int, width: int, channels: int) -> Tensor:
         angle = 2 * torch.pi * turns[:, None] * place
         code = torch.cat([angle.sin(), angle.cos()])
         table[axis * half : (axis + 1) * half] = code[:, :, None] if axis == 0 else code[:, None]
-    return table.float()
+    return (_CELL_AMPLITUDE * (table - table.mean(dim=0))).float()
 
 
 def frame_table(frames: int, width: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,9 @@ class ReferenceFeatures:
     by_block: Mapping[str, Tensor]
     # Which samples have a reference at all, (B,) bool; None means all.
     present_B: Tensor | None = None  # noqa: N815
+    # By the same names, (B, tokens): which cells of the feature map the tokens are. Empty where
+    # they are all of them, in order.
+    cells_by_block: Mapping[str, Tensor] = field(default_factory=dict)
 
     def with_presence(self, present_B: Tensor) -> "ReferenceFeatures":
         """Return the features with the reference absent from samples where `present_B` is False.
@@ -53,11 +56,16 @@ class ReferenceFeatures:
             raise ValueError(f"mask ratio {ratio} is not in [0, 1)")
         if ratio == 0:
             return self
+        if self.cells_by_block:
+            raise ValueError("tokens were dropped already")
+        cells = {name: _kept(tokens, ratio, seeds, name) for name, tokens in self.by_block.items()}
         return replace(
             self,
             by_block={
-                name: _gather(tokens, ratio, seeds, name) for name, tokens in self.by_block.items()
+                name: tokens.gather(1, cells[name][:, :, None].expand(-1, -1, tokens.shape[2]))
+                for name, tokens in self.by_block.items()
             },
+            cells_by_block=cells,
         )
 
     def select(self, index_B: Tensor | Sequence[int]) -> "ReferenceFeatures":
@@ -66,6 +74,7 @@ class ReferenceFeatures:
         return ReferenceFeatures(
             {name: t.index_select(0, index.to(t.device)) for name, t in self.by_block.items()},
             None if self.present_B is None else self.present_B[index.to(self.present_B.device)],
+            {n: c.index_select(0, index.to(c.device)) for n, c in self.cells_by_block.items()},
         )
 
     def to(self, *args: Any, **kwargs: Any) -> "ReferenceFeatures":
@@ -75,14 +84,13 @@ class ReferenceFeatures:
         )
 
 
-def _gather(tokens_BLC: Tensor, ratio: float, seeds: Sequence[int], name: str) -> Tensor:
-    batch, length, width = tokens_BLC.shape
+def _kept(tokens_BLC: Tensor, ratio: float, seeds: Sequence[int], name: str) -> Tensor:
+    batch, length, _ = tokens_BLC.shape
     if len(seeds) != batch:
         raise ValueError(f"{len(seeds)} seeds for {batch} samples")
     kept = int(length * (1 - ratio))
     index_BK = torch.stack([_permutation(length, seed, name)[:kept] for seed in seeds])
-    index_BKC = index_BK.to(tokens_BLC.device)[:, :, None].expand(-1, -1, width)
-    return tokens_BLC.gather(1, index_BKC)
+    return index_BK.to(tokens_BLC.device)
 
 
 def _permutation(length: int, seed: int, name: str) -> Tensor:

@@ -1,18 +1,32 @@
 """The spatial transformer of Stable Diffusion, reading reference tokens beside its own."""
 
+from typing import Any
+
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from xnemo.model.reference_attention import Presence, attend_with_reference
+from xnemo.model.reference_attention import ReferenceTokens, attend
+from xnemo.model.rotary_attention import RotaryAttention
 
 
 class SpatialBlock(nn.Module):
-    """Self-attention (with reference), cross-attention to the image token, feed-forward."""
+    """Self-attention (with reference), cross-attention to the image token, feed-forward.
 
-    def __init__(self, width: int, heads: int, image_token_width: int) -> None:
+    Args:
+        width: Channels of the tokens.
+        heads: Attention heads; `width` is a multiple.
+        image_token_width: Channels of the image token.
+        places: Whether the self-attention knows places (`RotaryAttention`).
+    """
+
+    def __init__(self, width: int, heads: int, image_token_width: int, places: bool) -> None:
         super().__init__()
+        self.places = places
         self.attn1 = Attention(width, heads=heads, dim_head=width // heads)
+        if places:
+            processor: Any = RotaryAttention()
+            self.attn1.set_processor(processor)
         self.norm1 = nn.LayerNorm(width)
         self.attn2 = Attention(width, image_token_width, heads=heads, dim_head=width // heads)
         self.norm2 = nn.LayerNorm(width)
@@ -23,17 +37,13 @@ class SpatialBlock(nn.Module):
         self,
         tokens_NLC: Tensor,
         image_tokens_NLD: Tensor,
-        reference_BMC: Tensor | None,
-        presence: Presence | None,
-        frames: int,
+        read: ReferenceTokens | None,
+        grid: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
         """Return the tokens, and what a reader of this block would read: its normed input."""
         normed = self.norm1(tokens_NLC)
-        if reference_BMC is None:
-            attended = self.attn1(normed)
-        else:
-            attended = attend_with_reference(self.attn1, normed, reference_BMC, presence, frames)
-        tokens_NLC = attended + tokens_NLC
+        known = grid if self.places else None
+        tokens_NLC = attend(self.attn1, normed, read, known) + tokens_NLC
         # With a single key the softmax is 1 for every query, so one query answers for all.
         queries = tokens_NLC[:, :1] if image_tokens_NLD.shape[1] == 1 else tokens_NLC
         tokens_NLC = self.attn2(self.norm2(queries), image_tokens_NLD) + tokens_NLC
@@ -43,27 +53,28 @@ class SpatialBlock(nn.Module):
 class SpatialTransformer(nn.Module):
     """GroupNorm, 1×1 convolution, one `SpatialBlock`, 1×1 convolution, added to the input."""
 
-    def __init__(self, width: int, heads: int, groups: int, image_token_width: int) -> None:
+    def __init__(
+        self, width: int, heads: int, groups: int, image_token_width: int, places: bool = False
+    ) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, width, eps=1e-6)
         self.proj_in = nn.Conv2d(width, width, 1)
-        self.transformer_blocks = nn.ModuleList([SpatialBlock(width, heads, image_token_width)])
+        self.transformer_blocks = nn.ModuleList(
+            [SpatialBlock(width, heads, image_token_width, places)]
+        )
         self.proj_out = nn.Conv2d(width, width, 1)
 
     def forward(
         self,
         x_NCHW: Tensor,
         image_tokens_NLD: Tensor,
-        reference_BMC: Tensor | None = None,
-        presence: Presence | None = None,
-        frames: int = 1,
+        read: ReferenceTokens | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the feature map, and the tokens (N, H·W, C) that a reader would read."""
         tokens_NLC = self.proj_in(self.norm(x_NCHW)).flatten(2).transpose(1, 2)
+        grid = (x_NCHW.shape[2], x_NCHW.shape[3])
         for block in self.transformer_blocks:
-            tokens_NLC, written = block(
-                tokens_NLC, image_tokens_NLD, reference_BMC, presence, frames
-            )
+            tokens_NLC, written = block(tokens_NLC, image_tokens_NLD, read, grid)
         x_out = tokens_NLC.transpose(1, 2).unflatten(2, x_NCHW.shape[2:])
         return self.proj_out(x_out) + x_NCHW, written
 

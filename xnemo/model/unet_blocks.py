@@ -3,8 +3,8 @@
 One class serves the denoiser and the reference network; they differ in which modules are there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -14,7 +14,8 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from xnemo.model.motion_module import MotionModule
-from xnemo.model.reference_attention import Presence
+from xnemo.model.reference_attention import Presence, ReferenceTokens
+from xnemo.model.reference_features import ReferenceFeatures
 from xnemo.model.spatial_transformer import SpatialTransformer
 from xnemo.model.temporal_module import TemporalModule
 from xnemo.model.unet_config import UNetConfig
@@ -31,13 +32,24 @@ class LevelContext:
     image_tokens_NLD: Tensor  # noqa: N815
     motion_NLD: Tensor | None  # noqa: N815
     frames: int
-    # What the transformer blocks read, by name; empty where nothing is read.
-    reference: Mapping[str, Tensor] = field(default_factory=dict)
+    # What the transformer blocks read, and which samples do; None where nothing is read.
+    reference: ReferenceFeatures | None = None
     presence: Presence | None = None
     # Whether the layers return what a reader would read, and the last that does; the pass ends
     # there, because nothing beyond it has a reader.
     writes: bool = False
     last_writer: str | None = None
+
+    def read_by(self, name: str) -> ReferenceTokens | None:
+        """Return what the transformer block of that name reads."""
+        if self.reference is None:
+            return None
+        return ReferenceTokens(
+            self.reference.by_block[name],
+            self.frames,
+            self.presence,
+            self.reference.cells_by_block.get(name),
+        )
 
 
 class Level(nn.Module):
@@ -71,7 +83,11 @@ class Level(nn.Module):
         if attention:
             self.attentions = nn.ModuleList(
                 SpatialTransformer(
-                    width, config.heads, config.norm_groups, config.image_token_width
+                    width,
+                    config.heads,
+                    config.norm_groups,
+                    config.image_token_width,
+                    config.place_code,
                 )
                 for _ in range(after)
             )
@@ -119,13 +135,7 @@ class Level(nn.Module):
             attention = cast(SpatialTransformer, self.attentions[index])
             if name == context.last_writer:
                 return x_NCHW, {name: attention.write_only(x_NCHW)}
-            x_NCHW, tokens_NLC = attention(
-                x_NCHW,
-                context.image_tokens_NLD,
-                context.reference.get(name),
-                context.presence,
-                context.frames,
-            )
+            x_NCHW, tokens_NLC = attention(x_NCHW, context.image_tokens_NLD, context.read_by(name))
             if context.writes:
                 written = {name: tokens_NLC}
         if self.has_motion:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from preprocessing.errors import UserError
+from xnemo.model.copier_channels import CopierChannels
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class UNetConfig:
     temporal: bool = True
     # Most frames in a clip: length of the temporal modules' position tables.
     max_frames: int = 32
-    # Add a fixed code of each cell's place to the first feature map of both networks. Stable
-    # Diffusion has none and knows places by its padding; a network that starts from nothing finds
-    # the same place in the reference many times sooner with it.
+    # Tell cells of both networks where they lie: self-attention turns queries and keys by their
+    # places, and the first feature map has a fixed table of them. Stable Diffusion knows places by
+    # its padding alone; with this, networks without weights start by copying the reference from the
+    # same place, and motion has but to move that (see fresh_copier).
     place_code: bool = False
 
     def __post_init__(self) -> None:
@@ -56,6 +58,13 @@ class UNetConfig:
                         f"unet.widths holds {width}, no multiple of {name} = {getattr(self, name)}",
                         f"change the width or unet.{name}",
                     )
+        least = CopierChannels(self.latent_channels).least_width
+        if self.place_code and any(w < least or w // self.heads % 4 for w in self.widths):
+            raise UserError(
+                f"unet.widths = {self.widths} with place_code, {self.latent_channels} latent"
+                f" channels and {self.heads} heads",
+                f"use {least} or more, and a multiple of 4 for each head",
+            )
         if any(width % 2 for width in self.widths):
             raise UserError(f"unet.widths = {self.widths}", "use even widths")
 

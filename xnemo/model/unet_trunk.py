@@ -10,6 +10,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from xnemo.model.copier_channels import CopierChannels
 from xnemo.model.position_tables import cell_table
 from xnemo.model.unet_blocks import DownLevel, Level, LevelContext, MiddleLevel, UpLevel, Written
 from xnemo.model.unet_config import UNetConfig
@@ -112,7 +113,9 @@ class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Return the last feature map before the output layers, and what was written."""
         x = self.conv_in(z_NChw)
         if self.place_code:
-            x = x + cell_table(x.shape[2], x.shape[3], x.shape[1]).to(x)
+            channels = CopierChannels(z_NChw.shape[1])
+            table = cell_table(x.shape[2], x.shape[3], x.shape[1] - channels.table).to(x)
+            x = torch.cat([x[:, : channels.table], x[:, channels.table :] + table], dim=1)
         skips, written = [x], Written()
         for down in self.down_blocks:
             x, new_skips, new = down(x, context)
