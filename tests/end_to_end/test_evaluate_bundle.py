@@ -1,18 +1,14 @@
 """A small trained bundle is measured on held-out clips and on a list."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage.data
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from moving_faces import write_dataset
+from PIL import Image
 from tiny_run import nano_config
 
 from pipelines.evaluate import EvaluateOptions, evaluate, read_pairs

@@ -159,8 +159,9 @@ def test_running_again_does_nothing_and_starts_no_ray(finished, videos, monkeypa
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
 
 
-def test_bytes_do_not_depend_on_workers_place_or_order(finished, videos, tmp_path):
-    """One worker, from a list in another order, at another time."""
+def test_bytes_do_not_depend_on_workers_place_or_order(finished, videos, tmp_path, monkeypatch):
+    """One worker, from a list in another order, at another time, in waves of a chunk."""
+    monkeypatch.setattr("pipelines.preprocess_stream._CHUNKS_AT_ONCE", 1)
     out, _ = finished
     names = [str(p.relative_to(videos)) for p in videos.rglob("*.mp4")]
     listed = videos / "shuffled.txt"

@@ -1,16 +1,12 @@
 """A training job through Ray Train, ZeRO-2 and MLflow: what it leaves, and what a second does."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from moving_faces import write_dataset
+from safetensors.torch import load_file
 from tiny_run import nano_config
 
 from pipelines.previews import PreviewJob, make_preview

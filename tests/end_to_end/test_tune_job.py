@@ -2,13 +2,9 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from moving_faces import write_dataset
 from tiny_run import nano_config
 

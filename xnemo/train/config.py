@@ -73,7 +73,7 @@ class OptimizerConfig:
     kind: Literal["adamw", "fused", "8bit"] = "adamw"
     # Learning rate of denoiser and reference network.
     lr: float = 1e-5
-    # Learning rate of the motion encoder as a multiple of lr.
+    # Learning rate of what brings motion in, encoder and motion modules, as a multiple of lr.
     motion_lr_scale: float = 1.0
     # Learning rate of the GAN head and of the critic.
     gan_lr: float = 2e-4

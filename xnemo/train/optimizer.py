@@ -1,5 +1,7 @@
 """Build AdamW with the parameter groups of an engine."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -9,24 +11,32 @@ from xnemo.train.config import OptimizerConfig
 
 def network_groups(network: nn.Module, config: OptimizerConfig) -> list[dict]:
     """Return the trained parameters of a joint network in groups of equal rate, decay and betas."""
-    settings = {
-        "gan_head": (config.gan_lr, config.gan_betas),
-        "motion_encoder": (config.lr * config.motion_lr_scale, config.betas),
-    }
-    return _groups(network, config, lambda part: settings.get(part, (config.lr, config.betas)))
+
+    def settings(name: str) -> tuple[float, tuple[float, float]]:
+        if name.startswith("gan_head."):
+            return config.gan_lr, config.gan_betas
+        if name.startswith("motion_encoder.") or ".motion_modules." in name:
+            return config.lr * config.motion_lr_scale, config.betas
+        return config.lr, config.betas
+
+    return _groups(network, config, settings)
 
 
 def critic_groups(critic: nn.Module, config: OptimizerConfig) -> list[dict]:
     """Return the critic's parameters in groups."""
-    return _groups(critic, config, lambda part: (config.gan_lr, config.gan_betas))
+    return _groups(critic, config, lambda name: (config.gan_lr, config.gan_betas))
 
 
-def _groups(module: nn.Module, config: OptimizerConfig, settings) -> list[dict]:
+def _groups(
+    module: nn.Module,
+    config: OptimizerConfig,
+    settings: Callable[[str], tuple[float, tuple[float, float]]],
+) -> list[dict]:
     groups: dict[tuple, list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        lr, betas = settings(name.split(".", 1)[0])
+        lr, betas = settings(name)
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((lr, betas, decay), []).append(parameter)
     return [

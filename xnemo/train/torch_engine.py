@@ -39,9 +39,16 @@ class TorchEngine:
             # A 1x1 kernel's strides are ambiguous; torch warns of each.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
             # Buffers are batch norms' statistics: synced, or a worker's own by the user's choice.
+            # All parameters are used. Without looking for others DDP lays its buckets out anew
+            # after the first step, and three or more workers then add up in another order: a
+            # resumed run would differ in the last bit from one that went on.
             self._ddp = DistributedDataParallel(
-                self.module, broadcast_buffers=False, gradient_as_bucket_view=True
+                self.module,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=True,
             )
 
     def begin_pass(self, *, last: bool) -> None:

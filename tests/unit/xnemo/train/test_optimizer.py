@@ -1,0 +1,31 @@
+"""Which rate each part of the networks is trained at."""
+
+from dataclasses import replace
+
+from tiny_run import nano_config
+
+from xnemo.model.networks import build_networks
+from xnemo.train.joint_network import JointNetwork
+from xnemo.train.optimizer import network_groups
+
+
+def test_every_trained_parameter_is_in_one_group_at_the_rate_of_its_part():
+    config = nano_config()
+    joint = JointNetwork(build_networks(config.network), config)
+    groups = network_groups(
+        joint, replace(config.optimizer, lr=1e-3, motion_lr_scale=3.0, gan_lr=5e-4)
+    )
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    trained = {name: p for name, p in joint.named_parameters() if p.requires_grad}
+    assert sum(len(group["params"]) for group in groups) == len(trained) == len(rates)
+    seen = set()
+    for name, parameter in trained.items():
+        if name.startswith("gan_head."):
+            part, rate = "gan", 5e-4
+        elif name.startswith("motion_encoder.") or ".motion_modules." in name:
+            part, rate = "motion", 3e-3
+        else:
+            part, rate = "rest", 1e-3
+        assert rates[id(parameter)] == rate, name
+        seen.add(part)
+    assert seen == {"gan", "motion", "rest"}
