@@ -19,6 +19,11 @@ from preprocessing.seal import ShardDone, ShardJob, write_shard
 from preprocessing.sources import SourceFile
 from preprocessing.storage import StoreFullError, open_store
 
+# A chunk is a block of its own, so that none waits for another's neighbour; Ray keeps some
+# kilobytes for each. Waves of this many bound that, and as the longest chunks go first, the workers
+# that wait at a wave's end wait for short ones.
+_CHUNKS_AT_ONCE = 10_000
+
 
 def quiet_ray() -> None:
     """Keep Ray Data's own log lines and bars off the terminal; call before it runs anything."""
@@ -88,14 +93,16 @@ def stream_chunks(
     import ray
 
     ordered = sorted(todo, key=lambda item: (-item[0].seconds, item[1]))
-    items = [{"job": json.dumps({"chunk": asdict(c), "part": p})} for c, p in ordered]
-    results = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        partial(_process_item, config=config, store_url=store_url),
-        compute=ray.data.TaskPoolStrategy(size=min(workers, len(items))),
-        num_cpus=1,
-    )
-    for row in results.iter_rows():
-        yield json.loads(row["record"])
+    for begin in range(0, len(ordered), _CHUNKS_AT_ONCE):
+        wave = ordered[begin : begin + _CHUNKS_AT_ONCE]
+        items = [{"job": json.dumps({"chunk": asdict(c), "part": p})} for c, p in wave]
+        results = ray.data.from_items(items, override_num_blocks=len(items)).map(
+            partial(_process_item, config=config, store_url=store_url),
+            compute=ray.data.TaskPoolStrategy(size=min(workers, len(items))),
+            num_cpus=1,
+        )
+        for row in results.iter_rows():
+            yield json.loads(row["record"])
 
 
 def _process_item(row: dict[str, Any], config: PreprocessConfig, store_url: str) -> dict[str, str]:

@@ -21,6 +21,11 @@ _GRID = 3
 _SHIFT, _OVERLAP, _FEW = 0.5, 40, 3
 # A path has to be this long (standard deviation, in face sides) to tell one take from another.
 _FAR, _GROWN = 0.03, 0.02
+# Farthest that the faces of two copies lie apart (root mean square, in face sides, each about its
+# own mean): on copies that were dimmed, shrunk, mirrored or pressed to a fraction of their bytes,
+# detections differ by up to 0.03; other takes whose slow sway looks alike for two seconds by 0.034
+# and more.
+_APART = 0.032
 # Steps of a stored path: face sides, and natural logarithms of the face's side.
 _PLACE_STEP, _SIZE_STEP = 1 / 64, 1 / 256
 # Below so many clips every pair is looked at; above, pairs that fall together by random planes.
@@ -142,7 +147,10 @@ def _agreement(a: Signature, b: Signature) -> float:
 
 
 def _same_path(a_T3: np.ndarray, b_T3: np.ndarray) -> float:
-    """Return how well two faces move alike; 1 where one of them does not move."""
+    """Return how well two faces move alike: 1 where one of them does not move, -1 where apart."""
+    places = a_T3[:, :2].astype(np.float64) - b_T3[:, :2]
+    if float(np.sqrt(places.var(axis=0).sum())) * _PLACE_STEP > _APART:
+        return -1.0
     agree = 1.0
     for columns, step, least in (
         (slice(0, 2), _PLACE_STEP, _FAR),

@@ -1,12 +1,6 @@
 """Lets the tests of this folder import `marked_video`, and makes each marked video once."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from marked_video import KINDS, MarkedVideo
 
 
