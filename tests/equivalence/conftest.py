@@ -72,8 +72,13 @@ def run_workers(tmp_path: Path, faces: Path) -> Callable[..., dict[str, Path]]:
             for rank in range(world)
         ]
         outputs = [worker.communicate(timeout=900)[0] for worker in workers]
-        for worker, output in zip(workers, outputs, strict=True):
-            assert worker.returncode == (-signal.SIGKILL if killed else 0), output[-4000:]
+        wanted = -signal.SIGKILL if killed else 0
+        # Of whoever ended first the others only say that the connection is gone: show them all.
+        told = "\n".join(
+            f"== worker {rank} ended with {worker.returncode}\n{output[-2500:]}"
+            for rank, (worker, output) in enumerate(zip(workers, outputs, strict=True))
+        )
+        assert all(worker.returncode == wanted for worker in workers), told
         return folders
 
     return run

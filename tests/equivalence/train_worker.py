@@ -33,6 +33,9 @@ class Passes:
     def begin(self, folder: str | None, kill_at: int | None) -> None:
         """Start a scenario."""
         self.file = Path(folder) / f"samples_worker{self.rank}.jsonl" if folder else None
+        if self.file is not None:
+            # The main worker makes it too, perhaps after another's first sample.
+            self.file.parent.mkdir(parents=True, exist_ok=True)
         self.kill_at, self.count = kill_at, 0
 
     def __call__(self, batch: Batch, *arguments: Any, **options: Any) -> StepInputs:

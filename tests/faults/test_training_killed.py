@@ -12,11 +12,8 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from moving_faces import write_dataset
+from safetensors.torch import load_file
 
 DRIVER = Path(__file__).resolve().parent / "training_driver.py"
 

@@ -5,9 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from tiny_run import nano_config
 
 from pipelines.run_folder import open_folder, open_run
