@@ -2,8 +2,9 @@
 
 Same weights, same windows, same noise, none of our savings: motion tokens are encoded anew for
 every window at every step, the two guidance branches are two passes, the cross-attention to the
-image token is computed for every cell, and the reference network runs for both branches. The
-attention kernel is the same fused one in both.
+image token is computed for every cell, the reference's keys and values are projected for every
+frame that reads them, and the reference network runs for both branches. The attention kernel is the
+same fused one in both.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from xnemo.diffusion.guidance import Conditions
@@ -20,7 +22,6 @@ from xnemo.diffusion.sampler import SamplerConfig, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.diffusion.solver import make_solver
 from xnemo.diffusion.windows import make_windows
-from xnemo.model.reference_attention import attend
 from xnemo.model.spatial_transformer import SpatialBlock
 
 
@@ -118,7 +119,20 @@ def every_query_attends() -> Iterator[None]:
         self: Any, tokens: Tensor, image: Tensor, read: Any, _grid: Any
     ) -> tuple[Tensor, Tensor]:
         normed = self.norm1(tokens)
-        tokens = attend(self.attn1, normed, read) + tokens
+        keys = normed
+        if read is not None:
+            bank = read.tokens_BMC.repeat_interleave(read.frames, dim=0)
+            keys = torch.cat([normed, bank], dim=1)
+        query, key, value = (
+            layer(x).unflatten(2, (self.attn1.heads, -1)).transpose(1, 2)
+            for layer, x in (
+                (self.attn1.to_q, normed),
+                (self.attn1.to_k, keys),
+                (self.attn1.to_v, keys),
+            )
+        )
+        attended = F.scaled_dot_product_attention(query, key, value)
+        tokens = self.attn1.to_out[0](attended.transpose(1, 2).flatten(2)) + tokens
         tokens = self.attn2(self.norm2(tokens), image) + tokens
         return self.ff(self.norm3(tokens)) + tokens, normed
 

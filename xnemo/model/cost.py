@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
-from diffusers.models.attention_processor import Attention
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from xnemo.model.autoencoder import FIXED, RANDOM, make_autoencoder
@@ -113,10 +114,8 @@ def training_cost(
         nn.Module.to(part, "meta", dtype).train()
         if part._supports_gradient_checkpointing:
             part.enable_gradient_checkpointing(meter.checkpoint)
-        for module in part.modules():
-            if isinstance(module, Attention):
-                module.set_processor(FusedAttention())  # type: ignore[arg-type]
-    _run_step(config, parts, frames, dtype, stage, meter)
+    with _FusedAttention():
+        _run_step(config, parts, frames, dtype, stage, meter)
     frozen_flops, frozen_bytes = _frozen_cost(config, frames)
 
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
@@ -143,29 +142,20 @@ def training_cost(
     )
 
 
-class FusedAttention:
-    """Attention processor that stands for a fused kernel where nothing is calculated."""
+class _FusedAttention(TorchFunctionMode):
+    """Takes attention as a fused kernel does it, where nothing is calculated.
 
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        """Return what has the shape, the operations and the kept tensors of fused attention."""
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            projected.unflatten(2, (attn.heads, -1)).transpose(1, 2)
-            for projected in (
-                attn.to_q(hidden_states),
-                attn.to_k(context),
-                attn.to_v(context),
-            )
-        )
-        out = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, None, True)
-        return attn.to_out[0](out[0].transpose(1, 2).flatten(2))
+    On the meta device it would be taken apart, and its matrices of weights counted as kept.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            # A mask is broadcast from a row, and costs nothing beside the rest.
+            kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+            return kernel(*args[:3], None, True)[0]
+        return func(*args, **(kwargs or {}))
 
 
 class _Meter:

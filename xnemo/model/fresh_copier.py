@@ -14,7 +14,7 @@ from xnemo.model.copier_channels import CopierChannels
 from xnemo.model.denoising_unet import DenoisingUNet
 from xnemo.model.motion_module import MotionModule
 from xnemo.model.reference_net import ReferenceNet
-from xnemo.model.rotary_attention import turns_per_picture
+from xnemo.model.rotary_places import turns_per_picture
 from xnemo.model.spatial_transformer import SpatialBlock, SpatialTransformer
 from xnemo.model.unet_trunk import UNetTrunk
 

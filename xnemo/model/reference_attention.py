@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from diffusers.models.attention_processor import Attention
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from xnemo.model.reference_features import ReferenceFeatures
-from xnemo.model.rotary_attention import Places, own_places
+from xnemo.model.rotary_places import place_turns, turned
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,6 @@ class ReferenceTokens:
     # Which cells of the feature map the tokens are; None means all of them, in order.
     cells_BM: Tensor | None = None  # noqa: N815
 
-    def per_frame(self, dtype: torch.dtype) -> Tensor:
-        """Return the tokens once for each frame, (N, M, C)."""
-        return self.tokens_BMC.to(dtype)[:, None].expand(-1, self.frames, -1, -1).flatten(0, 1)
-
-    def of_rows(self, index: list[int]) -> "ReferenceTokens":
-        """Return those of some samples, which are there."""
-        cells = None if self.cells_BM is None else self.cells_BM[index]
-        return ReferenceTokens(self.tokens_BMC[index], self.frames, None, cells)
-
 
 def split_presence(reference: ReferenceFeatures | None) -> tuple[bool, Presence | None]:
     """Return whether anything is to be read at all, and who reads it (None: everyone)."""
@@ -60,69 +51,107 @@ def split_presence(reference: ReferenceFeatures | None) -> tuple[bool, Presence 
     return any(rows), None if all(rows) else Presence(rows=rows)
 
 
-def attend(
-    attention: Attention,
-    tokens_NLC: Tensor,
-    read: ReferenceTokens | None,
-    grid: tuple[int, int] | None = None,
-) -> Tensor:
+class ReferenceAttention(nn.Module):
     """Attend from each frame's tokens to these and to its sample's reference tokens.
 
+    The release projects the reference to keys and values anew for every frame that reads it; here
+    once a pass. State-dict names are those of diffusers' `Attention`.
+
     Args:
-        attention: The self-attention layer.
-        tokens_NLC: Normed tokens; N is samples × frames, the frames of a sample adjacent.
-        read: The reference tokens; None attends to the own tokens alone.
-        grid: Height and width of the feature map, where the attention knows places; else None.
+        width: Channels of the tokens.
+        heads: Attention heads; `width` is a multiple.
+        places: Whether queries and keys are turned by where they lie (`rotary_places`).
     """
-    if read is None:
-        places = _places(attention, tokens_NLC, None, grid)
-        return attention(tokens_NLC, tokens_NLC if places else None, **places)
-    if read.presence is not None and read.presence.rows is not None:
-        return _attend_by_rows(attention, tokens_NLC, read, read.presence.rows, grid)
-    keys = torch.cat([tokens_NLC, read.per_frame(tokens_NLC.dtype)], dim=1)
-    places = _places(attention, tokens_NLC, read, grid)
+
+    def __init__(self, width: int, heads: int, places: bool = False) -> None:
+        super().__init__()
+        self.heads, self.places = heads, places
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(width, width, bias=False)
+        self.to_v = nn.Linear(width, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(
+        self, tokens_NLC: Tensor, read: ReferenceTokens | None, grid: tuple[int, int]
+    ) -> Tensor:
+        """Return (N, L, C).
+
+        Args:
+            tokens_NLC: Normed tokens; N is samples × frames, the frames of a sample adjacent.
+            read: The reference tokens; None attends to the own tokens alone.
+            grid: Height and width of the feature map.
+        """
+        query = self._split_heads(self.to_q(tokens_NLC))
+        key = self._split_heads(self.to_k(tokens_NLC))
+        value = self._split_heads(self.to_v(tokens_NLC))
+        if self.places:
+            turns = place_turns(grid, query.shape[3], tokens_NLC)
+            query, key = turned(query, turns), turned(key, turns)
+        if read is None:
+            out_NHLD = F.scaled_dot_product_attention(query, key, value)
+        elif read.presence is None or read.presence.rows is None:
+            keys, values = self._with_reference(key, value, read, grid)
+            mask = _key_mask(read, key.shape[2])
+            out_NHLD = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        else:
+            out_NHLD = self._by_rows(query, key, value, read, read.presence.rows, grid)
+        return self.to_out[0](out_NHLD.transpose(1, 2).flatten(2))
+
+    def _by_rows(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        read: ReferenceTokens,
+        rows: tuple[bool, ...],
+        grid: tuple[int, int],
+    ) -> Tensor:
+        """Attend in two batches: the samples that have a reference, and those that have none."""
+        result = torch.empty_like(query)
+        for present in (False, True):
+            index = [row for row, there in enumerate(rows) if there is present]
+            frames = [row * read.frames + frame for row in index for frame in range(read.frames)]
+            keys, values = key[frames], value[frames]
+            if present:
+                cells = None if read.cells_BM is None else read.cells_BM[index]
+                chosen = ReferenceTokens(read.tokens_BMC[index], read.frames, None, cells)
+                keys, values = self._with_reference(keys, values, chosen, grid)
+            result[frames] = F.scaled_dot_product_attention(query[frames], keys, values)
+        return result
+
+    def _with_reference(
+        self, key_NHLD: Tensor, value_NHLD: Tensor, read: ReferenceTokens, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return keys and values of each frame's own tokens and of its sample's reference."""
+        tokens_BMC = read.tokens_BMC.to(self.to_k.weight.dtype)
+        key_BHMD = self._split_heads(self.to_k(tokens_BMC))
+        if self.places:
+            turns = place_turns(grid, key_BHMD.shape[3], tokens_BMC)
+            if read.cells_BM is not None:
+                # (2, B, 1, M, D/2): each sample kept other cells.
+                turns = turns[:, read.cells_BM.to(turns.device)][:, :, None]
+            key_BHMD = turned(key_BHMD, turns)
+        value_BHMD = self._split_heads(self.to_v(tokens_BMC))
+        return (
+            _joined(key_NHLD, key_BHMD, read.frames),
+            _joined(value_NHLD, value_BHMD, read.frames),
+        )
+
+    def _split_heads(self, tokens_NLC: Tensor) -> Tensor:
+        return tokens_NLC.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+def _joined(own_NHLD: Tensor, reference_BHMD: Tensor, frames: int) -> Tensor:
+    own_BFHLD = own_NHLD.unflatten(0, (-1, frames))
+    shared = reference_BHMD[:, None].expand(-1, frames, -1, -1, -1)
+    return torch.cat([own_BFHLD, shared], dim=3).flatten(0, 1)
+
+
+def _key_mask(read: ReferenceTokens, own: int) -> Tensor | None:
+    """Return which keys each frame may see, (N, 1, 1, own + reference); None where all."""
     if read.presence is None or read.presence.mask_B is None:
-        return attention(tokens_NLC, keys, **places)
-    mask_B1 = read.presence.mask_B.to(keys.device)[:, None]
-    own_B1 = torch.ones_like(mask_B1)
-    lengths = tokens_NLC.shape[1], read.tokens_BMC.shape[1]
-    mask_BS = torch.cat([own_B1.expand(-1, lengths[0]), mask_B1.expand(-1, lengths[1])], dim=1)
-    mask_N1S = mask_BS.repeat_interleave(read.frames, dim=0)[:, None]
-    return attention(tokens_NLC, keys, attention_mask=mask_N1S, **places)
-
-
-def _places(
-    attention: Attention,
-    tokens_NLC: Tensor,
-    read: ReferenceTokens | None,
-    grid: tuple[int, int] | None,
-) -> dict[str, Places]:
-    """Return what a rotary attention is to be called with beside tokens."""
-    if grid is None:
-        return {}
-    own = own_places(grid, tokens_NLC.shape[2] // attention.heads, tokens_NLC)
-    if read is None:
-        return {"places": Places(own, own)}
-    if read.cells_BM is None:
-        return {"places": Places(own, torch.cat([own, own], dim=1))}
-    there = own[:, read.cells_BM.to(own.device).repeat_interleave(read.frames, dim=0)]
-    both = torch.cat([own[:, None].expand(-1, there.shape[1], -1, -1), there], dim=2)
-    return {"places": Places(own, both[:, :, None])}
-
-
-def _attend_by_rows(
-    attention: Attention,
-    tokens_NLC: Tensor,
-    read: ReferenceTokens,
-    rows: tuple[bool, ...],
-    grid: tuple[int, int] | None,
-) -> Tensor:
-    """Attend in two batches: the samples that have a reference, and those that have none."""
-    tokens_BFLC = tokens_NLC.unflatten(0, (len(rows), read.frames))
-    result = torch.empty_like(tokens_BFLC)
-    for present in (False, True):
-        index = [row for row, there in enumerate(rows) if there is present]
-        chosen = tokens_BFLC[index].flatten(0, 1)
-        out = attend(attention, chosen, read.of_rows(index) if present else None, grid)
-        result[index] = out.unflatten(0, (len(index), read.frames))
-    return result.flatten(0, 1)
+        return None
+    mask_B1 = read.presence.mask_B.to(read.tokens_BMC.device)[:, None]
+    shared_BM = mask_B1.expand(-1, read.tokens_BMC.shape[1])
+    mask_BS = torch.cat([torch.ones_like(mask_B1).expand(-1, own), shared_BM], dim=1)
+    return mask_BS.repeat_interleave(read.frames, dim=0)[:, None, None]

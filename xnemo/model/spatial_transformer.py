@@ -1,13 +1,10 @@
 """The spatial transformer of Stable Diffusion, reading reference tokens beside its own."""
 
-from typing import Any
-
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from xnemo.model.reference_attention import ReferenceTokens, attend
-from xnemo.model.rotary_attention import RotaryAttention
+from xnemo.model.reference_attention import ReferenceAttention, ReferenceTokens
 
 
 class SpatialBlock(nn.Module):
@@ -17,16 +14,12 @@ class SpatialBlock(nn.Module):
         width: Channels of the tokens.
         heads: Attention heads; `width` is a multiple.
         image_token_width: Channels of the image token.
-        places: Whether the self-attention knows places (`RotaryAttention`).
+        places: Whether the self-attention knows places (`rotary_places`).
     """
 
     def __init__(self, width: int, heads: int, image_token_width: int, places: bool) -> None:
         super().__init__()
-        self.places = places
-        self.attn1 = Attention(width, heads=heads, dim_head=width // heads)
-        if places:
-            processor: Any = RotaryAttention()
-            self.attn1.set_processor(processor)
+        self.attn1 = ReferenceAttention(width, heads, places)
         self.norm1 = nn.LayerNorm(width)
         self.attn2 = Attention(width, image_token_width, heads=heads, dim_head=width // heads)
         self.norm2 = nn.LayerNorm(width)
@@ -42,8 +35,7 @@ class SpatialBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the tokens, and what a reader of this block would read: its normed input."""
         normed = self.norm1(tokens_NLC)
-        known = grid if self.places else None
-        tokens_NLC = attend(self.attn1, normed, read, known) + tokens_NLC
+        tokens_NLC = self.attn1(normed, read, grid) + tokens_NLC
         # With a single key the softmax is 1 for every query, so one query answers for all.
         queries = tokens_NLC[:, :1] if image_tokens_NLD.shape[1] == 1 else tokens_NLC
         tokens_NLC = self.attn2(self.norm2(queries), image_tokens_NLD) + tokens_NLC
