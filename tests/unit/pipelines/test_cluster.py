@@ -3,10 +3,18 @@
 import os
 
 import pytest
+import ray
 
 from pipelines.cluster import Cluster, connect
 from pipelines.worker_count import WorkerCount, parse_workers, resources_per_worker
 from preprocessing.errors import UserError
+
+
+@pytest.fixture
+def ray_out_of_sight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the Ray that this session may run, and keep it from being shut down."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -20,22 +28,18 @@ from preprocessing.errors import UserError
         ("127.0.0.1:99999", "is not an address"),
     ],
 )
-def test_a_bad_address_is_told_at_once_and_in_one_line(address: str, told: str) -> None:
-    import ray
-
-    if ray.is_initialized():
-        pytest.skip("Ray runs in this session, and is used as it is")
+def test_a_bad_address_is_told_at_once_and_in_one_line(
+    ray_out_of_sight: None, address: str, told: str
+) -> None:
     with pytest.raises(UserError) as refusal, connect(address):
         pass
     assert told in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
-def test_a_ray_too_busy_to_start_gets_another_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    if ray.is_initialized():
-        pytest.skip("Ray runs in this session, and is used as it is")
+def test_a_ray_too_busy_to_start_gets_another_chance(
+    ray_out_of_sight: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tries = []
 
     def init(**options: object) -> None:
@@ -51,8 +55,6 @@ def test_a_ray_too_busy_to_start_gets_another_chance(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.ray
 def test_a_ray_that_runs_is_used_and_left_running(ray_local: None) -> None:
-    import ray
-
     with connect(num_cpus=64) as cluster:
         assert (cluster.cpus, cluster.owned) == (2.0, False)
     assert ray.is_initialized()
