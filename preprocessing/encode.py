@@ -115,6 +115,10 @@ def _add_stream(
     codec.color_range = 1
     codec.options = {
         "preset": config.preset,
+        # No arithmetic coding, no deblocking: a frame decodes in 0.45 ms where it took 1.02 (512
+        # pixels, one core, 8 real clips), for 16.3 % of the bytes of JPEG quality 95 where it took
+        # 14.8 and 0.2 dB less. A clip is written once, and decoded in every epoch.
+        "tune": "fastdecode",
         "crf": f"{config.crf:g}",
         "profile": "high",
         "a53cc": "0",
