@@ -9,6 +9,8 @@ from preprocessing.errors import UserError
 
 # Names listed of each kind of fault; the rest are counted.
 SHOWN = 6
+# What weights may be stored in; 8-bit and packed formats mean nothing without their scales.
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def check_tensors(
@@ -18,7 +20,7 @@ def check_tensors(
     optional: Collection[str] = (),
     remedy: str = "use the weights and the configuration that belong together",
 ) -> None:
-    """Refuse tensors that are not exactly those expected.
+    """Refuse tensors that are not exactly those expected, or not finite.
 
     Args:
         found: Tensors of the file.
@@ -28,7 +30,8 @@ def check_tensors(
         remedy: What to do, for the message.
 
     Raises:
-        UserError: One line that names every missing, surplus and mis-shaped tensor.
+        UserError: One line that names every missing, surplus and mis-shaped tensor, else every one
+            that holds NaN or infinity.
     """
     missing = [name for name in expected if name not in found and name not in optional]
     surplus = [name for name in found if name not in expected]
@@ -39,8 +42,9 @@ def check_tensors(
         want = expected[name]
         if tensor.shape != want.shape:
             shapes.append(f"{name} {_size(tensor)} where {_size(want)} is expected")
-        elif tensor.is_floating_point() != want.is_floating_point():
-            kinds.append(f"{name} {tensor.dtype} where {want.dtype} is expected")
+        elif not _readable_as(tensor, want):
+            expected_kind = str(want.dtype).removeprefix("torch.")
+            kinds.append(f"{name} {_kind(tensor)} where {expected_kind} is expected")
     faults = [
         f"{len(names)} {kind}: {_shorten(names)}"
         for kind, names in (
@@ -51,8 +55,21 @@ def check_tensors(
         )
         if names
     ]
+    prefix = _common_prefix(missing, surplus)
+    if prefix:
+        raise UserError(
+            f'{source} does not fit: every name starts with "{prefix}", as those of a wrapper do',
+            "save the state dict of what is inside the wrapper",
+        )
     if faults:
         raise UserError(f"{source} does not fit: {'; '.join(faults)}", remedy)
+    broken = [name for name, tensor in found.items() if not _is_finite(tensor)]
+    if broken:
+        raise UserError(
+            f"{source} holds NaN or infinity in {len(broken)} of {len(found)} tensors:"
+            f" {_shorten(broken)}",
+            "use a checkpoint from before the training diverged, or fetch it again",
+        )
 
 
 def assign_tensors(module: nn.Module, tensors: Mapping[str, Tensor], keep_dtype: bool) -> None:
@@ -78,6 +95,40 @@ def assign_tensors(module: nn.Module, tensors: Mapping[str, Tensor], keep_dtype:
         for name, tensor in tensors.items()
     }
     module.load_state_dict(ready, strict=False, assign=True)
+
+
+def _readable_as(tensor: Tensor, want: Tensor) -> bool:
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return False
+    if want.is_floating_point():
+        return tensor.dtype in FLOATS
+    return not tensor.is_floating_point() and not tensor.is_complex()
+
+
+def _kind(tensor: Tensor) -> str:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout is not torch.strided:
+        return f"sparse {kind}"
+    return f"{kind} without data" if tensor.is_meta else kind
+
+
+def _common_prefix(missing: list[str], surplus: list[str]) -> str | None:
+    """Return what every surplus name has before a missing one, such as "module."; else None."""
+    if not missing or not surplus:
+        return None
+    first = next((name for name in surplus if name.endswith(missing[0])), "")
+    prefix = first.removesuffix(missing[0])
+    if not prefix or {name.removeprefix(prefix) for name in surplus} != set(missing):
+        return None
+    return prefix if all(name.startswith(prefix) for name in surplus) else None
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point():
+        return True
+    # A sum makes no copy; large numbers may overflow it, so only then each is looked at.
+    total = tensor.sum(dtype=torch.float32 if tensor.dtype != torch.float64 else None)
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
 
 
 def _size(tensor: Tensor) -> str:

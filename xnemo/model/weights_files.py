@@ -36,6 +36,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         UserError: No such file, a damaged file, or one that holds something else.
     """
     path = _weights_file(Path(path).expanduser())
+    _refuse_other_content(path)
     if path.name.endswith(".index.json"):
         return _read_index(path)
     if path.suffix == ".safetensors":
@@ -58,16 +59,50 @@ def _weights_file(path: Path) -> Path:
 
 def _read_index(path: Path) -> dict[str, Tensor]:
     try:
-        names = set(json.loads(path.read_text())["weight_map"].values())
+        places: dict[str, str] = json.loads(path.read_text())["weight_map"]
+        names = sorted(set(places.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no index of safetensors files", "fetch it again") from error
     tensors: dict[str, Tensor] = {}
-    for name in sorted(names):
+    for name in names:
         # An index is data from elsewhere; it may name files beside it and no others.
-        if Path(name).name != name:
+        if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
             raise UserError(f"{path} points outside its folder, to {name!r}", "do not use it")
-        tensors |= _read_safetensors(path.parent / name)
+        if not (path.parent / name).is_file():
+            raise UserError(f"{path} names {name}, which is not there", "fetch that file too")
+        _refuse_other_content(path.parent / name)
+        for key, tensor in _read_safetensors(path.parent / name).items():
+            if places.get(key) != name:
+                place = places.get(key, "no file")
+                raise UserError(
+                    f"{path.parent / name} holds {key}, which the index places in {place}",
+                    "fetch index and files of one version",
+                )
+            tensors[key] = tensor
+    lost = [key for key in places if key not in tensors]
+    if lost:
+        raise UserError(
+            f"{path} places {lost[0]} in {places[lost[0]]}, which lacks it",
+            "fetch index and files of one version",
+        )
     return tensors
+
+
+def _refuse_other_content(path: Path) -> None:
+    """Name what is often found under the name of a weights file, before a reader guesses."""
+    with path.open("rb") as file:
+        start = file.read(512).lstrip().lower()
+    if not start:
+        raise UserError(f"{path} is empty", "fetch it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(
+            f"{path} is a pointer of git-lfs, not the file itself", "run 'git lfs pull' there"
+        )
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b'{"error')):
+        raise UserError(
+            f"{path} is the answer of a web server, not weights",
+            "fetch it again by its direct address, logged in where its publisher asks for it",
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -87,7 +122,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         )
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors and was not opened ({_first_line(error)})",
+            f"{path} is no PyTorch file, or holds more than tensors, and was not opened",
             "use a file of plain tensors from a source that you trust",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -96,11 +131,26 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise UserError(f"{path} is no state dict (names to tensors)", "give a file of weights")
+    if not _is_state_dict(content):
+        inner = [key for key, value in _items(content) if _is_state_dict(value)]
+        remedy = (
+            f'save what it holds under "{inner[0]}" as a file of its own'
+            if inner
+            else "give a file of weights"
+        )
+        raise UserError(f"{path} is no state dict (names to tensors)", remedy)
     return dict(content)
+
+
+def _items(content: object) -> list[tuple[object, object]]:
+    return list(content.items()) if isinstance(content, Mapping) else []
+
+
+def _is_state_dict(content: object) -> bool:
+    items = _items(content)
+    return bool(items) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in items
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from preprocessing.errors import UserError
 from xnemo.config import from_dict, to_dict
-from xnemo.model.networks import Networks, empty_networks, initialise_missing
-from xnemo.model.weights_check import assign_tensors
+from xnemo.model.networks import TEMPORAL, Networks, empty_networks, initialise_missing
+from xnemo.model.weights_check import assign_tensors, check_tensors
 from xnemo.train.config import TrainConfig
 from xnemo.train.engine import OptimizerMoments
 
@@ -137,9 +137,12 @@ def read_meta(folder: Path) -> dict[str, Any]:
         raise UserError(f"there is no bundle at {folder}", remedy)
     try:
         meta = json.loads((folder / "bundle.json").read_text())
-        files = meta["files"]
-        version = meta["format"]
-    except (OSError, ValueError, KeyError, TypeError):
+        files = {
+            name: {"bytes": about["bytes"], "sha256": about["sha256"]}
+            for name, about in meta["files"].items()
+        }
+        version, _ = meta["format"], meta["config"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{folder} holds no readable bundle.json", remedy) from None
     if version != FORMAT:
         raise UserError(
@@ -192,31 +195,39 @@ def load_weights(networks: Networks, tensors: Mapping[str, Tensor], source: Path
     head and the critic; they keep their initial values. Anything else must match name by name.
 
     Raises:
-        UserError: a name or a shape differs.
+        UserError: a name or a shape differs, or a weight is not finite; nothing is loaded.
     """
-    fresh = []
+    fresh: list[str] = []
+    optional: list[str] = []
+    expected: dict[str, Tensor] = {}
+    found = dict(tensors)
     for part in PARTS:
         module: nn.Module | None = getattr(networks, part)
-        own = {n[len(part) + 1 :]: t for n, t in tensors.items() if n.startswith(part + ".")}
+        own = [name for name in found if name.startswith(f"{part}.")]
         if module is None:
-            continue
-        if not own and part in ("gan_head", "critic"):
+            unused = own
+        elif not own and part in ("gan_head", "critic"):
             fresh.append(part)
             continue
-        wanted = module.state_dict()
-        missing = [n for n in wanted if n not in own]
-        if missing and all("temporal_modules." in n for n in missing):
-            fresh.append(f"{part}.temporal_modules")
-            missing = []
-        ignorable = {n for n in own if "temporal_modules." in n and n not in wanted}
-        odd = missing + [n for n in own if n not in wanted and n not in ignorable]
-        odd += [n for n in wanted if n in own and own[n].shape != wanted[n].shape]
-        if odd:
-            raise UserError(
-                f"{source} does not fit: {part}.{odd[0]} and {len(odd) - 1} more names or shapes",
-                "use the network settings of that bundle",
-            )
-        assign_tensors(module, {n: t for n, t in own.items() if n in wanted}, keep_dtype=False)
+        else:
+            wanted = {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
+            expected |= wanted
+            temporal = [name for name in wanted if TEMPORAL in name]
+            unused = [] if temporal else [name for name in own if TEMPORAL in name]
+            if temporal and not any(TEMPORAL in name for name in own):
+                fresh.append(f"{part}.temporal_modules")
+                optional += temporal
+        for name in unused:
+            del found[name]
+    # Nothing is loaded before everything is known to fit.
+    check_tensors(
+        found, expected, str(source), optional, remedy="use the network settings of that bundle"
+    )
+    for part in PARTS:
+        own = [name for name in found if name.startswith(f"{part}.")]
+        if own:
+            stripped = {name.removeprefix(f"{part}."): found[name] for name in own}
+            assign_tensors(getattr(networks, part), stripped, keep_dtype=False)
     return fresh
 
 

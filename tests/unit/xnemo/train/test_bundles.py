@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from preprocessing.errors import UserError
 from xnemo.config import digest
-from xnemo.train.bundle import load_bundle, load_weights, read_weights, save_bundle
+from xnemo.model.networks import build_networks, empty_networks
+from xnemo.train.bundle import PARTS, load_bundle, load_weights, read_weights, save_bundle
 
 
 def test_networks_come_back_with_the_weights_asked_for(
@@ -53,6 +54,8 @@ def test_every_parameter_and_statistic_is_stored(short_run: Path) -> None:
         (lambda f: (f / "bundle.json").unlink(), "no readable bundle.json"),
         (lambda f: (f / "bundle.json").write_text("{"), "no readable bundle.json"),
         (lambda f: (f / "bundle.json").write_text("[]"), "no readable bundle.json"),
+        (lambda f: _edit(f, "files", ["raw.safetensors"]), "no readable bundle.json"),
+        (lambda f: _edit(f, "files", {"raw.safetensors": 7}), "no readable bundle.json"),
         (lambda f: (f / "raw.safetensors").unlink(), "raw.safetensors is missing"),
         (lambda f: _cut(f / "ema.safetensors"), "ema.safetensors has"),
         (lambda f: _flip(f / "raw.safetensors"), "raw.safetensors was altered"),
@@ -85,8 +88,6 @@ def test_a_weight_that_is_not_finite_is_never_saved(
 def test_an_image_bundle_starts_a_temporal_stage_and_nothing_else_may_be_missing(
     short_run: Path, nano: Callable[..., Any]
 ) -> None:
-    from xnemo.model.networks import build_networks
-
     tensors = read_weights(short_run / "bundle", "ema")
     config = nano().network
     wider = dataclasses.replace(config, unet=dataclasses.replace(config.unet, temporal=True))
@@ -99,6 +100,45 @@ def test_an_image_bundle_starts_a_temporal_stage_and_nothing_else_may_be_missing
     extra = {**tensors, "reference_net.surplus": torch.zeros(1)}
     with pytest.raises(UserError, match=r"reference_net\.surplus"):
         load_weights(networks, extra, short_run)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda t: t.pop("reference_net.conv_in.bias"), "1 missing: reference_net.conv_in.bias"),
+        (lambda t: t.__setitem__("stranger.weight", torch.zeros(1)), "1 surplus: stranger.weight"),
+        (lambda t: t.__setitem__("motion_encoder.pe", torch.zeros(2)), "motion_encoder.pe 2 where"),
+        (lambda t: t["motion_encoder.final_proj.bias"].fill_(torch.nan), "NaN or infinity in 1"),
+    ],
+)
+def test_weights_that_do_not_fit_leave_every_part_as_it_was(
+    short_run: Path, nano: Callable[..., Any], harm: Callable[..., Any], said: str
+) -> None:
+    """The faulty part is not the first one; those before it are not loaded either."""
+    tensors = read_weights(short_run / "bundle", "ema")
+    networks = empty_networks(nano().network, training=False)
+    harm(tensors)
+    with pytest.raises(UserError) as caught:
+        load_weights(networks, tensors, short_run)
+    assert said in str(caught.value)
+    for part in networks.trained_parts().values():
+        assert all(parameter.is_meta for parameter in part.parameters())
+
+
+def test_half_of_the_temporal_modules_is_not_taken_for_none(
+    short_run: Path, nano: Callable[..., Any]
+) -> None:
+    tensors = read_weights(short_run / "bundle", "ema")
+    config = nano().network
+    clip = dataclasses.replace(config, unet=dataclasses.replace(config.unet, temporal=True))
+    networks = build_networks(clip, training=False)
+    own = {f"denoiser.{n}": t for n, t in networks.denoiser.state_dict().items()}
+    tensors = {n: t for n, t in (tensors | own).items() if n.split(".")[0] in PARTS[:3]}
+    assert load_weights(networks, tensors, short_run) == []
+    lost = next(name for name in tensors if ".temporal_modules." in name)
+    del tensors[lost]
+    with pytest.raises(UserError, match=f"1 missing: {lost}"):
+        load_weights(networks, tensors, short_run)
 
 
 def _cut(path: Path) -> None:
