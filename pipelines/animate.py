@@ -1,4 +1,4 @@
-"""From a bundle, a portrait and a driving video to an animated portrait on disk."""
+"""From a trained model, a portrait and a driving video to an animated portrait on disk."""
 
 import os
 import time
@@ -21,8 +21,9 @@ from preprocessing.encode import encode_clip
 from preprocessing.errors import UserError
 from xnemo.animate import AnimateConfig, Animator, Progress
 from xnemo.driving_video import DrivingVideo
+from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.networks import Networks
-from xnemo.train.bundle import load_bundle
+from xnemo.trained_model import load_trained
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,6 +34,8 @@ class AnimateOptions:
 
     # How the portrait is animated.
     animate: AnimateConfig = field(default_factory=AnimateConfig)
+    # Where autoencoder and image embedding lie on this machine, if not where the model says.
+    frozen: FrozenPaths = field(default_factory=FrozenPaths)
     # The bundle's averaged or its raw weights.
     weights: Literal["ema", "raw"] = "ema"
     # "auto" takes a GPU where there is one.
@@ -82,7 +85,7 @@ class AnimateResult:
 
 
 def animate(
-    bundle: str | Path,
+    model: str | Path,
     portrait: str | Path,
     driving: str | Path,
     output: str | Path,
@@ -94,7 +97,7 @@ def animate(
     Both files appear whole or not at all; the sheet is the output's name with `.png`.
 
     Args:
-        bundle: Folder of a trained model.
+        model: A bundle, the folder of the four official files, or a saved pipeline.
         portrait: A picture with a face.
         driving: A video of a face.
         output: Where the MP4 goes; its folder is made.
@@ -114,10 +117,10 @@ def animate(
         if options.second_driving
         else None
     )
-    loaded = load_bundle(bundle, options.weights)
+    loaded = load_trained(model, options.weights, options.frozen)
     place_networks(loaded.networks, options.device, options.precision)
     detector = make_detector(options.detector, options.faces_pack)
-    animator = Animator(loaded.networks, detector, loaded.config.diffusion)
+    animator = Animator(loaded.networks, detector, loaded.diffusion)
 
     config = options.animate
     cut = animator.prepare_portrait(picture, config)

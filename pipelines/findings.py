@@ -14,7 +14,7 @@ from rich.text import Text
 class Findings:
     """Facts and small tables about one thing, and the commands that make sense next."""
 
-    # What the thing is: "data set", "bundle", "shard", "video", "picture" or "run".
+    # What the thing is: "data set", "bundle", "shard", "video", "picture", "weights" ...
     kind: str
     # Where it is, as given.
     path: str

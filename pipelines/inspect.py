@@ -1,4 +1,4 @@
-"""`xnemo inspect`: what is in a data set, a bundle, a run, a shard, a video or a picture."""
+"""`xnemo inspect`: what is in a data set, a bundle, a run, weights, a shard, a video, a picture."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,7 @@ from pipelines.findings import Findings
 from pipelines.inspect_bundle import BUNDLE_MARK, find_bundle, inspect_bundle
 from pipelines.inspect_dataset import inspect_dataset
 from pipelines.inspect_files import inspect_picture, inspect_shard, inspect_video
+from pipelines.inspect_weights import WEIGHTS, holds_weights, inspect_weights
 from preprocessing.errors import UserError
 from preprocessing.index import INDEX_NAME
 from preprocessing.storage import open_store
@@ -39,6 +40,8 @@ def examine(path: str) -> Findings:
         if local.is_file():
             if local.suffix.lower() in _PICTURES:
                 return inspect_picture(local)
+            if local.suffix.lower() in WEIGHTS:
+                return inspect_weights(local)
             return inspect_video(local)
     store = open_store(path)
     if store.exists(INDEX_NAME):
@@ -47,6 +50,8 @@ def examine(path: str) -> Findings:
         return inspect_bundle(path)
     if not remote and (bundle := find_bundle(Path(store.url))) is not None:
         return inspect_bundle(str(bundle))
+    if not remote and holds_weights(local):
+        return inspect_weights(local)
     if any(name.startswith("_work/") for name in store.list()):
         raise UserError(
             f"{path} is a data set that is not finished",
@@ -55,5 +60,5 @@ def examine(path: str) -> Findings:
     raise UserError(
         f"{path} holds neither a data set ({INDEX_NAME}) nor a bundle ({BUNDLE_MARK})",
         "name the OUT folder of 'xnemo preprocess', a bundle or run of 'xnemo train', "
-        "a .tar, a video or a picture",
+        "weights, a .tar, a video or a picture",
     )

@@ -22,7 +22,7 @@ from preprocessing.errors import UserError
 from xnemo.animate import AnimateConfig, Animator
 from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.diffusion.schedule import DiffusionConfig
-from xnemo.diffusion.solver import make_solver
+from xnemo.diffusion.solver import SCHEDULER_FOLDER, make_solver, read_scheduler
 from xnemo.driving import BoxMode, Frames
 from xnemo.model.config import NetworkConfig
 from xnemo.model.networks import Networks
@@ -51,6 +51,9 @@ class XNeMoPipeline(DiffusionPipeline):
     is no part of what is saved; the default needs no weights from outside. For clips longer than
     memory use `xnemo.animate.Animator`, which yields frames as they are decoded.
     """
+
+    # In the order of use, for enable_model_cpu_offload(): one part at a time is on the GPU.
+    model_cpu_offload_seq: Any = "motion_encoder->image_token->reference_net->denoiser->autoencoder"
 
     denoiser: Any
     reference_net: Any
@@ -81,6 +84,10 @@ class XNeMoPipeline(DiffusionPipeline):
         )
         self.network_config = network_config
         self.detector = detector
+        # Offloading asks a part's first weight where it is, so it must have one.
+        parts = self.model_cpu_offload_seq.split("->")
+        self._exclude_from_cpu_offload = [name for name in parts if not _has_weights(self, name)]
+        self.model_cpu_offload_seq = "->".join(name for name in parts if _has_weights(self, name))
 
     @classmethod
     def from_networks(
@@ -132,8 +139,11 @@ class XNeMoPipeline(DiffusionPipeline):
         parts = {name: getattr(self, name) for name in (*names, "scheduler", "detector")}
         return parts | {"network_config": self.network_config}
 
-    def to(self, *args: Any, **kwargs: Any) -> "XNeMoPipeline":
-        """Move or cast all parts, with the arguments of `nn.Module.to`."""
+    def to(self, *args: Any, silence_dtype_warnings: bool = True, **kwargs: Any) -> "XNeMoPipeline":
+        """Move or cast all parts, with the arguments of `nn.Module.to`.
+
+        `silence_dtype_warnings` is what diffusers passes too; there are none here.
+        """
         for part in self.networks.modules().values():
             # Not the models' own: diffusers warns of casting even where nothing must stay fp32.
             nn.Module.to(part, *args, **kwargs)
@@ -155,7 +165,7 @@ class XNeMoPipeline(DiffusionPipeline):
         partial = folder.with_name(f".{folder.name}.{os.getpid()}.pipeline")
         try:
             self.networks.save(partial)
-            self.scheduler.save_pretrained(partial / "scheduler")
+            self.scheduler.save_pretrained(partial / SCHEDULER_FOLDER)
             index = {
                 "_class_name": type(self).__name__,
                 "_diffusers_version": diffusers.__version__,
@@ -188,7 +198,7 @@ class XNeMoPipeline(DiffusionPipeline):
         folder = Path(pretrained_model_name_or_path)
         networks = Networks.load(folder, training=False).eval()
         parts = cls.from_networks(networks, detector=detector).components
-        parts["scheduler"] = _read_scheduler(folder / "scheduler")
+        parts["scheduler"] = read_scheduler(folder / SCHEDULER_FOLDER)
         unknown = overrides.keys() - parts.keys()
         if unknown:
             raise UserError(
@@ -281,7 +291,13 @@ class XNeMoPipeline(DiffusionPipeline):
                 portrait, motion, config, on_step=after_step, generator=generator
             )
         frames = _convert(animator, latents, output_type)
+        self.maybe_free_model_hooks()
         return XNeMoPipelineOutput(frames=frames) if return_dict else (frames,)
+
+
+def _has_weights(pipeline: XNeMoPipeline, name: str) -> bool:
+    part = getattr(pipeline, name)
+    return isinstance(part, nn.Module) and any(True for _ in part.parameters())
 
 
 def _convert(animator: Animator, latents: Tensor, output_type: str) -> Any:
@@ -314,15 +330,3 @@ class _Arrays:
 
     def __iter__(self) -> Any:
         return (_array(frame) for frame in self.frames)
-
-
-def _read_scheduler(folder: Path) -> Any:
-    """Load whatever scheduler class a folder's config names."""
-    try:
-        name = json.loads((folder / "scheduler_config.json").read_text())["_class_name"]
-        return getattr(diffusers, name).from_pretrained(folder)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{folder} holds no scheduler_config.json that diffusers {diffusers.__version__} reads",
-            "save the pipeline again",
-        ) from error

@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 
 
 def animate(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="Bundle, folder of the official files, or saved pipeline.")
+    ],
     portrait: Annotated[Path, typer.Argument(help="Picture with a face.")],
     driving: Annotated[Path, typer.Argument(help="Video whose motion to take.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="MP4 to write.")],
@@ -85,7 +87,7 @@ def evaluate(
 
 
 def export(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    bundle: Annotated[Path, typer.Argument(help="Bundle or saved pipeline.")],
     directory: Annotated[Path, typer.Argument(help="Folder to write.")],
     weights: Annotated[
         Literal["ema", "raw"], typer.Option(help="Averaged weights, or the last ones.")
@@ -93,7 +95,7 @@ def export(
 ) -> None:
     """Write a model's weights under the names of the official checkpoint files."""
     from xnemo.model.official_weights import export_official
-    from xnemo.train.bundle import load_bundle
+    from xnemo.trained_model import load_trained
 
-    export_official(load_bundle(bundle, weights=weights).networks, directory)
+    export_official(load_trained(bundle, weights).networks, directory)
     show_facts("exported", {"folder": directory})

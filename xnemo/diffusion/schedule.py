@@ -1,7 +1,7 @@
 """The noise schedule: how much signal is left at each timestep, and what the network predicts."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,16 @@ from preprocessing.errors import UserError
 @dataclass(frozen=True)
 class DiffusionConfig:
     """Forward process and loss weighting, used alike in training and sampling."""
+
+    # What diffusers' schedulers call those fields that they have too.
+    SCHEDULER_NAMES: ClassVar[dict[str, str]] = {
+        "train_steps": "num_train_timesteps",
+        "beta_start": "beta_start",
+        "beta_end": "beta_end",
+        "beta_schedule": "beta_schedule",
+        "prediction_type": "prediction_type",
+        "zero_terminal_snr": "rescale_betas_zero_snr",
+    }
 
     # Steps of the forward process.
     train_steps: int = 1000
@@ -66,15 +76,7 @@ class DiffusionConfig:
 
     def scheduler_arguments(self) -> dict[str, Any]:
         """Return what a diffusers scheduler needs to share this forward process."""
-        values = asdict(self)
-        return {
-            "num_train_timesteps": values["train_steps"],
-            "beta_start": values["beta_start"],
-            "beta_end": values["beta_end"],
-            "beta_schedule": values["beta_schedule"],
-            "prediction_type": values["prediction_type"],
-            "rescale_betas_zero_snr": values["zero_terminal_snr"],
-        }
+        return {theirs: getattr(self, name) for name, theirs in self.SCHEDULER_NAMES.items()}
 
 
 class NoiseSchedule:

@@ -1,8 +1,12 @@
 """The diffusers scheduler that takes one denoising step."""
 
+import json
+from pathlib import Path
 from typing import Any, Literal
 
+import diffusers
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from preprocessing.errors import UserError
 from xnemo.diffusion.schedule import DiffusionConfig
@@ -11,6 +15,8 @@ Solver = Literal["ddim", "dpm", "unipc"]
 Spacing = Literal["auto", "leading", "trailing", "linspace"]
 SOLVERS = ("ddim", "dpm", "unipc")
 SPACINGS = ("auto", "leading", "trailing", "linspace")
+# Where a saved pipeline keeps its scheduler.
+SCHEDULER_FOLDER = "scheduler"
 
 
 def make_solver(
@@ -50,3 +56,22 @@ def make_solver(
     if solver == "dpm":
         return DPMSolverMultistepScheduler(**arguments, algorithm_type="dpmsolver++")
     return UniPCMultistepScheduler(**arguments)
+
+
+def read_scheduler(folder: Path) -> Any:
+    """Load whatever scheduler class a folder's config names.
+
+    Raises:
+        UserError: There is no such config, or it is damaged.
+    """
+    try:
+        name = json.loads((folder / "scheduler_config.json").read_text())["_class_name"]
+        scheduler = getattr(diffusers, name)
+        if not issubclass(scheduler, SchedulerMixin):
+            raise ValueError(f"{name} is no scheduler")
+        return scheduler.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder} holds no scheduler_config.json that diffusers {diffusers.__version__} reads",
+            "save the pipeline again",
+        ) from error

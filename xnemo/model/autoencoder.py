@@ -123,7 +123,11 @@ class SpaceToDepth(FrozenAutoencoder):
 
 
 class LearnedAutoencoder(FrozenAutoencoder):
-    """A diffusers autoencoder, frozen: encoding takes the mean of the distribution."""
+    """A diffusers autoencoder, frozen: encoding takes the mean of the distribution.
+
+    Pictures and latents may be elsewhere than the model, and go back where they came from: a
+    pipeline that keeps one part at a time on the GPU moves the model in between.
+    """
 
     def __init__(self, model: Any, temporal: bool, scale: float, decode_chunk: int) -> None:
         super().__init__()
@@ -134,9 +138,10 @@ class LearnedAutoencoder(FrozenAutoencoder):
     @torch.no_grad()
     def encode(self, image_BCHW: Tensor) -> Tensor:
         """Return scaled mean latents (B, 4, H/8, W/8)."""
-        encoded = self.model.encode(image_BCHW.to(self._dtype))
+        self._be_in_place()
+        encoded = self.model.encode(image_BCHW.to(self._weight))
         z = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
-        return z.to(image_BCHW.dtype) * self.scale
+        return z.to(image_BCHW) * self.scale
 
     @torch.no_grad()
     def decode(self, z_BChw: Tensor) -> Tensor:
@@ -152,13 +157,22 @@ class LearnedAutoencoder(FrozenAutoencoder):
             yield x.unflatten(0, (z.shape[0], z.shape[2])).transpose(1, 2)
 
     @property
-    def _dtype(self) -> torch.dtype:
-        return next(self.model.parameters()).dtype
+    def _weight(self) -> Tensor:
+        """Any of the weights: it has the device and the type of all."""
+        weight: Tensor = next(self.model.parameters())
+        return weight
+
+    def _be_in_place(self) -> None:
+        """Run the hook of an offloading pipeline, which awaits a call of `forward`."""
+        hook: Any = getattr(self, "_hf_hook", None)
+        if hook is not None:
+            hook.pre_forward(self)
 
     def _decode(self, z_NChw: Tensor, num_frames: int) -> Tensor:
-        z = (z_NChw / self.scale).to(self._dtype)
+        self._be_in_place()
+        z = (z_NChw / self.scale).to(self._weight)
         options = {"num_frames": num_frames} if self.temporal else {}
-        return self.model.decode(z, **options).sample.to(z_NChw.dtype)
+        return self.model.decode(z, **options).sample.to(z_NChw)
 
 
 def make_autoencoder(config: AutoencoderConfig) -> Autoencoder:

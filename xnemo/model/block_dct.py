@@ -57,11 +57,11 @@ class BlockDct(FrozenAutoencoder):
 
     def encode(self, image_BCHW: Tensor) -> Tensor:
         """Return latents (B, C, H/factor, W/factor), C = kept[0] + 2·kept[1]."""
-        return F.conv2d(image_BCHW, self.encoder.to(image_BCHW.dtype), stride=self.factor)
+        return F.conv2d(image_BCHW, self.encoder.to(image_BCHW), stride=self.factor)
 
     def decode(self, z_BChw: Tensor) -> Tensor:
         """Return the pictures that have these low frequencies and no others."""
-        return F.conv_transpose2d(z_BChw, self.decoder.to(z_BChw.dtype), stride=self.factor)
+        return F.conv_transpose2d(z_BChw, self.decoder.to(z_BChw), stride=self.factor)
 
 
 def _cosines(size: int) -> Tensor:

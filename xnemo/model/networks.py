@@ -17,6 +17,7 @@ from xnemo.model.config import NetworkConfig
 from xnemo.model.critic import Critic
 from xnemo.model.denoising_unet import DenoisingUNet
 from xnemo.model.fresh_copier import begin_as_copier
+from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.gan_head import GanHead
 from xnemo.model.image_token import ImageToken, make_image_token
 from xnemo.model.initialise import initialise, layer_seed
@@ -92,6 +93,7 @@ class Networks:
         training: bool = True,
         config: NetworkConfig | None = None,
         seed: int = 0,
+        paths: FrozenPaths | None = None,
     ) -> "Networks":
         """Read what `save` wrote, bit for bit and in the types it was saved in.
 
@@ -103,12 +105,14 @@ class Networks:
                 the weights have to fit it. Parts that the folder lacks (GAN head, critic) are
                 built fresh too.
             seed: Of whatever starts fresh.
+            paths: Where the frozen parts lie, if not where the configuration says.
 
         Raises:
             UserError: A file is missing or damaged, or weights do not fit the configuration.
         """
         directory = Path(directory)
-        networks = empty_networks(config or read_config(directory), seed, training)
+        shape = config or read_config(directory)
+        networks = empty_networks(paths.applied(shape) if paths else shape, seed, training)
         parts = networks.trained_parts()
         for name in ("gan_head", "critic"):
             if name in parts and not (directory / name).is_dir():

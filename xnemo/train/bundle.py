@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from preprocessing.errors import UserError
 from xnemo.config import from_dict, to_dict
+from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.networks import TEMPORAL, Networks, empty_networks, initialise_missing
 from xnemo.model.weights_check import assign_tensors, check_tensors
 from xnemo.train.config import TrainConfig
@@ -95,13 +96,19 @@ def save_bundle(
         raise
 
 
-def load_bundle(path: str | Path, weights: Weights = "ema") -> Bundle:
+def load_bundle(
+    path: str | Path, weights: Weights = "ema", paths: FrozenPaths | None = None
+) -> Bundle:
     """Build the networks of a bundle with its averaged or its raw weights.
+
+    Args:
+        path: the bundle's folder.
+        weights: which.
+        paths: where autoencoder and image embedding lie, if not where the bundle says.
 
     Raises:
         UserError: there is no bundle, it is of another version, or a file of it is missing, cut
-        short or
-            altered.
+            short or altered.
     """
     folder = Path(path)
     meta = read_meta(folder)
@@ -109,7 +116,8 @@ def load_bundle(path: str | Path, weights: Weights = "ema") -> Bundle:
     tensors = read_weights(folder, weights, meta)
     # Large parts stay without memory until the bundle's tensors take their place.
     has_head = any(name.startswith("gan_head.") for name in tensors)
-    networks = empty_networks(config.network, config.seed, training=has_head)
+    network = paths.applied(config.network) if paths else config.network
+    networks = empty_networks(network, config.seed, training=has_head)
     load_weights(networks, tensors, folder)
     initialise_missing(networks, config.seed)
     for part in PARTS:

@@ -1,17 +1,19 @@
 """The animator and its diffusers face, on a network of all parts at 32 pixels."""
 
+import copy
+
 import numpy as np
 import PIL.Image
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 from preprocessing.detect.face import Face
 from preprocessing.errors import UserError
 from xnemo.animate import AnimateConfig, Animator, fit_windows
 from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.diffusion.schedule import DiffusionConfig
-from xnemo.model.autoencoder import AutoencoderConfig
+from xnemo.model.autoencoder import AutoencoderConfig, make_autoencoder
 from xnemo.model.config import NetworkConfig, tiny
 from xnemo.model.image_token import ImageTokenConfig
 from xnemo.model.motion_encoder import MotionEncoderConfig
@@ -233,6 +235,92 @@ def test_pipeline_output_types_callback_and_schedulers(pipe):
         run(output_type="gif")
     with pytest.raises(UserError, match="cannot be given 'noise'"):
         run(callback_on_step_end_tensor_inputs=["noise"])
+
+
+def run_np(pipe, **arguments):
+    arguments = {"num_inference_steps": 2, "window": 6, "overlap": 2} | arguments
+    generator = torch.Generator().manual_seed(4)
+    return pipe(picture(), driving(3), generator=generator, output_type="np", **arguments).frames
+
+
+def doubled(x):
+    return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def test_parts_take_turns_on_the_device_where_the_pipeline_offloads(networks, monkeypatch):
+    """On a machine without a GPU the device is the CPU too; order and result can be seen."""
+    parts = copy.copy(networks)
+    shape = {"block_out_channels": (32,) * 4, "down_block_types": ("DownEncoderBlock2D",) * 4,
+             "up_block_types": ("UpDecoderBlock2D",) * 4}  # fmt: skip
+    monkeypatch.setattr("xnemo.model.autoencoder._stable_diffusion_shape", lambda kind: shape)
+    learned = make_autoencoder(AutoencoderConfig("kl", path="random"))
+    encode, decode = learned.encode, learned.decode
+    # It has 4 channels of cells of 8 pixels, and the denoiser here 48 of cells of 4.
+    monkeypatch.setattr(learned, "encode", lambda x: encode(doubled(x)).repeat(1, 12, 1, 1))
+    monkeypatch.setattr(
+        learned,
+        "decode_chunks",
+        lambda z: iter([decode(z[:, :4, 0])[:, :, None, ::2, ::2].expand(-1, -1, 3, -1, -1)]),
+    )
+    parts.autoencoder = learned
+    pipe = XNeMoPipeline.from_networks(parts, detector=BrightSquares())
+    pipe.set_progress_bar_config(disable=True)
+    plain = run_np(pipe)
+    pipe.enable_model_cpu_offload(device="cpu")
+    order = []
+
+    def note(name, moved):
+        return lambda *args, **kwargs: order.append(name) or moved(*args, **kwargs)
+
+    for name in ("motion_encoder", "autoencoder", "reference_net", "denoiser"):
+        hook = getattr(parts, name)._hf_hook
+        monkeypatch.setattr(hook, "pre_forward", note(name, hook.pre_forward))
+    np.testing.assert_array_equal(run_np(pipe), plain)
+    turns = [name for i, name in enumerate(order) if i == 0 or order[i - 1] != name]
+    assert turns == [
+        "motion_encoder", "autoencoder", "reference_net", "motion_encoder", "denoiser",
+        "autoencoder",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "scheduler", [DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler]
+)
+def test_any_scheduler_of_the_same_process_may_be_swapped_in_and_used_again(pipe, scheduler):
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    first = run_np(pipe, num_inference_steps=4)
+    assert np.isfinite(first).all()
+    # What a multistep scheduler remembers of one clip must not reach the next.
+    np.testing.assert_array_equal(run_np(pipe, num_inference_steps=4), first)
+    # A change of step count in between neither.
+    run_np(pipe, num_inference_steps=3)
+    np.testing.assert_array_equal(run_np(pipe, num_inference_steps=4), first)
+
+
+def test_pipeline_counts_its_steps(pipe, capsys):
+    pipe.set_progress_bar_config(disable=False, ascii=True)
+    run_np(pipe, num_inference_steps=3)
+    assert "3/3" in capsys.readouterr().err
+
+
+def test_pipeline_casts_in_place(networks):
+    pipe = XNeMoPipeline.from_networks(copy.deepcopy(networks), detector=BrightSquares())
+    pipe.set_progress_bar_config(disable=True)
+    exact = run_np(pipe)
+    assert pipe.to(torch.bfloat16) is pipe
+    assert pipe.dtype == torch.bfloat16
+    assert np.abs(run_np(pipe) - exact).mean() < 0.02
+    pipe.to("cpu", dtype=torch.float32)
+    assert pipe.dtype == torch.float32
+
+
+def test_a_scheduler_config_may_name_nothing_else(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "model")
+    config = tmp_path / "model" / "scheduler" / "scheduler_config.json"
+    for text in ('{"_class_name": "AutoencoderKL"}', '{"_class_name": 3}', "[]"):
+        config.write_text(text)
+        with pytest.raises(UserError, match=r"no scheduler_config\.json that"):
+            XNeMoPipeline.from_pretrained(tmp_path / "model")
 
 
 def test_pipeline_loads_what_it_saved_bit_for_bit(pipe, tmp_path):
