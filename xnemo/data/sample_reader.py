@@ -11,7 +11,7 @@ import numpy as np
 
 from preprocessing.decode import decode_clip
 from preprocessing.errors import UserError
-from preprocessing.geometry import box_vector, crop_resize, resize, tight_box
+from preprocessing.geometry import box_vector, crop, tight_box
 from preprocessing.sample import read_member
 from xnemo.data.augment import change_appearance, draw_augmentation
 from xnemo.data.batch import Batch, Sample, collate
@@ -19,6 +19,7 @@ from xnemo.data.clip_table import ClipTable
 from xnemo.data.config import AugmentConfig, DataConfig
 from xnemo.data.order import SampleOrder
 from xnemo.data.pairs import choose_frames
+from xnemo.data.resize import resize_frames
 from xnemo.data.seeding import sample_rng
 
 log = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ class SampleReader:
         sizes = self.sizes
         frame_hw = frames.shape[1:3]
         tight = [tight_box(box, frame_hw) for box in boxes]
-        wide = np.stack([resize(frame, sizes.wide) for frame in frames])
+        wide = resize_frames(frames, sizes.wide)
         augmentation = draw_augmentation(
             self.augment, sizes.driving, sample_rng(self.seed, n, "augment")
         )
@@ -166,21 +167,25 @@ class SampleReader:
             vectors = np.stack([box_vector(box, boxes[0]) for box in boxes[1:]])
         heads = None
         if sizes.head is not None and sizes.wide_head:
-            heads = np.stack([resize(frame, sizes.head) for frame in frames])
+            heads = resize_frames(frames, sizes.head)
         elif sizes.head is not None:
             crops = zip(frames, tight, strict=True)
-            heads = np.stack([crop_resize(frame, box, sizes.head) for frame, box in crops])
+            heads = np.stack([_cut_out(frame, box, sizes.head) for frame, box in crops])
         return Sample(
             index=n,
             key=key,
             reference=wide[:1],
             target=wide[1:],
             driving=np.stack(driving),
-            reference_pose=crop_resize(frames[0], tight[0], sizes.driving)[None],
+            reference_pose=_cut_out(frames[0], tight[0], sizes.driving)[None],
             head_reference=None if heads is None else heads[:1],
             head_target=None if heads is None else heads[1:],
             box_F3=vectors.astype(np.float32),
         )
+
+
+def _cut_out(frame_HWC: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+    return resize_frames(crop(frame_HWC, box)[None], size)[0]
 
 
 class _BadSampleError(Exception):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 
 from preprocessing.errors import UserError
@@ -14,6 +15,7 @@ from xnemo.data.batch_plan import BatchPlan
 from xnemo.data.clip_table import open_clips
 from xnemo.data.config import AugmentConfig, DataConfig, PairConfig
 from xnemo.data.loader import BatchLoader
+from xnemo.data.resize import resize_frames
 from xnemo.data.sample_reader import PictureSizes, SampleReader
 
 SIZES = PictureSizes(wide=32, driving=24, head=16)
@@ -56,6 +58,17 @@ def test_pictures_are_those_of_the_clip(faces: Path) -> None:
     assert len(matches) == 1
     assert sample.head_target is None
     assert np.array_equal(resize(whole[matches[0]], 64), sample.target[0])
+
+
+@pytest.mark.parametrize(("side", "size"), [(512, 256), (512, 224), (283, 128), (97, 128)])
+def test_pictures_are_resized_as_where_they_are_animated(side: int, size: int) -> None:
+    whole = skimage.data.astronaut()
+    # A part of a larger picture, as crops are; its edges must not see what lies around it.
+    cut = whole[7 : 7 + side, 512 - side :] if side < 500 else whole
+    quick, exact = resize_frames(cut[None], size)[0].astype(int), resize(cut, size).astype(int)
+    assert quick.shape == (size, size, 3)
+    assert np.abs(quick - exact).max() <= 2
+    assert (quick != exact).mean() < 0.01
 
 
 def test_box_vector_compares_target_with_reference(faces: Path) -> None:
