@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from preprocessing.errors import UserError
+from preprocessing.shard import HEADER_BYTES, header_name
 from preprocessing.storage import open_store
 
 #: Version of the members' layout; a reader refuses versions it does not know.
@@ -104,16 +106,38 @@ def pack_meta(meta: Mapping[str, Any]) -> bytes:
 def read_member(root: str | os.PathLike[str], row: Mapping[str, Any], member: str) -> bytes:
     """Read one member of a kept sample by its byte range, from a folder or an fsspec URL.
 
+    The tar's own header is read with it: a shard that was cut short, or that is not the one the
+    index was written for, never passes for the sample.
+
     Args:
         root: the data set's folder or URL.
         row: a row of its index.
         member: ``mp4``, ``npz`` or ``json``.
+
+    Raises:
+        UserError: something else lies at that place of the shard.
+        OSError: the shard cannot be read.
     """
     if member not in MEMBERS:
         raise KeyError(f"a sample has no member {member!r}, only {', '.join(MEMBERS)}")
-    start = int(row[f"{member}_offset"])
-    end = start + int(row[f"{member}_length"])
-    return open_store(root).read(f"shards/{row['shard']}", start, end)
+    start, length = int(row[f"{member}_offset"]), int(row[f"{member}_length"])
+    begin = start - HEADER_BYTES
+    name = f"{row['key']}.{member}"
+    if begin < 0 or length < 0:
+        raise UserError(f"the index gives {name} no place in a shard", "run xnemo preprocess again")
+    block = open_store(root).read(f"shards/{row['shard']}", begin, start + length)
+    if header_name(block) != name:
+        found = "another member lies" if len(block) >= HEADER_BYTES else "nothing lies"
+        raise UserError(
+            f"{found} in shard {row['shard']} where the index has {name}",
+            "copy shards and index of one data set together, or run xnemo preprocess again",
+        )
+    if len(block) != HEADER_BYTES + length:
+        raise UserError(
+            f"shard {row['shard']} ends inside {name}: it was cut short",
+            "copy it again, or run xnemo preprocess again",
+        )
+    return block[HEADER_BYTES:]
 
 
 def read_sample(root: str | os.PathLike[str], row: Mapping[str, Any]) -> SampleRecord:

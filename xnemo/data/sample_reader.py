@@ -120,11 +120,9 @@ class SampleReader:
 
     def _read_row(self, n: int, row: dict) -> Sample:
         # Every array of the npz is small; reading it first decides which frames to decode.
-        with np.load(io.BytesIO(read_member(row["root"], row, "npz"))) as arrays:
+        with np.load(io.BytesIO(self._read_member(row, "npz")), allow_pickle=False) as arrays:
             boxes_T4, pose_T3 = arrays["bbox_crop"], arrays["pose"]
-        mp4 = read_member(row["root"], row, "mp4")
-        if self.config.verify and hashlib.sha256(mp4).hexdigest() != row["mp4_sha256"]:
-            raise ValueError("the clip's bytes differ from the index's sha256")
+        mp4 = self._read_member(row, "mp4")
         pairs = self.config.pairs
         rng = sample_rng(self.seed, n, "pair")
         reference, targets = choose_frames(
@@ -147,6 +145,12 @@ class SampleReader:
             sample_rng(self.seed, n, "appearance"),
         )
         return self._cut(n, row["key"], frames, boxes)
+
+    def _read_member(self, row: dict, member: str) -> bytes:
+        data = read_member(row["root"], row, member)
+        if self.config.verify and hashlib.sha256(data).hexdigest() != row[f"{member}_sha256"]:
+            raise ValueError(f"the clip's {member} differs from the index's sha256")
+        return data
 
     def _cut(self, n: int, key: str, frames: np.ndarray, boxes: np.ndarray) -> Sample:
         """Cut every picture of a sample; frame 0 is the reference."""

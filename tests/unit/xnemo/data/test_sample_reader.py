@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import skimage.data
 import torch
@@ -157,6 +158,18 @@ def test_a_missing_shard_is_named(faces: Path, tmp_path: Path) -> None:
     (root / "shards" / "000000.tar").unlink()
     with pytest.raises(UserError, match=r"000000\.tar"):
         reader.read(0)
+
+
+def test_clips_of_nobody_known_count_as_people_of_their_own(faces: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(faces, root)
+    table = pq.read_table(root / "index.parquet")
+    place = table.schema.names.index("identity")
+    names = [None, "", "person0", "person0", "person0", "person0"]
+    pq.write_table(table.set_column(place, "identity", [names]), root / "index.parquet")
+    reader = open_reader(root, balance="identity")
+    rows = [reader.order.at(n) for n in range(12)]
+    assert [rows.count(row) for row in range(6)] == [4, 4, 1, 1, 1, 1]
 
 
 def test_nothing_left_after_the_filter_is_said_at_once(faces: Path) -> None:
