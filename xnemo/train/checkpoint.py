@@ -179,3 +179,10 @@ class CheckpointStore:
                 hidden = self._folder / f".{checkpoint.folder.name}.{uuid.uuid4().hex[:8]}.old"
                 checkpoint.folder.rename(hidden)
                 shutil.rmtree(hidden, ignore_errors=True)
+
+
+def portable_record(checkpoint: Checkpoint) -> str:
+    """Return the record of a checkpoint's bundle alone, without the workers' own parts, as JSON."""
+    files = checkpoint.record["files"]
+    kept = {name: facts for name, facts in files.items() if name.startswith("bundle/")}
+    return json.dumps({**checkpoint.record, "engine_layout": None, "files": kept}, sort_keys=True)

@@ -159,8 +159,9 @@ class CheckpointConfig:
     keep_best: bool = True
     # Also save each worker's own part, which the same number of workers loads faster.
     engine_shards: bool = True
-    # Store or folder (any fsspec URL) to which finished checkpoints are copied; empty copies
-    # nowhere.
+    # Folder or store (any fsspec URL) to which finished checkpoints' bundles are copied, below the
+    # run's name; empty copies nowhere. `xnemo train` on a machine that has nothing of the run goes
+    # on from there.
     upload: str | None = None
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ class Reporter:
         self._callbacks = Callbacks(callbacks if self._main else ())
         self._log = RunLog(run_dir / "log.jsonl") if self._main else None
         upload = session.config.checkpoint.upload
-        self._uploader = Uploader(upload) if self._main and upload else None
+        self._uploader = Uploader(upload, run_dir) if self._main and upload else None
         self.meter = SpeedMeter(session.world, _peak_flops(session))
         self.metrics: dict[str, Any] = {}
         self._sums: dict[str, float] = {}
@@ -122,7 +122,7 @@ class Reporter:
         self._event({"event": "checkpoint", "path": str(saved.folder)})
         self._callbacks.tell("checkpoint", saved.folder, dict(self.metrics))
         if self._uploader is not None:
-            self._uploader.put(saved.folder / "bundle", saved.folder.name)
+            self._uploader.put(saved)
         self.meter.restart()
 
     def end(self, *, stopped: bool) -> dict[str, Any]:
