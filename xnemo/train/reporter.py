@@ -59,7 +59,7 @@ class Reporter:
         if checkpoint is None:
             self._event({"event": "started", **facts})
         else:
-            self.metrics |= checkpoint.record["metrics"]
+            self.metrics |= checkpoint.record.get("metrics", {})
             self._event({"event": "resumed", **facts, "changed": self._changes(checkpoint)})
         temporary = self._run_dir / ".config.json.tmp"
         temporary.write_text(json.dumps(to_dict(config), indent=1))
@@ -141,7 +141,7 @@ class Reporter:
             before = {}
         now = flatten(to_dict(self._session.config))
         changed = {name: now.get(name) for name in now if before.get(name) != now.get(name)}
-        if checkpoint.record["index_digest"] != self._session.clips.digest:
+        if checkpoint.record.get("index_digest") != self._session.clips.digest:
             changed["the data set"] = self._session.clips.digest
         if changed and before:
             log.warning("resuming with changes: %s", ", ".join(sorted(changed)))

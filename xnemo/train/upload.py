@@ -42,6 +42,8 @@ class Uploader:
             UserError: no filesystem is installed for the URL's scheme.
         """
         self._store = run_store(url, run_dir)
+        # A scheme that nothing serves is better refused now than missed at every checkpoint.
+        getattr(self._store, "filesystem", None)
         # On the checkpoints' own disk: a link costs nothing, where a copy would hold up training.
         self._links = run_dir / ".upload"
         shutil.rmtree(self._links, ignore_errors=True)
