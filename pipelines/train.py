@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cluster import connect
-from pipelines.run_folder import Resume, open_run
+from pipelines.run_folder import Resume, RunFolder, open_run
 from pipelines.run_record import RunRecord, TrainProgress
+from pipelines.signals import stop_on_signals
 from pipelines.tracking import Journal, Sender, default_uri
 from pipelines.train_job import TrainJob
 from pipelines.worker_count import parse_workers
@@ -20,6 +21,9 @@ from xnemo.train.config import TrainConfig
 
 # How long the end of a run waits for a tracking server that takes records, in seconds.
 _SEND_LIMIT_S = 60.0
+
+# The same where the run was stopped: whoever takes the machine away allows half a minute in all.
+_SEND_LIMIT_STOPPED_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -103,32 +107,45 @@ def train(
         sender = Sender(journal, uri)
         try:
             if folder.complete:
-                # Nothing to do and nothing to tell; the store may still lack some of it.
                 record.take([("end", folder.last_metrics())])
+                if not journal.ended:
+                    # Whoever finished it died before saying so.
+                    _conclude(journal, folder, run if register else None)
             else:
                 job = TrainJob(config, roots, folder, journal, record, max_failures, previews)
-                with _told(journal, run, experiment, parent, config) as end:
+                with (
+                    stop_on_signals() as stop,
+                    _told(journal, run, experiment, parent, config) as end,
+                ):
                     with connect(address) as cluster:
-                        job.run(cluster, count, cpus_per_worker, use_gpu)
+                        if not stop.is_set():
+                            job.run(cluster, count, cpus_per_worker, use_gpu, stop)
                     if record.samples_seen < config.samples:
                         end("KILLED")
                     elif register:
                         journal.model(folder.bundle, f"xnemo-{run}")
         finally:
-            sender.close(_SEND_LIMIT_S)
+            stopped = record.samples_seen < config.samples
+            sender.close(_SEND_LIMIT_STOPPED_S if stopped else _SEND_LIMIT_S)
             journal.close()
     record.tell("done")
     return TrainResult(
         run_dir=folder.path,
         bundle=folder.bundle,
         metrics=record.metrics,
-        samples_seen=record.samples_seen,
+        samples_seen=max(record.samples_seen, folder.resumes_at or 0),
         stopped=record.samples_seen < config.samples,
         tracking_uri=uri,
         mlflow_run_id=sender.run_id,
         unsent=sender.missing,
         seconds=time.monotonic() - began,
     )
+
+
+def _conclude(journal: Journal, folder: RunFolder, run: str | None) -> None:
+    if run is not None:
+        journal.model(folder.bundle, f"xnemo-{run}")
+    journal.end("FINISHED")
 
 
 @contextmanager

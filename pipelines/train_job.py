@@ -13,7 +13,6 @@ from pipelines.mailbox import open_mailbox
 from pipelines.previews import Previewer, free_gpus
 from pipelines.run_folder import RunFolder
 from pipelines.run_record import RunRecord, root_cause
-from pipelines.signals import stop_on_signals
 from pipelines.tracking import Journal
 from pipelines.train_worker import run_worker
 from pipelines.worker_count import WorkerCount, resources_per_worker
@@ -30,6 +29,10 @@ GROW_EVERY_S = 120.0
 
 # After so many seconds without a worker a person is told what is waited for.
 _WAIT_TOLD_S = 60.0
+
+# A worker that has not asked for so long whether to stop is not there, in seconds. One that writes
+# a large checkpoint may be silent for a while.
+_GONE_AFTER_S = 60.0
 
 # How long the end of a run waits for its preview, in seconds.
 _PREVIEW_LIMIT_S = 300.0
@@ -48,9 +51,17 @@ class TrainJob:
     previews: bool
 
     def run(
-        self, cluster: Cluster, count: WorkerCount, cpus: float | None, use_gpu: bool | None
+        self,
+        cluster: Cluster,
+        count: WorkerCount,
+        cpus: float | None,
+        use_gpu: bool | None,
+        stop: threading.Event,
     ) -> None:
         """Start the workers and return when they have ended in good order.
+
+        Where ``stop`` is set they save a checkpoint first; where there are none, nothing is waited
+        for.
 
         Raises:
             UserError: they have not.
@@ -69,16 +80,16 @@ class TrainJob:
         spare = free_gpus(cluster, count.most, gpu) if self.previews else None
         try:
             trainer = self._trainer(mailbox, token.name, count, resources, gpu)
-            self._watch(trainer, mailbox, previewer, spare)
+            self._watch(trainer, mailbox, previewer, spare, stop)
         finally:
             token.unlink(missing_ok=True)
             # What Ray kept of this start matters to nobody after it.
             shutil.rmtree(self.folder.path / ".ray", ignore_errors=True)
         if self.previews and self.record.samples_seen >= self.config.samples:
-            previewer.collect(_PREVIEW_LIMIT_S)
+            _finish(previewer, stop)
             self.record.tell("previewing", "animating a few held-out clips")
             previewer.start(self.folder.bundle, self.record.samples_seen, 1.0 if gpu else 0.0)
-            previewer.collect(_PREVIEW_LIMIT_S)
+            _finish(previewer, stop)
 
     def _tell_start(self, count: WorkerCount, resources: dict[str, float]) -> None:
         each = " + ".join(f"{amount:g} {name}" for name, amount in resources.items())
@@ -130,7 +141,14 @@ class TrainJob:
             ),
         )
 
-    def _watch(self, trainer: Any, mailbox: Any, previewer: Previewer, spare: float | None) -> None:
+    def _watch(
+        self,
+        trainer: Any,
+        mailbox: Any,
+        previewer: Previewer,
+        spare: float | None,
+        stop: threading.Event,
+    ) -> None:
         """Fit in a thread, so that this one is free for messages and signals."""
         outcome: list[Any] = []
 
@@ -141,24 +159,26 @@ class TrainJob:
                 outcome.append(error)
 
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-        with stop_on_signals() as stop:
-            thread.start()
-            asked, patience = False, time.monotonic() + _WAIT_TOLD_S
-            while thread.is_alive():
-                thread.join(_FETCH_EVERY_S)
-                self.record.take(_fetch(mailbox))
-                previewer.collect()
-                saved = self.record.checkpoint
-                if saved is not None and self.record.samples_seen < self.config.samples:
-                    previewer.start(saved / "bundle", int(saved.name), spare)
-                    self.record.checkpoint = None
-                if not self.record.started and time.monotonic() > patience:
-                    patience = float("inf")
-                    self.record.tell("starting", _waited_for())
-                if stop.is_set() and not asked:
-                    asked = True
-                    mailbox.request_stop.remote()
-                    self.record.tell("stopping", "saving a checkpoint; once more ends at once")
+        thread.start()
+        asked, patience = False, time.monotonic() + _WAIT_TOLD_S
+        while thread.is_alive():
+            thread.join(_FETCH_EVERY_S)
+            self.record.take(_fetch(mailbox))
+            previewer.collect()
+            saved = self.record.checkpoint
+            if saved is not None and self.record.samples_seen < self.config.samples:
+                previewer.start(saved / "bundle", int(saved.name), spare)
+                self.record.checkpoint = None
+            if not self.record.started and time.monotonic() > patience:
+                patience = float("inf")
+                self.record.tell("starting", _waited_for())
+            if stop.is_set() and not asked:
+                asked = True
+                mailbox.request_stop.remote()
+                self.record.tell("stopping", "saving a checkpoint; once more ends at once")
+            if asked and _nobody_trains(mailbox):
+                # They may be waited for until machines come: there is nothing to be saved.
+                return
         self.record.take(_fetch(mailbox))
         self._judge(outcome[0])
 
@@ -193,6 +213,24 @@ def _fetch(mailbox: Any) -> list[Any]:
         return list(ray.get(mailbox.fetch.remote()))
     except ray.exceptions.ActorUnavailableError:
         return []
+
+
+def _nobody_trains(mailbox: Any) -> bool:
+    """Say whether no worker is there to save a checkpoint; each asks every second."""
+    import ray
+
+    try:
+        silence: float = ray.get(mailbox.silence.remote())
+    except ray.exceptions.ActorUnavailableError:
+        return False
+    return silence > _GONE_AFTER_S
+
+
+def _finish(previewer: Previewer, stop: threading.Event) -> None:
+    """Wait for a preview under way, unless the end is asked for."""
+    patience = time.monotonic() + _PREVIEW_LIMIT_S
+    while previewer.busy and not stop.is_set() and time.monotonic() < patience:
+        previewer.collect(_FETCH_EVERY_S)
 
 
 def _waited_for() -> str:

@@ -100,7 +100,7 @@ def train(
             on_progress=on_progress,
         )
     facts = {
-        "bundle": result.bundle,
+        "bundle": result.bundle if result.bundle.is_dir() else "none yet",
         "samples": f"{result.samples_seen:,}" + (" (stopped early)" if result.stopped else ""),
         "loss": result.metrics.get("loss"),
         "tracked in": result.tracking_uri,

@@ -154,6 +154,16 @@ def test_sigterm_saves_and_ends_in_order(task: dict[str, Any], undisturbed) -> N
     assert_same(weights(task, "sigterm"), undisturbed)
 
 
+def test_sigterm_while_workers_are_waited_for_ends_the_wait(task: dict[str, Any]) -> None:
+    """Two workers ask for two CPUs, and the cluster has one: there is nothing to be saved."""
+    driver = Driver(**task, run="waiting", nodes=[1])
+    driver.until(lambda line: line.get("phase") == "starting")
+    driver.process.send_signal(signal.SIGTERM)
+    end = driver.finish()
+    assert driver.process.returncode == 0
+    assert (end["stopped"], end["seen"]) == (True, 0)
+
+
 def test_a_run_being_trained_is_refused_to_a_second_driver(task: dict[str, Any]) -> None:
     first = Driver(**task, run="twice")
     first.until(lambda line: line.get("phase") == "starting")

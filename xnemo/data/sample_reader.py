@@ -5,6 +5,7 @@ import io
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from preprocessing.decode import decode_clip
 from preprocessing.errors import UserError
 from preprocessing.geometry import box_vector, crop, tight_box
-from preprocessing.sample import read_member
+from preprocessing.sample import read_members
 from xnemo.data.augment import change_appearance, draw_augmentation
 from xnemo.data.batch import Batch, Sample, collate
 from xnemo.data.clip_table import ClipTable
@@ -23,6 +24,9 @@ from xnemo.data.resize import resize_frames
 from xnemo.data.seeding import sample_rng
 
 log = logging.getLogger(__name__)
+
+# Samples of a batch that are read at once from an object store.
+_READS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class SampleReader:
         self.augment = augment
         self.sizes = sizes
         self.seed = seed
+        self._remote = any("://" in root for root in clips.roots)
         self.order = SampleOrder(
             clips.identities(), seed=seed, weights=config.weights, balance=config.balance
         )
@@ -71,7 +76,12 @@ class SampleReader:
 
     def read_batch(self, indices: Sequence[int]) -> Batch:
         """Return the samples at `indices` as one batch."""
-        return collate([self.read(int(n)) for n in indices])
+        numbers = [int(n) for n in indices]
+        if not self._remote or len(numbers) < 2:
+            return collate([self.read(n) for n in numbers])
+        # An object store answers many questions in the time of one.
+        with ThreadPoolExecutor(min(len(numbers), _READS_AT_ONCE)) as pool:
+            return collate(list(pool.map(self.read, numbers)))
 
     def read(self, n: int) -> Sample:
         """Return sample `n`, or where its clip cannot be used another in its place.
@@ -119,10 +129,13 @@ class SampleReader:
         raise _BadSampleError(f"{where}: {cause}") from cause
 
     def _read_row(self, n: int, row: dict) -> Sample:
-        # Every array of the npz is small; reading it first decides which frames to decode.
-        with np.load(io.BytesIO(self._read_member(row, "npz")), allow_pickle=False) as arrays:
+        mp4, npz = read_members(row["root"], row, ("mp4", "npz"))
+        if self.config.verify:
+            for member, data in (("mp4", mp4), ("npz", npz)):
+                if hashlib.sha256(data).hexdigest() != row[f"{member}_sha256"]:
+                    raise ValueError(f"the clip's {member} differs from the index's sha256")
+        with np.load(io.BytesIO(npz), allow_pickle=False) as arrays:
             boxes_T4, pose_T3 = arrays["bbox_crop"], arrays["pose"]
-        mp4 = self._read_member(row, "mp4")
         pairs = self.config.pairs
         rng = sample_rng(self.seed, n, "pair")
         reference, targets = choose_frames(
@@ -145,12 +158,6 @@ class SampleReader:
             sample_rng(self.seed, n, "appearance"),
         )
         return self._cut(n, row["key"], frames, boxes)
-
-    def _read_member(self, row: dict, member: str) -> bytes:
-        data = read_member(row["root"], row, member)
-        if self.config.verify and hashlib.sha256(data).hexdigest() != row[f"{member}_sha256"]:
-            raise ValueError(f"the clip's {member} differs from the index's sha256")
-        return data
 
     def _cut(self, n: int, key: str, frames: np.ndarray, boxes: np.ndarray) -> Sample:
         """Cut every picture of a sample; frame 0 is the reference."""
