@@ -25,6 +25,12 @@ from xnemo.data.seeding import sample_rng
 
 log = logging.getLogger(__name__)
 
+# What reading a clip takes of its row in the index.
+_COLUMNS = (
+    "root", "key", "shard", "mp4_offset", "mp4_length", "mp4_sha256", "npz_offset", "npz_length",
+    "npz_sha256",
+)  # fmt: skip
+
 # Samples of a batch that are read at once from an object store.
 _READS_AT_ONCE = 8
 
@@ -62,6 +68,8 @@ class SampleReader:
                 f"data.weights has {len(config.weights)} values for {len(clips.roots)} data sets",
                 "give one weight per data set, or none",
             )
+        # Every loader process has a copy: no more of a large index than says where clips lie.
+        clips = replace(clips, rows=clips.rows[[*_COLUMNS, "identity"]])
         self.clips = clips
         self.config = config
         self.augment = augment
@@ -71,8 +79,8 @@ class SampleReader:
         self.order = SampleOrder(
             clips.identities(), seed=seed, weights=config.weights, balance=config.balance
         )
-        # Plain records: a pandas row costs more to fetch than a small clip to decode.
-        self._rows = clips.rows.to_dict("records")
+        # Arrays: a pandas row costs more to fetch than a small clip to decode.
+        self._columns = {name: clips.rows[name].to_numpy() for name in _COLUMNS}
 
     def read_batch(self, indices: Sequence[int]) -> Batch:
         """Return the samples at `indices` as one batch."""
@@ -100,7 +108,8 @@ class SampleReader:
                 continue
             tried.add(row)
             try:
-                sample = self._read_patiently(n, self._rows[row])
+                where = {name: column[row] for name, column in self._columns.items()}
+                sample = self._read_patiently(n, where)
             except _BadSampleError as error:
                 faults.append(str(error))
                 if self.config.max_bad_samples == 0:

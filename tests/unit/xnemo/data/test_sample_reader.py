@@ -1,10 +1,13 @@
 """Samples by position: the same anywhere, true to the clip, and clear about bad ones."""
 
+import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import skimage.data
@@ -194,6 +197,15 @@ def test_clips_of_nobody_known_count_as_people_of_their_own(faces: Path, tmp_pat
     reader = open_reader(root, balance="identity")
     rows = [reader.order.at(n) for n in range(12)]
     assert [rows.count(row) for row in range(6)] == [4, 4, 1, 1, 1, 1]
+
+
+def test_a_loader_process_is_sent_little_of_a_large_index(faces: Path) -> None:
+    clips = open_clips([str(faces)], "")
+    many = pd.concat([clips.rows] * 2000, ignore_index=True)
+    many["key"] = [f"{key}{number}" for number, key in enumerate(many["key"])]
+    large = replace(clips, rows=many, sizes=(len(many),))
+    reader = SampleReader(large, DataConfig(filter=""), STILL, SIZES, seed=3)
+    assert len(pickle.dumps(reader)) / len(many) < 700
 
 
 def test_nothing_left_after_the_filter_is_said_at_once(faces: Path) -> None:
