@@ -221,7 +221,7 @@ def test_an_elastic_run_grows_back(task: dict[str, Any]) -> None:
     settings = {**task["settings"], "samples": 1_000_000, "checkpoint__every_samples": 80}
     changed = {**task, "workers": "1:2", "settings": settings}
     driver = Driver(**changed, run="grows", nodes=[1, 1], grow_every=5)
-    driver.until(is_past(80))
+    driver.until(lambda line: "checkpoint" in (line.get("message") or ""))
     driver.order("remove")
     driver.until(lambda line: (line.get("message") or "").startswith("1 worker "))
     driver.order("add")

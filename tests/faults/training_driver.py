@@ -54,6 +54,8 @@ def obey(cluster: Any, nodes: list[Any]) -> None:
     for line in sys.stdin:
         order = line.strip()
         if order == "add":
+            # Hooks for the end can only be set by the main thread, which ends the cluster anyway.
+            cluster._shutdown_at_exit = False
             nodes.append(cluster.add_node(num_cpus=1))
             say(did=order, node=len(nodes) - 1)
             continue
