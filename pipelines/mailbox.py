@@ -1,5 +1,7 @@
 """How training workers talk to the program that started them."""
 
+import math
+import time
 from collections import deque
 from typing import Any
 
@@ -18,6 +20,7 @@ class Mailbox:
         self._messages: deque[Message] = deque(maxlen=_CAPACITY)
         self._stop = False
         self._refused = False
+        self._asked_at = -math.inf
 
     def post(self, kind: str, body: dict[str, Any]) -> None:
         """Leave a message."""
@@ -35,8 +38,13 @@ class Mailbox:
         self._stop = True
 
     def stop_requested(self) -> bool:
-        """Say whether the workers are asked to end."""
+        """Say, to a worker, whether the workers are asked to end."""
+        self._asked_at = time.monotonic()
         return self._stop
+
+    def silence(self) -> float:
+        """Return the seconds since a worker last asked; infinite where none ever did."""
+        return time.monotonic() - self._asked_at
 
     def refused(self) -> bool:
         """Say whether a worker found that the run can never work."""

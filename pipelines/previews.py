@@ -1,7 +1,8 @@
-"""Pictures and clips of what a run can do so far, made beside it and never by its workers."""
+"""Pictures, clips and figures of what a run can do so far, made beside it, not by its workers."""
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ class PreviewJob:
     name: str
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What was made."""
+
+    # A contact sheet and a clip: portrait, driver and result, somebody else driving.
+    files: tuple[str, ...]
+    # How near people driven by themselves come to their own frames; see `followers.Followed`.
+    metrics: Mapping[str, float]
+
+
 class Previewer:
     """Starts a preview at a checkpoint and collects it when it is done, one at a time.
 
@@ -47,6 +58,12 @@ class Previewer:
         self._journal, self._data = journal, data
         self._folder = run_dir / FOLDER
         self._task: Any = None
+        self._samples = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a preview is under way."""
+        return self._task is not None
 
     def start(self, bundle: Path, samples_seen: int, gpus: float | None) -> None:
         """Begin to show a bundle, unless the one before is still being shown.
@@ -63,7 +80,7 @@ class Previewer:
         self._folder.mkdir(exist_ok=True)
         job = PreviewJob(str(bundle), self._data, str(self._folder), f"{samples_seen:012d}")
         remote = ray.remote(make_preview).options(num_cpus=0, num_gpus=gpus, max_retries=0)
-        self._task = remote.remote(job)
+        self._task, self._samples = remote.remote(job), samples_seen
 
     def collect(self, timeout_s: float = 0.0) -> None:
         """Note a finished preview in the journal; a failure costs the preview and nothing else."""
@@ -76,13 +93,14 @@ class Previewer:
             return
         task, self._task = self._task, None
         try:
-            files = ray.get(task)
+            preview: Preview = ray.get(task)
         except Exception as error:
             # A checkpoint may be pruned, a GPU full: previews are a courtesy.
             log.warning("no preview: %s", str(error).strip().splitlines()[-1])
             return
-        for file in files:
+        for file in preview.files:
             self._journal.artifact(Path(file), FOLDER)
+        self._journal.metrics(self._samples, preview.metrics)
 
 
 def free_gpus(cluster: Cluster, workers: int, gpu: bool) -> float | None:
@@ -92,8 +110,11 @@ def free_gpus(cluster: Cluster, workers: int, gpu: bool) -> float | None:
     return 1.0 if cluster.gpus > workers else None
 
 
-def make_preview(job: PreviewJob) -> list[str]:
-    """Animate a few held-out people and write a picture and a clip; return the files."""
+def make_preview(job: PreviewJob) -> Preview:
+    """Animate a few held-out people by each other, to be seen, and by themselves, to be measured.
+
+    The run's own modules are not touched: networks are built anew from the bundle.
+    """
     os.nice(19)
     import torch
 
@@ -101,6 +122,7 @@ def make_preview(job: PreviewJob) -> list[str]:
     from preprocessing.encode import encode_clip
     from xnemo.animate import AnimateConfig, Animator
     from xnemo.diffusion.sampler import SamplerConfig
+    from xnemo.evaluate.followers import TRAINED, Trial, framed, score
     from xnemo.evaluate.held_out import KnownFaces
     from xnemo.train.bundle import load_bundle
 
@@ -114,12 +136,18 @@ def make_preview(job: PreviewJob) -> list[str]:
         for part in ("denoiser", "reference_net", "motion_encoder", "autoencoder", "image_token"):
             getattr(bundle.networks, part).to("cuda")
     config = AnimateConfig(sampler=SamplerConfig(steps=_STEPS))
-    rows = []
+    # Where the truth is known, the driver's place in the picture is followed, as in training.
+    measured = AnimateConfig(sampler=SamplerConfig(steps=_STEPS), box="real")
+    rows, scores = [], []
     for number, clip in enumerate(clips):
         driver = clips[(number + 1) % len(clips)]
         wide = animator.prepare_portrait(clip.frames[0]).wide
         made = np.stack(list(animator.animate(clip.frames[0], driver.frames, config)))
         rows.append(_row(wide, driver.frames, made))
+        itself = Trial(clip.key, clip.frames[0], clip.frames, clip.frames)
+        _, truth = framed(animator, itself, measured)
+        own = np.stack(list(animator.animate(itself.portrait, itself.driving, measured)))
+        scores.append(score(TRAINED, own, truth))
     film = np.concatenate(rows, axis=1)
     picture = np.concatenate(list(film[:: max(1, len(film) // 4)]), axis=1)
     png, mp4 = (Path(job.folder) / f"{job.name}{ending}" for ending in (".png", ".mp4"))
@@ -127,7 +155,11 @@ def make_preview(job: PreviewJob) -> list[str]:
     temporary = mp4.with_name(f".{mp4.name}.tmp")
     temporary.write_bytes(encode_clip(iter(film)))
     temporary.replace(mp4)
-    return [str(png), str(mp4)]
+    metrics = {
+        f"preview/{name}": float(np.mean([getattr(one, name) for one in scores]))
+        for name in ("l1", "psnr", "ssim", "follows")
+    }
+    return Preview((str(png), str(mp4)), metrics)
 
 
 def _held_out(data: list[str], held_out: str, trained: str) -> list[Any]:

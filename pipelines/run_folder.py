@@ -16,6 +16,7 @@ from preprocessing.errors import UserError
 from xnemo.config import to_dict
 from xnemo.train.checkpoint import CheckpointStore
 from xnemo.train.config import TrainConfig
+from xnemo.train.uploaded import fetch_uploaded, find_uploaded
 from xnemo.train.world import World
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,17 @@ def open_folder(path: Path) -> Iterator[Path]:
 
 def _look(path: Path, config: TrainConfig, resume: Resume) -> RunFolder:
     alone = World(0, 1, torch.device("cpu"))
-    checkpoint = CheckpointStore(path, config.checkpoint, alone).latest()
+    store = CheckpointStore(path, config.checkpoint, alone)
+    checkpoint = store.latest()
+    url = config.checkpoint.upload
+    if checkpoint is None and url is not None:
+        if resume == "never" and (seen := find_uploaded(url, path)) is not None:
+            raise UserError(
+                f"{url} already holds run {path.name}, at sample {seen}",
+                "give another --run name, or resume it",
+            )
+        if resume != "never" and fetch_uploaded(url, path) is not None:
+            checkpoint = store.latest()
     if resume == "never" and (checkpoint is not None or (path / "bundle").exists()):
         at = f", at sample {checkpoint.samples_seen}" if checkpoint is not None else ""
         raise UserError(f"{path} already holds a run{at}", "give another --run name, or resume it")

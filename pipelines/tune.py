@@ -134,7 +134,7 @@ def tune(
                 each = resources_per_worker(count, cluster, cpus_per_worker, gpu)
                 at_once = concurrent or max(1, int(cluster.cpus // (each["CPU"] * count.most)))
                 job = {
-                    "config": to_dict(config),
+                    "config": to_dict(_below(config, search)),
                     "data": [data] if isinstance(data, str) else list(data),
                     "out": str(folder),
                     "workers": workers,
@@ -159,6 +159,14 @@ def tune(
             sender.close()
             journal.close()
     return result
+
+
+def _below(config: TrainConfig, search: str) -> TrainConfig:
+    """Put uploads below the search's name: trials are called alike in every search."""
+    url = config.checkpoint.upload
+    if url is None:
+        return config
+    return override(config, {"checkpoint.upload": f"{url.rstrip('/')}/{search}"})
 
 
 def _conclude(

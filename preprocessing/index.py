@@ -57,6 +57,12 @@ SCHEMA = pa.schema(
 )
 
 
+#: Columns by which clips are found and told apart; the others may come and go between versions.
+ESSENTIAL = (
+    "key", "status", "shard", "frames", "identity",
+    *[f"{m}_{what}" for m in ("mp4", "npz", "json") for what in ("offset", "length", "sha256")],
+)  # fmt: skip
+
 _WITHOUT: dict[str, int | str] = {
     field.name: 0 if field.type == _INT else "" for field in SCHEMA if field.type != _FLOAT
 }
@@ -107,12 +113,35 @@ def read_table(root: str | os.PathLike[str]) -> pa.Table:
             f"{store.url} is no finished data set: it has no {INDEX_NAME}",
             "name a folder that 'xnemo preprocess' wrote, or run it again to finish",
         ) from error
+    except OSError as error:
+        raise UserError(
+            f"{store.url}/{INDEX_NAME} cannot be read: {error}", "name another data set, or retry"
+        ) from error
     try:
-        return read_parquet(data)
+        table = read_parquet(data)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
             f"{store.url}/{INDEX_NAME} is damaged: {error}", "run 'xnemo preprocess' again"
         ) from error
+    _require_columns(table, store.url)
+    return table
+
+
+def _require_columns(table: pa.Table, url: str) -> None:
+    """Refuse an index without the columns that every reader relies on, or with others' types."""
+    for name in ESSENTIAL:
+        wanted = SCHEMA.field(name).type
+        found = table.schema.field(name).type if name in table.schema.names else None
+        if found is None or (_is_text(found) != _is_text(wanted)):
+            what = f"has no column {name!r}" if found is None else f"has {found} in column {name!r}"
+            raise UserError(
+                f"{url}/{INDEX_NAME} {what}: another version wrote it",
+                "use the version that wrote it, or run 'xnemo preprocess' again",
+            )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def index_digest(root: str | os.PathLike[str]) -> str:

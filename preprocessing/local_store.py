@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,8 +55,19 @@ class LocalStore:
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
-                self.write_atomic(path, local.read_bytes())
+                self._copy(local, target)
                 local.unlink()
+
+    def _copy(self, local: Path, target: Path) -> None:
+        """Copy from another disk, piece by piece, to appear whole."""
+        temporary = target.with_name(unfinished_name())
+        try:
+            shutil.copyfile(local, temporary)
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:
         """Tell whether a file is there."""

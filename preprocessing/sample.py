@@ -6,12 +6,14 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from preprocessing.errors import UserError
+from preprocessing.shard import HEADER_BYTES, header_name
 from preprocessing.storage import open_store
 
 #: Version of the members' layout; a reader refuses versions it does not know.
@@ -102,25 +104,68 @@ def pack_meta(meta: Mapping[str, Any]) -> bytes:
 
 
 def read_member(root: str | os.PathLike[str], row: Mapping[str, Any], member: str) -> bytes:
-    """Read one member of a kept sample by its byte range, from a folder or an fsspec URL.
+    """Read one member of a kept sample; see `read_members`."""
+    return read_members(root, row, [member])[0]
+
+
+def read_members(
+    root: str | os.PathLike[str], row: Mapping[str, Any], members: Sequence[str]
+) -> list[bytes]:
+    """Read members of a kept sample by their byte ranges, from a folder or an fsspec URL.
+
+    Neighbours in the tar come by one read, as each costs an object store's patience. The tar's own
+    headers are read with them: a shard that was cut short, or that is not the one the index was
+    written for, never passes for the sample.
 
     Args:
         root: the data set's folder or URL.
         row: a row of its index.
-        member: ``mp4``, ``npz`` or ``json``.
+        members: of ``mp4``, ``npz`` and ``json``.
+
+    Raises:
+        UserError: something else lies at that place of the shard.
+        OSError: the shard cannot be read.
     """
+    places = [_place(row, member) for member in members]
+    begin, end = min(first for first, _ in places), max(last for _, last in places)
+    store, name = open_store(root), f"shards/{row['shard']}"
+    if end - begin <= sum(last - first for first, last in places) + len(places) * HEADER_BYTES:
+        whole = store.read(name, begin, end)
+        blocks = [whole[first - begin : last - begin] for first, last in places]
+    else:
+        blocks = [store.read(name, first, last) for first, last in places]
+    return [_content(row, m, b) for m, b in zip(members, blocks, strict=True)]
+
+
+def _place(row: Mapping[str, Any], member: str) -> tuple[int, int]:
+    """Return first and last (exclusive) byte of a member and its header."""
     if member not in MEMBERS:
         raise KeyError(f"a sample has no member {member!r}, only {', '.join(MEMBERS)}")
-    start = int(row[f"{member}_offset"])
-    end = start + int(row[f"{member}_length"])
-    return open_store(root).read(f"shards/{row['shard']}", start, end)
+    start, length = int(row[f"{member}_offset"]), int(row[f"{member}_length"])
+    if start < HEADER_BYTES or length < 0:
+        name = f"{row['key']}.{member}"
+        raise UserError(f"the index gives {name} no place in a shard", "run xnemo preprocess again")
+    return start - HEADER_BYTES, start + length
+
+
+def _content(row: Mapping[str, Any], member: str, block: bytes) -> bytes:
+    """Return a member's bytes out of what lies at its place, which must be it and whole."""
+    name, length = f"{row['key']}.{member}", int(row[f"{member}_length"])
+    if header_name(block) != name:
+        found = "another member lies" if len(block) >= HEADER_BYTES else "nothing lies"
+        raise UserError(
+            f"{found} in shard {row['shard']} where the index has {name}",
+            "copy shards and index of one data set together, or run xnemo preprocess again",
+        )
+    if len(block) != HEADER_BYTES + length:
+        raise UserError(
+            f"shard {row['shard']} ends inside {name}: it was cut short",
+            "copy it again, or run xnemo preprocess again",
+        )
+    return block[HEADER_BYTES:]
 
 
 def read_sample(root: str | os.PathLike[str], row: Mapping[str, Any]) -> SampleRecord:
     """Read all members of a kept sample."""
-    return SampleRecord(
-        key=str(row["key"]),
-        mp4=read_member(root, row, "mp4"),
-        arrays=unpack_arrays(read_member(root, row, "npz")),
-        meta=json.loads(read_member(root, row, "json")),
-    )
+    mp4, npz, meta = read_members(root, row, ("mp4", "npz", "json"))
+    return SampleRecord(str(row["key"]), mp4, unpack_arrays(npz), json.loads(meta))

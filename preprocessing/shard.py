@@ -8,6 +8,9 @@ from typing import BinaryIO
 
 _BLOCK = 512
 
+#: What lies before a member's bytes.
+HEADER_BYTES = _BLOCK
+
 
 @dataclass(frozen=True)
 class MemberRange:
@@ -23,6 +26,11 @@ def tar_header(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
     info.size = size
     return info.tobuf(format=tarfile.USTAR_FORMAT, encoding="ascii", errors="strict")
+
+
+def header_name(block: bytes) -> str:
+    """Return the name in a member's header, such as `tar_header` writes; empty for no header."""
+    return block[:100].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
 def padded(size: int) -> int:

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -160,10 +161,15 @@ def _build_value(annotation: Any, value: Any, name: str) -> Any:
             raise UserError(f"{name} has no fields of its own", f"give {_readable(annotation)}")
         return _build(nested, value, name)
     try:
-        return _adapter(annotation).validate_python(value)
+        built = _adapter(annotation).validate_python(value)
     except ValidationError as error:
         problem = error.errors()[0]["msg"].lower()
         raise UserError(f"{name}={value!r}: {problem}", f"give {_readable(annotation)}") from error
+    for number in built if isinstance(built, tuple) else (built,):
+        # No setting means anything by it, comparisons let NaN pass, and JSON cannot hold either.
+        if isinstance(number, float) and not math.isfinite(number):
+            raise UserError(f"{name}={value!r} is not finite", f"give {_readable(annotation)}")
+    return built
 
 
 @cache

@@ -27,6 +27,21 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[NAME=VALUE]...", help="Settings to change, by dotted name."),
 ]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Recipe to start from; see `xnemo recipes`.")
+]
+Shards = Annotated[
+    list[str],
+    typer.Option("--data", metavar="SHARDS", help="Folder or URL of shards; may be repeated."),
+]
+RunsFolder = Annotated[Path, typer.Option(help="Folder of all runs; shared by all nodes.")]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(metavar="URI", help="MLflow; left out, SQLite beside the runs."),
+]
+
+#: Where runs lie unless a person says otherwise.
+RUNS = Path("runs")
 
 
 def configure(

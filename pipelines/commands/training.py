@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 import yaml
 
-from pipelines.commands.options import Address, ConfigFile, Overrides, configure
+from pipelines.commands.options import (
+    RUNS,
+    Address,
+    ConfigFile,
+    Overrides,
+    RecipeName,
+    RunsFolder,
+    Shards,
+    TrackingUri,
+    configure,
+)
 from pipelines.commands.report import console, quoted, show_facts, show_next
 from pipelines.live_progress import live_progress
 
@@ -36,18 +46,13 @@ def recipes(
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Recipe to start from; see `xnemo recipes`.")],
-    data: Annotated[
-        list[str],
-        typer.Option("--data", metavar="SHARDS", help="Folder or URL of shards; may be repeated."),
-    ],
+    recipe: RecipeName,
+    data: Shards,
     run: Annotated[
         str, typer.Option("--run", metavar="NAME", help="Name of the run; it resumes by its name.")
     ],
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(help="Folder of all runs; shared by all nodes.")] = Path(
-        "runs"
-    ),
+    out: RunsFolder = RUNS,
     workers: Annotated[
         str, typer.Option(metavar="N|MIN:MAX", help="Workers; a range shrinks and grows.")
     ] = "1",
@@ -55,9 +60,7 @@ def train(
         str | None,
         typer.Option(metavar="WEIGHTS", help="Bundle, SD 1.x or official files to start from."),
     ] = None,
-    tracking_uri: Annotated[
-        str | None, typer.Option(metavar="URI", help="MLflow; left out, SQLite beside the runs.")
-    ] = None,
+    tracking_uri: TrackingUri = None,
     max_failures: Annotated[
         int, typer.Option(help="Lost workers to make up for; -1 for any number.")
     ] = 3,
@@ -97,7 +100,7 @@ def train(
             on_progress=on_progress,
         )
     facts = {
-        "bundle": result.bundle,
+        "bundle": result.bundle if result.bundle.is_dir() else "none yet",
         "samples": f"{result.samples_seen:,}" + (" (stopped early)" if result.stopped else ""),
         "loss": result.metrics.get("loss"),
         "tracked in": result.tracking_uri,
@@ -117,29 +120,22 @@ def train(
 
 
 def tune(
-    recipe: Annotated[str, typer.Argument(help="Recipe to start from; see `xnemo recipes`.")],
+    recipe: RecipeName,
     space: Annotated[
         Path, typer.Option("--space", metavar="FILE", help="YAML: dotted names to ranges.")
     ],
-    data: Annotated[
-        list[str],
-        typer.Option("--data", metavar="SHARDS", help="Folder or URL of shards; may be repeated."),
-    ],
+    data: Shards,
     search: Annotated[
         str, typer.Option("--run", metavar="NAME", help="Name of the search; it resumes by it.")
     ],
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(help="Folder of all runs; shared by all nodes.")] = Path(
-        "runs"
-    ),
+    out: RunsFolder = RUNS,
     trials: Annotated[int, typer.Option(min=1, help="Draws from the space.")] = 8,
     workers: Annotated[str, typer.Option(metavar="N", help="Workers of each trial.")] = "1",
     concurrent: Annotated[
         int | None, typer.Option(min=1, help="Trials at once; left out, as many as fit.")
     ] = None,
-    tracking_uri: Annotated[
-        str | None, typer.Option(metavar="URI", help="MLflow; left out, SQLite beside the runs.")
-    ] = None,
+    tracking_uri: TrackingUri = None,
     address: Address = None,
     config: ConfigFile = None,
 ) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.errors import UserError
+from xnemo.train.appended_file import AppendedFile
 
 #: Name of the journal inside a run's folder.
 FILE = "journal.jsonl"
@@ -37,8 +38,7 @@ class Journal:
         self.path = run_dir / FILE
         run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._file = self.path.open("ab+")
-        _cut_torn_line(self._file)
+        self._file = AppendedFile(self.path)
         self._next = sum(1 for _ in read(run_dir))
 
     @property
@@ -111,9 +111,7 @@ class Journal:
                 "kind": kind,
                 **body,
             }
-            self._file.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
-            self._file.flush()
-            self._next += 1
+            self._next += self._file.append(json.dumps(entry, allow_nan=False).encode())
 
     def _relative(self, path: Path) -> str:
         return path.resolve().relative_to(self.run_dir.resolve()).as_posix()
@@ -158,20 +156,3 @@ def run_key(run_dir: Path) -> str | None:
 def _plain(value: float) -> float | str:
     number = float(value)
     return number if math.isfinite(number) else str(number)
-
-
-def _cut_torn_line(file: Any) -> None:
-    """Drop what follows the last newline: the writer died in the middle of it."""
-    size = file.seek(0, 2)
-    step, end = 4096, size
-    while end > 0:
-        begin = max(0, end - step)
-        file.seek(begin)
-        newline = file.read(end - begin).rfind(b"\n")
-        if newline >= 0:
-            end = begin + newline + 1
-            break
-        end = begin
-    if end < size:
-        file.truncate(end)
-    file.seek(0, 2)

@@ -11,6 +11,7 @@ from tiny_run import nano_config
 
 from pipelines.previews import PreviewJob, make_preview
 from pipelines.run_record import TrainProgress
+from pipelines.tracking import journal
 from pipelines.train import TrainResult, train
 from preprocessing.errors import UserError
 from xnemo.train.bundle import load_bundle
@@ -87,11 +88,17 @@ def test_a_preview_shows_portrait_driver_and_result(finished, faces: str, tmp_pa
     from PIL import Image
 
     job = PreviewJob(str(finished[0].bundle), [faces], str(tmp_path), "shown")
-    png, mp4 = make_preview(job)
+    preview = make_preview(job)
+    png, mp4 = preview.files
     with Image.open(png) as picture:
         assert picture.height % 16 == 0
         assert picture.width % (3 * 16) == 0
     assert Path(mp4).read_bytes()[4:8] == b"ftyp"
+    assert preview.metrics.keys() == {
+        "preview/l1", "preview/psnr", "preview/ssim", "preview/follows"
+    }  # fmt: skip
+    assert 0 < preview.metrics["preview/l1"] < 1
+    assert abs(preview.metrics["preview/follows"]) <= 1
 
 
 def test_the_same_command_again_has_nothing_to_do(finished, runs: Path, faces: str) -> None:
@@ -103,6 +110,19 @@ def test_the_same_command_again_has_nothing_to_do(finished, runs: Path, faces: s
     assert again.mlflow_run_id == result.mlflow_run_id
     assert again.metrics["loss"] == pytest.approx(result.metrics["loss"])
     assert all(torch.equal(before[k], v) for k, v in weights(result.run_dir).items())
+
+
+def test_a_run_that_died_before_saying_that_it_is_done_is_concluded(
+    finished, runs: Path, faces: str
+) -> None:
+    result, _ = finished
+    path = result.run_dir / "journal.jsonl"
+    *lines, last = path.read_text().splitlines(keepends=True)
+    assert json.loads(last)["kind"] == "end"
+    path.write_text("".join(lines))
+    config = nano_config(samples=16, checkpoint__every_samples=8, **ZERO2)
+    assert not train(config, faces, "first", out=runs, workers=2).stopped
+    assert [e["kind"] for e in journal.read(result.run_dir)][-2:] == ["model", "end"]
 
 
 def test_another_run_of_that_name_is_refused(finished, runs: Path, faces: str) -> None:
@@ -127,6 +147,8 @@ def test_a_longer_run_goes_on_to_the_same_bits(finished, runs: Path, faces: str)
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     shown = sorted(path.name for path in (runs / "whole" / "previews").iterdir())
     assert {"000000000024.mp4", "000000000024.png"} <= set(shown)
+    steps = [e["step"] for e in journal.read(runs / "whole") if "preview/l1" in e.get("values", {})]
+    assert steps[-1] == 24
 
 
 @pytest.mark.slow

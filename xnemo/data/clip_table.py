@@ -30,8 +30,12 @@ class ClipTable:
     digest: str
 
     def identities(self) -> list[np.ndarray]:
-        """Return the identity label of every clip, an array per data set."""
-        labels = self.rows["identity"].astype(str).to_numpy()
+        """Return the identity label of every clip, an array per data set.
+
+        A clip of nobody known counts as a person of its own.
+        """
+        known = self.rows["identity"].fillna("")
+        labels = known.where(known != "", "clip " + self.rows["key"]).astype(str).to_numpy()
         return np.split(labels, np.cumsum(self.sizes)[:-1])
 
 

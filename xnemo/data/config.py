@@ -82,10 +82,10 @@ class PairConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts below one."""
-        for name in ("frames", "stride"):
-            if getattr(self, name) < 1:
+        for name, least in (("frames", 1), ("stride", 1), ("min_pose_degrees", 0)):
+            if getattr(self, name) < least:
                 raise UserError(
-                    f"data.pairs.{name} is {getattr(self, name)}", "set it to 1 or more"
+                    f"data.pairs.{name} is {getattr(self, name)}", f"set it to {least} or more"
                 )
 
 
@@ -120,7 +120,13 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts and shares that mean nothing."""
-        for name, least in (("workers", 0), ("threads", 1), ("prefetch", 1)):
+        for name, least in (
+            ("workers", 0),
+            ("threads", 1),
+            ("prefetch", 1),
+            ("retries", 0),
+            ("max_bad_samples", 0),
+        ):
             if getattr(self, name) < least:
                 raise UserError(
                     f"data.{name} is {getattr(self, name)}", f"set it to {least} or more"

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -9,6 +10,9 @@ from xnemo.data.seeding import sample_rng, stream_seed
 
 # Samples are dealt to the data sets in blocks of this many tickets, so a weight is exact to 1/1024.
 _BLOCK = 1024
+
+# Permutations kept: each data set's and identity's current lap; a generous bound on memory.
+_KEPT = 4096
 
 
 class SampleOrder:
@@ -78,15 +82,18 @@ class SampleOrder:
         return dataset, block * int(self._tickets[dataset]) + before
 
     def _permutation(self, key: tuple[int, ...], size: int) -> np.ndarray:
-        if key in self._permutations:
-            self._permutations.move_to_end(key)
-            return self._permutations[key]
+        known = self._permutations.get(key)
+        if known is not None:
+            # Loader threads share this; another may have dropped it meanwhile.
+            with suppress(KeyError):
+                self._permutations.move_to_end(key)
+            return known
         position = stream_seed(self.seed, int("".join(f"{k:012d}" for k in key)), "order")
         order = sample_rng(self.seed, position, "order").permutation(size)
         self._permutations[key] = order
-        # Each data set and identity keeps its current lap; a generous bound keeps memory flat.
-        if len(self._permutations) > 4096:
-            self._permutations.popitem(last=False)
+        if len(self._permutations) > _KEPT:
+            with suppress(KeyError):
+                self._permutations.popitem(last=False)
         return order
 
 

@@ -5,23 +5,34 @@ import io
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from preprocessing.decode import decode_clip
 from preprocessing.errors import UserError
-from preprocessing.geometry import box_vector, crop_resize, resize, tight_box
-from preprocessing.sample import read_member
+from preprocessing.geometry import box_vector, crop, tight_box
+from preprocessing.sample import read_members
 from xnemo.data.augment import change_appearance, draw_augmentation
 from xnemo.data.batch import Batch, Sample, collate
 from xnemo.data.clip_table import ClipTable
 from xnemo.data.config import AugmentConfig, DataConfig
 from xnemo.data.order import SampleOrder
 from xnemo.data.pairs import choose_frames
+from xnemo.data.resize import resize_frames
 from xnemo.data.seeding import sample_rng
 
 log = logging.getLogger(__name__)
+
+# What reading a clip takes of its row in the index.
+_COLUMNS = (
+    "root", "key", "shard", "mp4_offset", "mp4_length", "mp4_sha256", "npz_offset", "npz_length",
+    "npz_sha256",
+)  # fmt: skip
+
+# Samples of a batch that are read at once from an object store.
+_READS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -57,20 +68,28 @@ class SampleReader:
                 f"data.weights has {len(config.weights)} values for {len(clips.roots)} data sets",
                 "give one weight per data set, or none",
             )
+        # Every loader process has a copy: no more of a large index than says where clips lie.
+        clips = replace(clips, rows=clips.rows[[*_COLUMNS, "identity"]])
         self.clips = clips
         self.config = config
         self.augment = augment
         self.sizes = sizes
         self.seed = seed
+        self._remote = any("://" in root for root in clips.roots)
         self.order = SampleOrder(
             clips.identities(), seed=seed, weights=config.weights, balance=config.balance
         )
-        # Plain records: a pandas row costs more to fetch than a small clip to decode.
-        self._rows = clips.rows.to_dict("records")
+        # Arrays: a pandas row costs more to fetch than a small clip to decode.
+        self._columns = {name: clips.rows[name].to_numpy() for name in _COLUMNS}
 
     def read_batch(self, indices: Sequence[int]) -> Batch:
         """Return the samples at `indices` as one batch."""
-        return collate([self.read(int(n)) for n in indices])
+        numbers = [int(n) for n in indices]
+        if not self._remote or len(numbers) < 2:
+            return collate([self.read(n) for n in numbers])
+        # An object store answers many questions in the time of one.
+        with ThreadPoolExecutor(min(len(numbers), _READS_AT_ONCE)) as pool:
+            return collate(list(pool.map(self.read, numbers)))
 
     def read(self, n: int) -> Sample:
         """Return sample `n`, or where its clip cannot be used another in its place.
@@ -89,7 +108,8 @@ class SampleReader:
                 continue
             tried.add(row)
             try:
-                sample = self._read_patiently(n, self._rows[row])
+                where = {name: column[row] for name, column in self._columns.items()}
+                sample = self._read_patiently(n, where)
             except _BadSampleError as error:
                 faults.append(str(error))
                 if self.config.max_bad_samples == 0:
@@ -118,12 +138,13 @@ class SampleReader:
         raise _BadSampleError(f"{where}: {cause}") from cause
 
     def _read_row(self, n: int, row: dict) -> Sample:
-        # Every array of the npz is small; reading it first decides which frames to decode.
-        with np.load(io.BytesIO(read_member(row["root"], row, "npz"))) as arrays:
+        mp4, npz = read_members(row["root"], row, ("mp4", "npz"))
+        if self.config.verify:
+            for member, data in (("mp4", mp4), ("npz", npz)):
+                if hashlib.sha256(data).hexdigest() != row[f"{member}_sha256"]:
+                    raise ValueError(f"the clip's {member} differs from the index's sha256")
+        with np.load(io.BytesIO(npz), allow_pickle=False) as arrays:
             boxes_T4, pose_T3 = arrays["bbox_crop"], arrays["pose"]
-        mp4 = read_member(row["root"], row, "mp4")
-        if self.config.verify and hashlib.sha256(mp4).hexdigest() != row["mp4_sha256"]:
-            raise ValueError("the clip's bytes differ from the index's sha256")
         pairs = self.config.pairs
         rng = sample_rng(self.seed, n, "pair")
         reference, targets = choose_frames(
@@ -152,7 +173,7 @@ class SampleReader:
         sizes = self.sizes
         frame_hw = frames.shape[1:3]
         tight = [tight_box(box, frame_hw) for box in boxes]
-        wide = np.stack([resize(frame, sizes.wide) for frame in frames])
+        wide = resize_frames(frames, sizes.wide)
         augmentation = draw_augmentation(
             self.augment, sizes.driving, sample_rng(self.seed, n, "augment")
         )
@@ -166,21 +187,25 @@ class SampleReader:
             vectors = np.stack([box_vector(box, boxes[0]) for box in boxes[1:]])
         heads = None
         if sizes.head is not None and sizes.wide_head:
-            heads = np.stack([resize(frame, sizes.head) for frame in frames])
+            heads = resize_frames(frames, sizes.head)
         elif sizes.head is not None:
             crops = zip(frames, tight, strict=True)
-            heads = np.stack([crop_resize(frame, box, sizes.head) for frame, box in crops])
+            heads = np.stack([_cut_out(frame, box, sizes.head) for frame, box in crops])
         return Sample(
             index=n,
             key=key,
             reference=wide[:1],
             target=wide[1:],
             driving=np.stack(driving),
-            reference_pose=crop_resize(frames[0], tight[0], sizes.driving)[None],
+            reference_pose=_cut_out(frames[0], tight[0], sizes.driving)[None],
             head_reference=None if heads is None else heads[:1],
             head_target=None if heads is None else heads[1:],
             box_F3=vectors.astype(np.float32),
         )
+
+
+def _cut_out(frame_HWC: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+    return resize_frames(crop(frame_HWC, box)[None], size)[0]
 
 
 class _BadSampleError(Exception):

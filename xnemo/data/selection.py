@@ -45,15 +45,23 @@ def select(index: pd.DataFrame, expression: str) -> pd.DataFrame:
     """
     if not expression.strip():
         return index
+    # A YAML file may fold a long one over several lines.
+    expression = " ".join(expression.strip().splitlines())
     source = _BARS.sub(lambda m: m.group(1) or f"abs({m.group(2)})", expression)
     try:
         tree = ast.parse(source, mode="eval")
-    except SyntaxError as error:
+        mask = _Evaluator(index, expression).value(tree.body)
+    except (SyntaxError, ValueError) as error:
+        at = f" at column {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
+        told = error.msg if isinstance(error, SyntaxError) else error
         raise UserError(
-            f"filter {expression!r} does not parse at column {error.offset}: {error.msg}",
+            f"filter {expression!r} does not parse{at}: {told}",
             "write it like: face_px >= 256 and |yaw| <= 60 and identity not in ['a', 'b']",
         ) from None
-    mask = _Evaluator(index, expression).value(tree.body)
+    except (RecursionError, MemoryError):
+        raise UserError(
+            f"filter {expression[:60]!r}... is nested too deeply", "write it with fewer brackets"
+        ) from None
     if isinstance(mask, bool | np.bool_):
         mask = pd.Series(bool(mask), index=index.index)
     if not isinstance(mask, pd.Series) or not pd.api.types.is_bool_dtype(mask.dtype):
@@ -90,7 +98,7 @@ class _Evaluator:
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -self._number(operand)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-                return _ARITHMETIC[type(op)](self._number(left), self._number(right))
+                return self._calculate(left, op, right)
             case ast.Compare(left=left, ops=ops, comparators=comparators):
                 return self._compare(left, ops, comparators)
             case ast.Call(func=ast.Name(id="abs"), args=[argument], keywords=[]):
@@ -129,6 +137,14 @@ class _Evaluator:
             f"filter {self.expression!r} calculates with {ast.unparse(node)!r}, no number",
             "use a numeric column there",
         )
+
+    def _calculate(self, left: ast.expr, op: ast.operator, right: ast.expr):
+        try:
+            return _ARITHMETIC[type(op)](self._number(left), self._number(right))
+        except ZeroDivisionError:
+            raise UserError(
+                f"filter {self.expression!r} divides by zero", "divide by another number"
+            ) from None
 
     def _compare(self, left: ast.expr, ops: list[ast.cmpop], rights: list[ast.expr]) -> pd.Series:
         result: pd.Series | None = None

@@ -41,6 +41,8 @@ class CheckpointStore:
         self._folder = run_dir / "checkpoints"
         self._config = config
         self._world = world
+        #: Why the last attempt to save failed, where this worker knows it.
+        self.failure: Exception | None = None
 
     def save(
         self, samples_seen: int, record: Mapping[str, Any], write: Callable[[Path], None]
@@ -85,10 +87,16 @@ class CheckpointStore:
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint whose every file is as written; damaged ones are named.
 
-        The main worker looks, the others follow it.
+        The main worker looks, the others follow it. None where there never was one.
+
+        Raises:
+            UserError: on all workers, where there are checkpoints and none is sound: beginning anew
+                in their place is for a person to decide.
         """
         found: Checkpoint | None = None
+        lost = 0
         if self._world.is_main:
+            lost = len(self._folders())
             for candidate in reversed(self._complete()):
                 damage = find_damage(candidate.folder, candidate.record["files"])
                 if damage is None:
@@ -99,17 +107,22 @@ class CheckpointStore:
                     candidate.folder,
                     damage,
                 )
-        chosen = self._world.sum(
-            [float(found.samples_seen) if found else -1.0] if self._world.is_main else [0.0]
-        )
-        if chosen[0] < 0:
-            return None
-        return found or self._read(self._folder / f"{int(chosen[0]):012d}")
+        told = [float(found.samples_seen) if found else -1.0, float(lost)]
+        chosen, lost_all = self._world.sum(told if self._world.is_main else [0.0, 0.0])
+        if chosen >= 0:
+            return found or self._read(self._folder / f"{int(chosen):012d}")
+        if lost_all:
+            raise UserError(
+                f"no checkpoint in {self._folder} is sound, of {lost_all:.0f}",
+                "bring one back from a copy, or remove that folder to begin anew",
+            )
+        return None
 
     def _agree(self, failure: Exception | None) -> bool:
         return not self._world.any([failure is not None])[0]
 
     def _give_up(self, temporary: Path, samples_seen: int, failure: Exception | None) -> None:
+        self.failure = failure
         if failure is not None:
             log.error(
                 "checkpoint at sample %d could not be written: %s; training goes on, the last "
@@ -146,6 +159,7 @@ class CheckpointStore:
             (temporary / RECORD).write_text(json.dumps(content, indent=1, sort_keys=True))
             publish_folder(temporary, folder)
         except OSError as error:
+            self.failure = error
             log.error("checkpoint at sample %d could not be published: %s", samples_seen, error)
             shutil.rmtree(temporary, ignore_errors=True)
             return None
@@ -153,10 +167,12 @@ class CheckpointStore:
 
     def _complete(self) -> list[Checkpoint]:
         """Return readable checkpoints, oldest first."""
+        return [found for folder in self._folders() if (found := self._read(folder)) is not None]
+
+    def _folders(self) -> list[Path]:
         if not self._folder.is_dir():
             return []
-        folders = sorted(p for p in self._folder.iterdir() if p.is_dir() and p.name.isdigit())
-        return [found for folder in folders if (found := self._read(folder)) is not None]
+        return sorted(p for p in self._folder.iterdir() if p.is_dir() and p.name.isdigit())
 
     def _read(self, folder: Path) -> Checkpoint | None:
         try:
@@ -179,3 +195,10 @@ class CheckpointStore:
                 hidden = self._folder / f".{checkpoint.folder.name}.{uuid.uuid4().hex[:8]}.old"
                 checkpoint.folder.rename(hidden)
                 shutil.rmtree(hidden, ignore_errors=True)
+
+
+def portable_record(checkpoint: Checkpoint) -> str:
+    """Return the record of a checkpoint's bundle alone, without the workers' own parts, as JSON."""
+    files = checkpoint.record["files"]
+    kept = {name: facts for name, facts in files.items() if name.startswith("bundle/")}
+    return json.dumps({**checkpoint.record, "engine_layout": None, "files": kept}, sort_keys=True)

@@ -97,8 +97,20 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Refuse rates that cannot train."""
         _require("optimizer.", self, lr=0, gan_lr=0, weight_decay=0, warmup_samples=0)
+        _require("optimizer.", self, motion_lr_scale=0)
         if self.clip <= 0:
             raise UserError(f"optimizer.clip is {self.clip}", "set it above 0; 1e9 clips nothing")
+        if self.eps <= 0:
+            raise UserError(f"optimizer.eps is {self.eps}", "set it above 0, as 1e-8")
+        for name in ("betas", "gan_betas"):
+            if not all(0 <= beta < 1 for beta in getattr(self, name)):
+                raise UserError(
+                    f"optimizer.{name} is {getattr(self, name)}", "set both to at least 0, below 1"
+                )
+        if not 0 <= self.final_share <= 1:
+            raise UserError(
+                f"optimizer.final_share is {self.final_share}", "set it between 0 and 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -146,6 +158,13 @@ class EngineConfig:
     # start.
     peak_tflops: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a rate that cannot be divided by."""
+        if self.peak_tflops is not None and self.peak_tflops <= 0:
+            raise UserError(
+                f"engine.peak_tflops is {self.peak_tflops}", "set it above 0, or leave it empty"
+            )
+
 
 @dataclass(frozen=True)
 class CheckpointConfig:
@@ -159,8 +178,9 @@ class CheckpointConfig:
     keep_best: bool = True
     # Also save each worker's own part, which the same number of workers loads faster.
     engine_shards: bool = True
-    # Store or folder (any fsspec URL) to which finished checkpoints are copied; empty copies
-    # nowhere.
+    # Folder or store (any fsspec URL) to which finished checkpoints' bundles are copied, below the
+    # run's name; empty copies nowhere. `xnemo train` on a machine that has nothing of the run goes
+    # on from there.
     upload: str | None = None
 
     def __post_init__(self) -> None:

@@ -155,13 +155,15 @@ class DeepSpeedEngine:
         return OptimizerMoments(updates, found["exp_avg"], found["exp_avg_sq"])
 
     def load_moments(self, moments: OptimizerMoments) -> None:
-        """Set AdamW's state from whole tensors."""
+        """Set AdamW's state from whole tensors; parameters without moments keep zeros."""
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-        if not moments.first:
+        if not moments.first or not isinstance(self._inner, torch.optim.AdamW):
             return
         for parameter in self._trained:
             name = self._names[id(parameter)]
+            if name not in moments.first:
+                continue
             for key, values in (("exp_avg", moments.first), ("exp_avg_sq", moments.second)):
                 value = values[name].to(self._world.device)
                 if self._stage == 3:

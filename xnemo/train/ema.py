@@ -64,11 +64,13 @@ class ShardedEma:
                 mine[name].copy_(value)
 
     def load_full(self, tensors: Mapping[str, Tensor]) -> None:
-        """Cut this worker's piece out of whole tensors; names not averaged here are passed over."""
+        """Cut this worker's piece out of whole tensors; what only one side knows is passed over."""
         for name, average in self._average.items():
-            average.copy_(flat_shard(tensors[name], self._world.rank, self._world.size))
+            if name in tensors:
+                average.copy_(flat_shard(tensors[name], self._world.rank, self._world.size))
         for name, buffer in self._buffers.items():
-            buffer.copy_(tensors[name])
+            if name in tensors:
+                buffer.copy_(tensors[name])
 
 
 def power_of_width(relative_width: float) -> float:

@@ -85,11 +85,11 @@ class StepGuard:
         }
 
     def load_state(self, state: Mapping) -> None:
-        """Take back `state`."""
-        self._recent.extend(state["recent"])
-        self._silent_in_row = state["silent_in_row"]
-        self.skipped_in_row = state["skipped_in_row"]
-        self.skipped_total = state["skipped_total"]
+        """Take back `state`; what an earlier version did not write counts as nothing seen."""
+        self._recent.extend(state.get("recent", []))
+        self._silent_in_row = state.get("silent_in_row", 0)
+        self.skipped_in_row = state.get("skipped_in_row", 0)
+        self.skipped_total = state.get("skipped_total", 0)
 
 
 class BufferKeeper:

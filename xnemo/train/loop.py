@@ -235,9 +235,12 @@ def _save(session: Session, store: CheckpointStore, reporter: Reporter, *, must:
     )
     failed = session.world.any([saved is None])[0]
     if failed and must:
+        why = store.failure
         raise UserError(
-            f"the last checkpoint, at sample {session.samples_seen}, could not be written",
-            "free disk space and run the same command again: it goes on from the one before",
+            f"the last checkpoint, at sample {session.samples_seen}, could not be written: "
+            + (why.what if isinstance(why, UserError) else str(why or "another worker failed")),
+            (why.remedy if isinstance(why, UserError) else "free disk space")
+            + "; the same command goes on from the checkpoint before",
         )
     if saved is not None:
         reporter.checkpoint(saved)

@@ -34,7 +34,7 @@ class Reporter:
         self._callbacks = Callbacks(callbacks if self._main else ())
         self._log = RunLog(run_dir / "log.jsonl") if self._main else None
         upload = session.config.checkpoint.upload
-        self._uploader = Uploader(upload) if self._main and upload else None
+        self._uploader = Uploader(upload, run_dir) if self._main and upload else None
         self.meter = SpeedMeter(session.world, _peak_flops(session))
         self.metrics: dict[str, Any] = {}
         self._sums: dict[str, float] = {}
@@ -59,7 +59,7 @@ class Reporter:
         if checkpoint is None:
             self._event({"event": "started", **facts})
         else:
-            self.metrics |= checkpoint.record["metrics"]
+            self.metrics |= checkpoint.record.get("metrics", {})
             self._event({"event": "resumed", **facts, "changed": self._changes(checkpoint)})
         temporary = self._run_dir / ".config.json.tmp"
         temporary.write_text(json.dumps(to_dict(config), indent=1))
@@ -122,7 +122,7 @@ class Reporter:
         self._event({"event": "checkpoint", "path": str(saved.folder)})
         self._callbacks.tell("checkpoint", saved.folder, dict(self.metrics))
         if self._uploader is not None:
-            self._uploader.put(saved.folder / "bundle", saved.folder.name)
+            self._uploader.put(saved)
         self.meter.restart()
 
     def end(self, *, stopped: bool) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class Reporter:
             before = {}
         now = flatten(to_dict(self._session.config))
         changed = {name: now.get(name) for name in now if before.get(name) != now.get(name)}
-        if checkpoint.record["index_digest"] != self._session.clips.digest:
+        if checkpoint.record.get("index_digest") != self._session.clips.digest:
             changed["the data set"] = self._session.clips.digest
         if changed and before:
             log.warning("resuming with changes: %s", ", ".join(sorted(changed)))

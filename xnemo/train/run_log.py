@@ -7,22 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xnemo.train.appended_file import AppendedFile
+
 
 class RunLog:
     """Append records to a file; a run that resumes goes on in the same file."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A killed run may have left half a line; the next record must not be glued to it.
-        torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
-        self._file = path.open("a", buffering=1)
-        if torn:
-            self._file.write("\n")
+        self._file = AppendedFile(path)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record with the time; numbers that are not finite become null."""
         line = {"time": round(time.time(), 3), **record}
-        self._file.write(json.dumps(_plain(line)) + "\n")
+        self._file.append(json.dumps(_plain(line)).encode())
 
     def close(self) -> None:
         """Close the file."""

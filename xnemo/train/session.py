@@ -1,5 +1,7 @@
 """Everything one worker holds while it trains, and how that is saved and brought back."""
 
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,8 @@ from xnemo.train.starting_point import load_start
 from xnemo.train.step_inputs import FrozenParts
 from xnemo.train.torch_engine import TorchEngine
 from xnemo.train.world import World
+
+log = logging.getLogger(__name__)
 
 _LINEAR = functional.linear
 
@@ -81,10 +85,21 @@ class Session:
         }
 
     def engine_layout(self) -> str:
-        """Name how shards are laid out; only the same layout can read them."""
+        """Name how workers' parts are laid out; only the same layout can read them.
+
+        That is engine and workers, the kind of the optimiser's state, and what is trained.
+        """
         engine = self.config.engine
         kind = engine.kind if engine.kind == "torch" else f"zero{engine.zero_stage}"
-        return f"{kind} x {self.world.size}"
+        state = "8bit" if self.config.optimizer.kind == "8bit" else "adamw"
+        trained = [
+            f"{owner}/{name}"
+            for owner, e in self.engines.items()
+            for name, parameter in e.module.named_parameters()
+            if parameter.requires_grad
+        ]
+        names = hashlib.sha256("\n".join(trained).encode()).hexdigest()[:12]
+        return f"{kind} x {self.world.size}, {state}, {names}"
 
     def write_checkpoint(self, folder: Path, metrics: Mapping[str, Any]) -> None:
         """Fill a checkpoint folder: the bundle, and beside it each worker's own part; all workers.
@@ -118,6 +133,9 @@ class Session:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Bring back optimisers, averages, statistics and position; weights came before.
 
+        What this run trains or averages and the checkpoint's did not begins here: without moments,
+        and its average at the weights.
+
         Raises:
             UserError: the checkpoint's optimisers cannot be had in this layout.
         """
@@ -129,18 +147,24 @@ class Session:
                 engine.load_optimizer_part(part["optimizers"][name])
                 for key, buffer in engine.module.named_buffers():
                     buffer.copy_(part["buffers"][name][key])
-            if self.ema is not None:
+            if self.ema is not None and part["ema"] is not None:
                 self.ema.load_state(part["ema"])
         else:
-            bundle = checkpoint.folder / "bundle"
-            meta = read_meta(bundle)
-            moments = read_moments(bundle, meta)
-            for name, engine in self.engines.items():
-                engine.load_moments(moments[name])
-            if self.ema is not None:
-                self.ema.load_full(read_weights(bundle, "ema", meta))
-        self.guard.load_state(checkpoint.record["guard"])
+            self._restore_from_bundle(checkpoint.folder / "bundle")
+        self.guard.load_state(checkpoint.record.get("guard", {}))
         self.samples_seen = checkpoint.samples_seen
+
+    def _restore_from_bundle(self, bundle: Path) -> None:
+        if self.config.optimizer.kind == "8bit":
+            log.warning("8-bit optimiser states are kept by worker, not in bundles: starting anew")
+        meta = read_meta(bundle)
+        moments = read_moments(bundle, meta)
+        for name, engine in self.engines.items():
+            if name in moments:
+                engine.load_moments(moments[name])
+        if self.ema is not None:
+            averaged = "ema.safetensors" in meta["files"]
+            self.ema.load_full(read_weights(bundle, "ema" if averaged else "raw", meta))
 
     def _has_part(self, checkpoint: Checkpoint) -> bool:
         same = checkpoint.record.get("engine_layout") == self.engine_layout()
@@ -209,7 +233,7 @@ def _load_start(networks: Networks, config: TrainConfig, checkpoint: Checkpoint 
         bundle = checkpoint.folder / "bundle"
         load_weights(networks, read_weights(bundle, "raw"), bundle)
     elif config.init_from is not None:
-        load_start(networks, config.init_from, config.init_weights)
+        load_start(networks, config.init_from, config.init_weights, config.diffusion)
 
 
 def _engine(

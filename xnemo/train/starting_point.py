@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from preprocessing.errors import UserError
+from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.model.networks import Networks
 from xnemo.model.starting_weights import load_starting_weights
 from xnemo.train.bundle import Weights, bundle_config, load_weights, read_meta, read_weights
@@ -14,7 +15,9 @@ log = logging.getLogger(__name__)
 _BUNDLE_FILES = ("bundle.json", "raw.safetensors", "ema.safetensors")
 
 
-def load_start(networks: Networks, init_from: str, weights: Weights) -> None:
+def load_start(
+    networks: Networks, init_from: str, weights: Weights, diffusion: DiffusionConfig
+) -> None:
     """Load what `init_from` names; parts that it lacks keep their fresh values.
 
     Args:
@@ -23,6 +26,7 @@ def load_start(networks: Networks, init_from: str, weights: Weights) -> None:
             Diffusion 1.x folder or UNet file; the folder of the official files; an AnimateDiff
             motion module.
         weights: which weights of a bundle; others have but one kind.
+        diffusion: what the run is to predict; a bundle that predicts something else is told of.
 
     Raises:
         UserError: there is nothing, nothing known, or something that does not fit; one line, and
@@ -42,7 +46,16 @@ def load_start(networks: Networks, init_from: str, weights: Weights) -> None:
     if place.stem in ("raw", "ema"):
         weights = place.stem  # type: ignore[assignment]
     meta = read_meta(bundle)
-    bundle_config(bundle, meta)
+    theirs = bundle_config(bundle, meta).diffusion.prediction_type
+    if theirs != diffusion.prediction_type:
+        log.warning(
+            "%s predicts %s and this run trains %s, so it unlearns first what it starts from; "
+            "diffusion.prediction_type=%s goes on alike",
+            bundle,
+            theirs,
+            diffusion.prediction_type,
+            theirs,
+        )
     fresh = load_weights(networks, read_weights(bundle, weights, meta), bundle)
     log.info("starting from %s; fresh: %s", bundle, ", ".join(fresh) or "nothing")
 

@@ -114,7 +114,9 @@ class TorchEngine:
         )
 
     def load_moments(self, moments: OptimizerMoments) -> None:
-        """Set the optimiser's state."""
+        """Set the optimiser's state; parameters without moments begin with none."""
+        if not isinstance(self._optimizer, torch.optim.AdamW):
+            return
         for parameter in self._trained:
             name = self._names[id(parameter)]
             if name in moments.first:

@@ -62,6 +62,15 @@ def test_the_first_refusal_counts_and_stops_the_next_start(record: RunRecord) ->
     assert mailbox.refused(), "it stays refused after the driver has read it"
 
 
+def test_a_mailbox_knows_whether_anybody_asks() -> None:
+    mailbox = Mailbox()
+    assert mailbox.silence() == float("inf")
+    mailbox.request_stop()
+    assert mailbox.silence() == float("inf"), "the driver is nobody"
+    assert mailbox.stop_requested()
+    assert 0 <= mailbox.silence() < 60
+
+
 def test_a_failed_worker_is_told_and_kept(record: RunRecord, told: list[TrainProgress]) -> None:
     failure = {"rank": 1, "node": "10.0.0.2", "error": "ValueError: x", "traceback": "..."}
     record.take([("failed", failure), ("a kind of tomorrow", {})])

@@ -4,6 +4,8 @@ import json
 import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from preprocessing.errors import UserError
@@ -110,6 +112,57 @@ def test_members_are_read_by_their_range(dataset):
     assert sample.meta == json.loads(content["json"])
     with pytest.raises(KeyError, match="no member"):
         read_member(root, found, "wav")
+
+
+def test_another_shard_under_the_same_name_is_noticed(dataset):
+    root, content, row = dataset
+    shard = root / "shards" / "a.tar"
+    other = row["key"].replace("0000", "0001", 1)
+    shard.write_bytes(shard.read_bytes().replace(row["key"].encode(), other.encode()))
+    for name in content:
+        with pytest.raises(UserError, match=f"another member lies in shard a.tar .*{name}"):
+            read_member(root, row, name)
+
+
+def test_a_shard_cut_short_is_noticed_at_every_length(dataset):
+    root, content, row = dataset
+    shard = root / "shards" / "a.tar"
+    whole = shard.read_bytes()
+    for length in range(0, row["mp4_offset"] + row["mp4_length"], 64):
+        shard.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"nothing lies|cut short|another member"):
+            read_member(root, row, "mp4")
+    shard.write_bytes(whole[: row["mp4_offset"] + row["mp4_length"]])
+    assert read_member(root, row, "mp4") == content["mp4"]
+
+
+def test_a_place_that_cannot_be_is_told(dataset):
+    root, _, row = dataset
+    with pytest.raises(UserError, match="no place in a shard"):
+        read_member(root, row | {"mp4_offset": 0}, "mp4")
+
+
+@pytest.mark.parametrize("column", ["status", "frames", "mp4_offset", "npz_sha256", "identity"])
+def test_an_index_of_another_version_is_told(dataset, column):
+    root, _, _ = dataset
+    table = pq.read_table(root / "index.parquet")
+    pq.write_table(table.drop_columns([column]), root / "index.parquet")
+    with pytest.raises(UserError, match=f"no column '{column}'"):
+        read_index(root)
+    place = table.schema.names.index(column)
+    wrong = pa.array([1.5] * 2) if pa.types.is_string(table.schema[place].type) else ["x"] * 2
+    pq.write_table(table.set_column(place, column, [wrong]), root / "index.parquet")
+    with pytest.raises(UserError, match=f"in column '{column}'"):
+        read_index(root)
+    more = table.append_column("a_new_score", [[0.5, 0.5]])
+    pq.write_table(more, root / "index.parquet")
+    assert "a_new_score" in read_index(root)
+
+
+def test_an_index_that_is_a_folder_is_told(tmp_path):
+    (tmp_path / "index.parquet").mkdir()
+    with pytest.raises(UserError, match="cannot be read"):
+        read_index(tmp_path)
 
 
 def test_index_bytes_and_digest(dataset):

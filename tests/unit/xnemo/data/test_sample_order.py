@@ -1,9 +1,12 @@
 """The sequence of clips is a pure function of (seed, n) and keeps its promises."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
+from xnemo.data import order
 from xnemo.data.order import SampleOrder
 
 
@@ -53,6 +56,18 @@ def test_without_weights_data_sets_count_by_size() -> None:
 def test_a_small_positive_weight_still_gets_samples() -> None:
     order = SampleOrder([labels(5), labels(5)], seed=0, weights=(1, 1e-9))
     assert sum(order.at(n) >= 5 for n in range(1024)) == 1
+
+
+def test_threads_may_share_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    people = [np.repeat(np.arange(200), 2)]
+    alone = SampleOrder(people, seed=1, balance="identity")
+    expected = [alone.at(n) for n in range(1000)]
+    # Almost nothing is kept, so that each drops what another is about to use.
+    monkeypatch.setattr(order, "_KEPT", 2)
+    shared = SampleOrder(people, seed=1, balance="identity")
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            assert list(pool.map(shared.at, range(1000))) == expected
 
 
 def test_substitutes_are_pure_and_vary() -> None:

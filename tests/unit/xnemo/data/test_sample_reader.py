@@ -1,11 +1,18 @@
 """Samples by position: the same anywhere, true to the clip, and clear about bad ones."""
 
+import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import skimage.data
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 
 from preprocessing.errors import UserError
 from preprocessing.geometry import resize
@@ -14,6 +21,7 @@ from xnemo.data.batch_plan import BatchPlan
 from xnemo.data.clip_table import open_clips
 from xnemo.data.config import AugmentConfig, DataConfig, PairConfig
 from xnemo.data.loader import BatchLoader
+from xnemo.data.resize import resize_frames
 from xnemo.data.sample_reader import PictureSizes, SampleReader
 
 SIZES = PictureSizes(wide=32, driving=24, head=16)
@@ -26,7 +34,9 @@ def open_reader(
     root: Path, augment: AugmentConfig = STILL, sizes: PictureSizes = SIZES, **data: object
 ) -> SampleReader:
     config = DataConfig(filter="", constant_box_probability=0, **data)  # type: ignore[arg-type]
-    return SampleReader(open_clips([str(root)], config.filter), config, augment, sizes, seed=3)
+    # A Path swallows one of a URL's slashes.
+    name = str(root).replace(":/", "://")
+    return SampleReader(open_clips([name], config.filter), config, augment, sizes, seed=3)
 
 
 def test_shapes_and_types(faces: Path) -> None:
@@ -56,6 +66,17 @@ def test_pictures_are_those_of_the_clip(faces: Path) -> None:
     assert len(matches) == 1
     assert sample.head_target is None
     assert np.array_equal(resize(whole[matches[0]], 64), sample.target[0])
+
+
+@pytest.mark.parametrize(("side", "size"), [(512, 256), (512, 224), (283, 128), (97, 128)])
+def test_pictures_are_resized_as_where_they_are_animated(side: int, size: int) -> None:
+    whole = skimage.data.astronaut()
+    # A part of a larger picture, as crops are; its edges must not see what lies around it.
+    cut = whole[7 : 7 + side, 512 - side :] if side < 500 else whole
+    quick, exact = resize_frames(cut[None], size)[0].astype(int), resize(cut, size).astype(int)
+    assert quick.shape == (size, size, 3)
+    assert np.abs(quick - exact).max() <= 2
+    assert (quick != exact).mean() < 0.01
 
 
 def test_box_vector_compares_target_with_reference(faces: Path) -> None:
@@ -93,6 +114,26 @@ def test_workers_change_nothing(faces: Path, workers: int) -> None:
         direct = reader.read_batch(micro.indices)
         assert batch.keys == direct.keys
         assert torch.equal(batch.driving_BCFHW, direct.driving_BCFHW)
+
+
+def test_an_object_store_gives_the_same_samples_by_one_read_each(
+    faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(str(faces), "/bucket/faces", recursive=True)
+    local = open_reader(faces, AugmentConfig()).read_batch(range(8))
+    remote = open_reader(Path("memory://bucket/faces"), AugmentConfig())
+    reads = []
+    cat_file = MemoryFileSystem.cat_file
+    monkeypatch.setattr(
+        MemoryFileSystem, "cat_file", lambda *a, **k: (reads.append(a), cat_file(*a, **k))[1]
+    )
+    batch = remote.read_batch(range(8))
+    assert len(reads) == 8
+    assert batch.keys == local.keys
+    assert torch.equal(batch.driving_BCFHW, local.driving_BCFHW)
+    assert torch.equal(batch.target_BCFHW, local.target_BCFHW)
+    memory.rm("/bucket", recursive=True)
 
 
 def damage(root: Path, key: str) -> None:
@@ -144,6 +185,27 @@ def test_a_missing_shard_is_named(faces: Path, tmp_path: Path) -> None:
     (root / "shards" / "000000.tar").unlink()
     with pytest.raises(UserError, match=r"000000\.tar"):
         reader.read(0)
+
+
+def test_clips_of_nobody_known_count_as_people_of_their_own(faces: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(faces, root)
+    table = pq.read_table(root / "index.parquet")
+    place = table.schema.names.index("identity")
+    names = [None, "", "person0", "person0", "person0", "person0"]
+    pq.write_table(table.set_column(place, "identity", [names]), root / "index.parquet")
+    reader = open_reader(root, balance="identity")
+    rows = [reader.order.at(n) for n in range(12)]
+    assert [rows.count(row) for row in range(6)] == [4, 4, 1, 1, 1, 1]
+
+
+def test_a_loader_process_is_sent_little_of_a_large_index(faces: Path) -> None:
+    clips = open_clips([str(faces)], "")
+    many = pd.concat([clips.rows] * 2000, ignore_index=True)
+    many["key"] = [f"{key}{number}" for number, key in enumerate(many["key"])]
+    large = replace(clips, rows=many, sizes=(len(many),))
+    reader = SampleReader(large, DataConfig(filter=""), STILL, SIZES, seed=3)
+    assert len(pickle.dumps(reader)) / len(many) < 700
 
 
 def test_nothing_left_after_the_filter_is_said_at_once(faces: Path) -> None:

@@ -34,6 +34,7 @@ INDEX = pd.DataFrame(
         ("yaw < -face_px + 186", [0]),
         ("identity == '|a|'", []),
         ("True", [0, 1, 2, 3]),
+        ("\n  face_px >= 256\n  and |yaw| <= 60\n", [3]),
     ],
 )
 def test_rows(expression: str, rows: list[int]) -> None:
@@ -56,6 +57,9 @@ def test_rows(expression: str, rows: list[int]) -> None:
         ("face_px in split", "not allowed"),
         ("[x for x in (1,)] == 1", "not allowed"),
         ("face_px in [face_px]", "not allowed"),
+        ("face_px > 1 / 0", "divides by zero"),
+        ("not " * 5000 + "yaw > 1", "nested too deeply"),
+        ("yaw > 1\0", "does not parse"),
     ],
 )
 def test_refusals_name_the_remedy(expression: str, hint: str) -> None:

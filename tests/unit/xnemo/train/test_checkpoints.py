@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from preprocessing.errors import UserError
 from xnemo.train.checkpoint import CheckpointStore
 from xnemo.train.config import CheckpointConfig
 from xnemo.train.world import World
@@ -58,6 +59,18 @@ def test_a_damaged_last_one_falls_back_and_says_so(
     assert found is not None
     assert found.samples_seen == 4
     assert str(last) in caplog.text
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_never_begins_anew_by_itself(
+    tmp_path: Path,
+) -> None:
+    store = open_store(tmp_path)
+    for samples in (4, 8):
+        store.save(samples, {}, fill)
+    for folder in (tmp_path / "checkpoints").iterdir():
+        (folder / "bundle" / "weights").write_bytes(b"")
+    with pytest.raises(UserError, match=r"no checkpoint in .* is sound, of 2"):
+        store.latest()
 
 
 def test_a_full_disk_keeps_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

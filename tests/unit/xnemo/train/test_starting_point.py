@@ -13,6 +13,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from preprocessing.errors import UserError
+from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.model.config import MotionEncoderConfig, NetworkConfig
 from xnemo.model.denoising_unet import DenoisingUNet
 from xnemo.model.motion_encoder import MotionEncoder
@@ -62,6 +63,17 @@ def stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_holds(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
     assert wanted
     assert [name for name, tensor in wanted.items() if not torch.equal(found[name], tensor)] == []
+
+
+def test_a_bundle_that_predicts_something_else_is_told_of(
+    short_run: Path, nano: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = nano()
+    for prediction_type, told in (("v_prediction", False), ("sample", True)):
+        networks = empty_networks(config.network, training=True)
+        diffusion = replace(config.diffusion, prediction_type=prediction_type)
+        load_start(networks, str(short_run), "ema", diffusion)
+        assert ("predicts v_prediction and this run trains sample" in caplog.text) == told
 
 
 @pytest.mark.parametrize("place", ["bundle", "", "bundle/raw.safetensors"])
@@ -139,7 +151,7 @@ def test_official_files_with_the_names_and_shapes_of_the_release(
     for name, content in tensors.items():
         torch.save(content, tmp_path / f"xnemo_{name}.pth")
     networks = reduced(official_dir)
-    load_start(networks, str(tmp_path), "ema")
+    load_start(networks, str(tmp_path), "ema", DiffusionConfig())
     parts = {
         "denoiser": base | temporal,
         "reference_net": tensors["reference_unet"],
@@ -208,7 +220,7 @@ def test_anything_else_is_told_in_one_line_and_loads_nothing(
 ) -> None:
     networks = empty_networks(nano().network, training=False)
     with pytest.raises(UserError, match=said) as refusal:
-        load_start(networks, str(make(tmp_path, stable_diffusion)), "ema")
+        load_start(networks, str(make(tmp_path, stable_diffusion)), "ema", DiffusionConfig())
     assert "\n" not in str(refusal.value)
     for part in networks.trained_parts().values():
         assert all(parameter.is_meta for parameter in part.parameters())
