@@ -5,6 +5,8 @@ from itertools import pairwise
 import pytest
 
 from preprocessing.config import PlanConfig, PreprocessConfig
+from preprocessing.decode import DecodeError
+from preprocessing.decode.source import check_path
 from preprocessing.errors import UserError
 from preprocessing.plan import (
     SourceEntry,
@@ -47,6 +49,27 @@ def test_a_folder_is_searched_and_what_is_ignored_is_counted(tmp_path):
     ]  # fmt: skip
     assert found.ignored == {"(hidden)": 1, "(none)": 1, ".jpg": 1, ".txt": 1}
     assert {f.licence for f in found.files} == {"CC0"}
+
+
+def test_a_folder_that_may_not_be_listed_is_a_source_that_cannot_be_read(tmp_path, monkeypatch):
+    for name in ("b.mp4", "closed/a.mp4"):
+        touch(tmp_path / name)
+    scandir, access = os.scandir, os.access
+    closed = str(tmp_path / "closed")
+
+    def refusing(path):
+        if str(path) == closed:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    # Whoever runs the tests may be allowed everything.
+    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(os, "access", lambda p, mode: str(p) != closed and access(p, mode))
+    assert [f.name for f in find_sources(tmp_path).files] == ["b.mp4", "closed"]
+    with pytest.raises(DecodeError, match=r"permission: .* may not be looked into"):
+        check_path(tmp_path / "closed")
+    with pytest.raises(UserError, match=r"cannot list .*closed"):
+        find_sources(closed)
 
 
 def test_names_of_any_kind_come_through(tmp_path):
