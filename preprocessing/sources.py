@@ -114,7 +114,8 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
     seen.add((status.st_dev, status.st_ino))
     for entry in entries:
         path = Path(entry.path)
-        if entry.is_dir():
+        # Unlike the entry's own method, this takes a link to itself for no folder.
+        if path.is_dir():
             if _is_hidden(path):
                 continue
             if path.suffix.lower() in _EXTENSIONS:
