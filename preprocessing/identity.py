@@ -8,6 +8,8 @@ import numpy as np
 
 from preprocessing.config import ShardConfig
 
+#: How an identity begins that is a source's, for want of a recogniser.
+BY_SOURCE = "source_"
 # Vectors compared with all groups at once; one by one, memory would be read once for each.
 _BLOCK = 512
 
@@ -31,7 +33,7 @@ def assign_identities(
         if row["status"] != "kept":
             continue
         if position not in descriptors:
-            row["identity"] = f"source_{row['key'][:12]}"
+            row["identity"] = f"{BY_SOURCE}{row['key'][:12]}"
     known = sorted(descriptors, key=lambda p: rows[p]["key"])
     for position, label in zip(known, _cluster(known, descriptors, likeness), strict=True):
         groups.setdefault(str(label), []).append(position)

@@ -9,6 +9,7 @@ import numpy as np
 
 from preprocessing.config import PreprocessConfig
 from preprocessing.filters import FILTERS, THRESHOLDS
+from preprocessing.identity import BY_SOURCE
 from preprocessing.index import SCORES
 
 _BINS = 40
@@ -50,6 +51,7 @@ def report_numbers(
             "clips": len(kept),
             "seconds": _seconds(kept),
             "identities": len({row["identity"] for row in kept}),
+            "identities_by_source": any(row["identity"].startswith(BY_SOURCE) for row in kept),
             "splits": dict(sorted(Counter(row["split"] for row in kept).items())),
             "bytes": sum(row["mp4_length"] + row["npz_length"] for row in kept),
             "bytes_per_frame": _ratio(

@@ -107,6 +107,11 @@ def _facts(numbers: Mapping[str, Any]) -> str:
     sizes = ", ".join(f"{count} at {size}²" for size, count in kept["sizes"].items())
     ignored = ", ".join(f"{n} {e}" for e, n in sources["ignored_by_extension"].items())
     notes = [f"Splits: {splits or 'none'}.", f"Picture sizes: {sizes or 'none'}."]
+    if kept["identities_by_source"]:
+        notes.append(
+            "Identities are sources, for this detector recognises nobody: a person in two videos "
+            "counts as two, and may be on both sides of a split."
+        )
     if ignored:
         notes.append(f"Not taken for videos, by their names: {ignored}.")
     return f'<div class="facts">{cards}</div>' + "".join(

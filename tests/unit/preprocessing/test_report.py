@@ -51,6 +51,14 @@ def test_the_funnel_adds_up():
     assert by_reason["blurred"]["dropped_seconds"] == 10.0
 
 
+@pytest.mark.parametrize("identity", ["person_1", "source_1"])
+def test_it_is_told_where_identities_are_only_sources(identity):
+    rows = [{**row(n), "identity": identity} for n in range(3)]
+    numbers = report_numbers(rows, BAD, ENDS, CONFIG, FACTS)
+    page = report_page("faces", numbers, {"kept": []}, BAD)
+    assert ("recognises nobody" in page) == identity.startswith("source")
+
+
 def test_a_reason_nobody_gives_is_a_defect():
     with pytest.raises(ValueError, match="ugly"):
         funnel([row(0, "ugly")])
