@@ -9,6 +9,12 @@ from preprocessing.report_charts import bar, histogram
 
 # Lines of a table at most; the file that it is made from has them all.
 _MOST_LINES = 200
+# What is said of a source without a clip, where none was dropped either.
+_NO_CLIP = {
+    "no_face": "no face was found",
+    "damaged": "see the quarantine below",
+    "no_motion": "no two pictures are within half a second of each other",
+}
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --line: #d9d9e0; --card: #fff;
   --page: #f7f7f9; --kept: #2f7d5b; --lost: #c4553b; }
@@ -184,7 +190,9 @@ def _without(why: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _reasons(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{n:,} {_words(name)}" for name, n in reasons.items()) or "no face was found"
+    return ", ".join(
+        f"{n:,} {_words(name)}" if n else _NO_CLIP[name] for name, n in reasons.items()
+    )
 
 
 def _quarantine(rows: Sequence[Mapping[str, Any]]) -> str:
