@@ -88,7 +88,7 @@ def preprocess(
         dry_run: write nothing; process a small sample and return a Forecast.
         verify: do nothing but compare the finished data set with its checksums.
         retry_quarantine: look again into sources that were bad, and process those again that timed
-            out, crashed or ran out of memory.
+            out, crashed, ran out of memory or could not be reached.
         strict: anything in quarantine makes the result's exit code 1.
         tracking: URI of an MLflow store that is to have the report; None for the one in
             MLFLOW_TRACKING_URI, or none. The job does not fail with it.

@@ -28,8 +28,11 @@ from preprocessing.seal import plain
 from preprocessing.sources import FoundSources, SourceFile, find_sources
 from preprocessing.storage import Store
 
-# Reasons that another run may not meet again: a slow disk, a neighbour's memory.
-_WORTH_RETRYING = {"timeout", "crash", "memory", "error"}
+# Reasons that another run may not meet again: a slow disk, a neighbour's memory, a disk away.
+_WORTH_RETRYING = {
+    "timeout", "crash", "memory", "error",
+    "missing", "not_a_file", "permission", "empty", "changed",
+}  # fmt: skip
 # Up to so many new sources are looked into from this process.
 _FEW_SOURCES = 200
 

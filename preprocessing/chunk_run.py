@@ -9,6 +9,7 @@ from preprocessing.chunk_task import Chunk, ChunkEnd, ClipResult, Position, proc
 from preprocessing.config import PreprocessConfig
 from preprocessing.isolate import Failure, shared_child
 from preprocessing.part import pack_part
+from preprocessing.sources import status_now
 from preprocessing.storage import Store
 
 # Times a chunk may hang or crash at different places before its rest is given up.
@@ -47,8 +48,9 @@ class _Outcome:
 def run_chunk(chunk: Chunk, part: str, store: Store, config: PreprocessConfig) -> dict[str, Any]:
     """Process a chunk, publish its part and return a small record of what happened.
 
-    A source that yields nothing still gives a part, with a row for the quarantine table. Raises
-    OSError where the part cannot be written.
+    A source that yields nothing still gives a part, with a row for the quarantine table; so does
+    one that was replaced or written to meanwhile, for its clips would bear another's checksum.
+    Raises OSError where the part cannot be written.
     """
     outcome = _Outcome()
     stretches = [chunk]
@@ -70,6 +72,10 @@ def run_chunk(chunk: Chunk, part: str, store: Store, config: PreprocessConfig) -
         at_s = reached_us / 1e6
         outcome.add_damage(at_s, at_s + _AFTER_S, failure.reason, failure.detail)
         stretches = _around(stretch, at_s) + stretches
+    if _has_changed(chunk):
+        outcome = _Outcome()
+        detail = "the source was written to after the job was planned; run the same command again"
+        outcome.add_damage(*(_seconds(None, chunk.start_s),) * 2, "changed", detail)
     end = ChunkEnd(
         cuts_ms=tuple(outcome.cuts_ms),
         frames=outcome.frames,
@@ -137,6 +143,15 @@ def _around(chunk: Chunk, at_s: float) -> list[Chunk]:
     if chunk.decode_to_s is None or after < chunk.decode_to_s:
         stretches.append(replace(chunk, decode_from_s=after, decode_from_index=None))
     return stretches
+
+
+def _has_changed(chunk: Chunk) -> bool:
+    """Tell whether something else lies there now than when the source was found.
+
+    A source that is gone has not changed: what was decoded of it is what was planned.
+    """
+    size, stamp = status_now(chunk.location)
+    return bool(chunk.stamp) and size >= 0 and (size, stamp) != (chunk.size, chunk.stamp)
 
 
 def _seconds(time_us: int | None, otherwise: float | None) -> float:

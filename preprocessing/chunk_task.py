@@ -64,6 +64,9 @@ class Chunk:
     decode_to_s: float | None = None
     # Estimated length in seconds, for time limits and progress.
     seconds: float = 0.0
+    # Size and time stamp of the source when it was found; "" where it is not to be compared.
+    size: int = -1
+    stamp: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -164,7 +164,7 @@ class ClipCutter:
         if sighting is not None and track.moments:
             _fill_gap(track.moments, sighting)
             if not self._fits(track, moment):
-                yield from self._close(number)
+                yield from self._part(number, track, moment)
                 track = self._open.setdefault(number, _Open())
         track.append(moment)
         if sighting is not None:
@@ -216,6 +216,24 @@ class ClipCutter:
         tube = tube_box(union, self._frame_hw, self._config)
         return covers(common, tube, self._frame_hw)
 
+    def _part(self, number: int, track: _Open, new: Moment) -> Iterator[Clip]:
+        """Cut a track before a frame that does not fit; what fits of its end goes with the new.
+
+        Without that head start a face that comes to rest just before its shot ends would leave a
+        clip too short to learn from. The older clip keeps `min_s` all the same.
+        """
+        count = len(track.moments)
+        least = max(count - self._min, min(count, self._min))
+        ahead = _Open()
+        ahead.append(new)
+        while count > least and self._fits(ahead, track.moments[count - 1]):
+            count -= 1
+            ahead.append(track.moments[count])
+        if count == len(track.moments):
+            yield from self._close(number)
+        else:
+            yield from self._cut_in_two(number, track.take(count))
+
     def _lost_for(self, track: _Open) -> int:
         lost = 0
         for moment in reversed(track.moments):
@@ -231,8 +249,10 @@ class ClipCutter:
         track = self._open.pop(number)
         lost = self._lost_for(track)
         moments = track.moments[: len(track.moments) - lost]
-        if not moments:
-            return
+        yield from self._cut_in_two(number, moments)
+
+    def _cut_in_two(self, number: int, moments: Sequence[Moment]) -> Iterator[Clip]:
+        """Cut one clip, or two equal ones where they are more than one may hold."""
         if len(moments) > self._max:
             half = len(moments) // 2
             yield from self._cut(number, moments[:half])

@@ -65,10 +65,9 @@ class DetectConfig:
     name: Literal["centerface", "insightface"] = "centerface"
     # For `insightface`: a folder of ONNX files, or the name of a pack it fetches by itself.
     faces_pack: str | None = None
-    # Longer side in pixels of the picture that detection reads.
+    # Longer side in pixels of the picture that detection reads. A smaller one is quicker, and its
+    # boxes are some hundredths larger or smaller: all of a data set should come from one.
     size: int = 640
-    # Read a smaller picture while all faces of the shot are large in it.
-    adaptive_size: bool = True
     # Least confidence of a face.
     threshold: float = 0.5
     # Frames between two looks while little moves; 1 looks at every frame.

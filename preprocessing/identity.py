@@ -8,6 +8,11 @@ import numpy as np
 
 from preprocessing.config import ShardConfig
 
+#: How an identity begins that is a source's, for want of a recogniser.
+BY_SOURCE = "source_"
+# Vectors compared with all groups at once; one by one, memory would be read once for each.
+_BLOCK = 512
+
 
 def assign_identities(
     rows: Sequence[MutableMapping[str, Any]], descriptors: Mapping[int, np.ndarray], likeness: float
@@ -28,7 +33,7 @@ def assign_identities(
         if row["status"] != "kept":
             continue
         if position not in descriptors:
-            row["identity"] = f"source_{row['key'][:12]}"
+            row["identity"] = f"{BY_SOURCE}{row['key'][:12]}"
     known = sorted(descriptors, key=lambda p: rows[p]["key"])
     for position, label in zip(known, _cluster(known, descriptors, likeness), strict=True):
         groups.setdefault(str(label), []).append(position)
@@ -62,24 +67,51 @@ def split_of(identity: str, config: ShardConfig) -> str:
 
 def _cluster(
     positions: Sequence[int], descriptors: Mapping[int, np.ndarray], likeness: float
-) -> list[int]:
-    """Group descriptors greedily in key order: join the likest centre, else found a new group."""
-    centres: list[np.ndarray] = []
-    sums: list[np.ndarray] = []
-    labels = []
-    for position in positions:
-        descriptor = descriptors[position].astype(np.float64)
-        best, label = likeness, -1
-        for number, centre in enumerate(centres):
-            value = float(centre @ descriptor)
-            if value >= best:
-                best, label = value, number
-        if label < 0:
-            label = len(centres)
-            centres.append(descriptor)
-            sums.append(descriptor.copy())
-        else:
-            sums[label] += descriptor
-            centres[label] = sums[label] / np.linalg.norm(sums[label])
-        labels.append(label)
-    return labels
+) -> np.ndarray:
+    """Return a label for each position: who is alike is joined, then groups whose means are.
+
+    One clip says little of a person; groups that began apart by chance come together once their
+    means are known.
+    """
+    labels = np.arange(len(positions))
+    if not len(positions):
+        return labels
+    sums = np.stack([descriptors[position] for position in positions]).astype(np.float64)
+    while True:
+        joined, sums = _join(sums, likeness)
+        labels = joined[labels]
+        if len(sums) == len(joined):
+            return labels
+
+
+def _join(sums: np.ndarray, likeness: float) -> tuple[np.ndarray, np.ndarray]:
+    """Join vectors in order, each to the likest group so far, or found a new group.
+
+    Groups move to their members' mean after each block of vectors. Returns the group of each
+    vector and the groups' sums.
+    """
+    unit = _unit(sums)
+    labels = np.zeros(len(sums), dtype=np.int64)
+    # Rows beyond `count` are not yet in use.
+    groups, centres = np.zeros_like(sums), np.zeros_like(unit)
+    count = 0
+    for begin in range(0, len(sums), _BLOCK):
+        block = unit[begin : begin + _BLOCK]
+        known = count
+        to_known = block @ centres[:known].T
+        for number, vector in enumerate(block):
+            alike = np.concatenate([to_known[number], centres[known:count] @ vector])
+            label = int(alike.argmax()) if count else 0
+            if not count or alike[label] < likeness:
+                label, centres[count] = count, vector
+                count += 1
+            groups[label] += sums[begin + number]
+            labels[begin + number] = label
+        touched = np.unique(labels[begin : begin + _BLOCK])
+        centres[touched] = _unit(groups[touched])
+    return labels, groups[:count]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)

@@ -131,6 +131,8 @@ def chunks_of(file: SourceFile, entry: SourceEntry, config: PreprocessConfig) ->
         "sha256": entry.sha256,
         "licence": file.licence,
         "origin_us": entry.start_us,
+        "size": file.size,
+        "stamp": file.stamp,
     }
     cuts = _cuts(entry, config)
     if not cuts:
@@ -161,7 +163,7 @@ def chunks_of(file: SourceFile, entry: SourceEntry, config: PreprocessConfig) ->
 def part_name(chunk: Chunk, analysis: str) -> str:
     """Return the name of the chunk's part: a digest of all that decides its content."""
     facts = asdict(chunk)
-    for name in ("location", "source", "licence", "seconds"):
+    for name in ("location", "source", "licence", "seconds", "size", "stamp"):
         del facts[name]
     text = json.dumps([facts, analysis], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:40]

@@ -9,6 +9,7 @@ import numpy as np
 
 from preprocessing.config import PreprocessConfig
 from preprocessing.filters import FILTERS, THRESHOLDS
+from preprocessing.identity import BY_SOURCE
 from preprocessing.index import SCORES
 
 _BINS = 40
@@ -43,13 +44,14 @@ def report_numbers(
             "readable": facts["readable"],
             "ignored_by_extension": facts["ignored"],
             "without_a_clip": facts["readable"] - len({row["source"] for row in kept}),
-            "why_without": _why_without(rows, ends),
+            "why_without": _why_without(rows, ends, quarantine),
             "seconds": sum(end["source_s"] for end in ends),
         },
         "kept": {
             "clips": len(kept),
             "seconds": _seconds(kept),
             "identities": len({row["identity"] for row in kept}),
+            "identities_by_source": any(row["identity"].startswith(BY_SOURCE) for row in kept),
             "splits": dict(sorted(Counter(row["split"] for row in kept).items())),
             "bytes": sum(row["mp4_length"] + row["npz_length"] for row in kept),
             "bytes_per_frame": _ratio(
@@ -164,11 +166,14 @@ def _histogram(
 
 
 def _why_without(
-    rows: Sequence[Mapping[str, Any]], ends: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]],
+    ends: Sequence[Mapping[str, Any]],
+    quarantine: Sequence[Mapping[str, Any]],
 ) -> dict[str, dict[str, int]]:
     """Return, for each source of which nothing was kept, how many clips each reason dropped.
 
-    Nothing was dropped where no face was found.
+    Where there was no clip to drop there is one entry of count 0: `no_face`, `damaged` for what is
+    in quarantine, or `no_motion` where no two pictures were near enough in time to be a video.
     """
     found = {row["source"] for row in rows if row["status"] == "kept"}
     why: dict[str, Counter[str]] = {
@@ -177,6 +182,12 @@ def _why_without(
     for row in rows:
         if row["source"] not in found:
             why.setdefault(row["source"], Counter())[row["reason"]] += 1
+    moving = {end["source"] for end in ends if end["frames"]}
+    damaged = {row["source"] for row in quarantine}
+    for source, reasons in why.items():
+        if not reasons:
+            still = "no_face" if source in moving else "no_motion"
+            reasons["damaged" if source in damaged else still] = 0
     return {source: dict(reasons.most_common()) for source, reasons in sorted(why.items())}
 
 

@@ -9,6 +9,12 @@ from preprocessing.report_charts import bar, histogram
 
 # Lines of a table at most; the file that it is made from has them all.
 _MOST_LINES = 200
+# What is said of a source without a clip, where none was dropped either.
+_NO_CLIP = {
+    "no_face": "no face was found",
+    "damaged": "see the quarantine below",
+    "no_motion": "no two pictures are within half a second of each other",
+}
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --line: #d9d9e0; --card: #fff;
   --page: #f7f7f9; --kept: #2f7d5b; --lost: #c4553b; }
@@ -107,6 +113,11 @@ def _facts(numbers: Mapping[str, Any]) -> str:
     sizes = ", ".join(f"{count} at {size}²" for size, count in kept["sizes"].items())
     ignored = ", ".join(f"{n} {e}" for e, n in sources["ignored_by_extension"].items())
     notes = [f"Splits: {splits or 'none'}.", f"Picture sizes: {sizes or 'none'}."]
+    if kept["identities_by_source"]:
+        notes.append(
+            "Identities are sources, for this detector recognises nobody: a person in two videos "
+            "counts as two, and may be on both sides of a split."
+        )
     if ignored:
         notes.append(f"Not taken for videos, by their names: {ignored}.")
     return f'<div class="facts">{cards}</div>' + "".join(
@@ -179,7 +190,9 @@ def _without(why: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _reasons(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{n:,} {_words(name)}" for name, n in reasons.items()) or "no face was found"
+    return ", ".join(
+        f"{n:,} {_words(name)}" if n else _NO_CLIP[name] for name, n in reasons.items()
+    )
 
 
 def _quarantine(rows: Sequence[Mapping[str, Any]]) -> str:

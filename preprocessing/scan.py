@@ -13,12 +13,6 @@ from preprocessing.detect.suppression import iou_matrix
 from preprocessing.sample import DETECTED, INTERPOLATED
 from preprocessing.track import Embed, Tracker
 
-# A face this large in the detector's picture loses nothing there.
-_COMFORTABLE_PX = 48
-_LEAST_SIZE = 256
-# Looks at full size this often find people who came in small, in ticks.
-_FULL_SIZE_EVERY = 50
-
 
 @dataclass(frozen=True, eq=False)
 class Sighting:
@@ -55,13 +49,12 @@ class Scanner:
     ) -> None:
         self._detector = detector
         self._config = detect
-        self._gap = max(1, round(track.gap_s * fps))
+        # Whom two looks in a row find was never lost, however far apart the looks are.
+        self._gap = max(detect.stride, round(track.gap_s * fps))
         self._tracker = Tracker(track, self._gap)
         self._pending: list[Tick] = []
         self._look: tuple[Tick, list[Face]] | None = None
         self._last_seen: dict[int, tuple[int, Face]] = {}
-        self._size = detect.size
-        self._full_size_at = 0
         self._latest_look = -1
         #: Number of times the detector ran.
         self.looks = 0
@@ -134,28 +127,16 @@ class Scanner:
         return pending[earlier[-1]].number if earlier else self._latest_look
 
     def _detect(self, tick: Tick) -> list[Face]:
+        """Look at one frame, always at the same size: a box depends on it by some hundredths."""
         self.looks += 1
-        full = not self._config.adaptive_size or tick.number >= self._full_size_at
-        size = self._config.size if full else self._size
-        if full:
-            self._full_size_at = tick.number + _FULL_SIZE_EVERY
         frame = tick.frame
-        picture = frame.rgb_scaled(size)
+        picture = frame.rgb_scaled(self._config.size)
         height, width = picture.shape[:2]
         faces = self._detector.detect(picture)
         if not faces:
             padded, dx, dy = pad_around(picture, 0.35)
             faces = [f.moved(1, 1, -dx, -dy) for f in self._detector.detect(padded)]
-        self._choose_size(faces, size)
         return [f.moved(frame.width / width, frame.height / height) for f in faces]
-
-    def _choose_size(self, faces: list[Face], size: int) -> None:
-        if not faces:
-            self._size = self._config.size
-            return
-        smallest = min(float((f.box[2:] - f.box[:2]).max()) for f in faces)
-        wanted = size * _COMFORTABLE_PX / max(smallest, 1.0)
-        self._size = int(min(self._config.size, max(_LEAST_SIZE, -(-wanted // 32) * 32)))
 
     def _embedder(self, tick: Tick) -> Embed:
         picture: list[np.ndarray] = []

@@ -72,11 +72,22 @@ def find_sources(videos: str | os.PathLike[str], licence: str = "") -> FoundSour
     return FoundSources((_local(path.absolute(), path.name, licence),), {})
 
 
+def status_now(location: str) -> tuple[int, str]:
+    """Return the size in bytes of a file or object, and what changes when its content does.
+
+    (-1, "missing") where it is not there or cannot be reached.
+    """
+    if "://" in location and not os.path.exists(location):
+        return _store_status(location)
+    return _disk_status(Path(location))
+
+
 def _in_folder(root: Path, licence: str) -> FoundSources:
     files: list[SourceFile] = []
     ignored: Counter[str] = Counter()
     for path in _walk(root.absolute(), set()):
-        if path.suffix.lower() in _EXTENSIONS and not _is_hidden(path):
+        is_named_so = path.suffix.lower() in _EXTENSIONS or os.path.isdir(path)
+        if is_named_so and not _is_hidden(path):
             files.append(_local(path, os.path.relpath(path, root.absolute()), licence))
         else:
             ignored["(hidden)" if _is_hidden(path) else path.suffix.lower() or "(none)"] += 1
@@ -86,19 +97,26 @@ def _in_folder(root: Path, licence: str) -> FoundSources:
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Yield everything that is no folder, and folders that are named like a video."""
+    """Yield everything that is no folder, and folders that are named like a video or unreadable."""
     try:
         status = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(f"cannot list {folder}: {error.strerror}", "make it readable") from error
+        if not seen:
+            message = f"cannot list {folder}: {error.strerror}"
+            raise UserError(message, "make it readable") from error
+        # Opening it says why, in the quarantine table.
+        yield folder
+        return
     # Links may lead in circles.
     if (status.st_dev, status.st_ino) in seen:
         return
     seen.add((status.st_dev, status.st_ino))
     for entry in entries:
         path = Path(entry.path)
-        if entry.is_dir():
+        # Unlike the entry's own method, this never raises: not for a link to itself, nor for what
+        # lies in a folder that may be listed and not entered.
+        if os.path.isdir(path):
             if _is_hidden(path):
                 continue
             if path.suffix.lower() in _EXTENSIONS:
@@ -150,12 +168,16 @@ def _read_list(path: Path) -> Iterator[tuple[str, str]]:
 def _local(path: Path, name: str, licence: str) -> SourceFile:
     # A name on disk need not be text, but in a table it has to be.
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return SourceFile(name, str(path), *_disk_status(path), licence)
+
+
+def _disk_status(path: Path) -> tuple[int, str]:
     try:
         status = path.stat()
     except OSError:
         # Opening it says why, in the quarantine table.
-        return SourceFile(name, str(path), -1, "missing", licence)
-    return SourceFile(name, str(path), status.st_size, str(status.st_mtime_ns), licence)
+        return -1, "missing"
+    return status.st_size, str(status.st_mtime_ns)
 
 
 def _in_store(url: str, licence: str) -> FoundSources:

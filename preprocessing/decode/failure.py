@@ -8,6 +8,7 @@ Reason = Literal[
     "missing",  # nothing at this path
     "not_a_file",  # a folder, pipe, socket or device
     "permission",  # the operating system refuses to read it
+    "changed",  # something else lies there than when the job was planned
     "empty",  # zero bytes
     # the content
     "not_video",  # no container that holds moving pictures

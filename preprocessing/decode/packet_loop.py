@@ -49,6 +49,8 @@ class PacketLoop:
         self.frame_us = (
             round(MICROSECONDS / rate) if rate and 1 <= rate <= 1000 else _USUAL_FRAME_US
         )
+        # Reordering reaches no further; a time beyond it is a broken one.
+        self._reach_us = _MOST_HELD_BACK * self.frame_us
         # End of the last clean frame in microseconds.
         self.end_us = 0
         # True once the container has no more packets.
@@ -65,6 +67,8 @@ class PacketLoop:
         # Packets fed and not yet shown, by their pts: whether all they lean on was sound.
         self._is_clean: dict[int | None, bool] = {}
         self._broken_since_us: int | None = None
+        # When the latest picture that is lost would have been shown.
+        self._lost_us: int | None = None
         self._broken_by: Reason = "corrupt"
         self._last_packet_us: int | None = None
         self._first_packet_us: int | None = None
@@ -92,7 +96,7 @@ class PacketLoop:
         key_pts: int | None = None
         for item in self._read():
             if not isinstance(item, av.Packet):
-                self._break(item)
+                self._break(item, self._last_packet_us)
                 self._is_dirty = True
                 continue
             packet = item
@@ -128,7 +132,7 @@ class PacketLoop:
         try:
             return list(codec.decode(packet if packet.size else None))
         except (av.error.FFmpegError, MemoryError, ValueError) as error:
-            self._break(error)
+            self._break(error, self._shown_at(packet))
             return None
 
     def _read(self) -> Iterator[av.Packet | Exception]:
@@ -156,22 +160,33 @@ class PacketLoop:
             yield packet
 
     def _note(self, packet: av.Packet) -> None:
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is None or packet.is_discard:
+        time_us = self._shown_at(packet)
+        if time_us is None or packet.is_discard:
             return
-        time_us = to_us(stamp, self._time_base) + self._clock_shift_us
         self._last_packet_us = max(time_us, self._last_packet_us or time_us)
         if self._first_packet_us is None:
             self._first_packet_us = time_us
             self.end_us = time_us
 
-    def _break(self, error: Exception) -> None:
+    def _shown_at(self, item: av.Packet | av.VideoFrame) -> int | None:
+        stamp = item.pts if item.pts is not None else item.dts
+        return None if stamp is None else to_us(stamp, self._time_base) + self._clock_shift_us
+
+    def _break(self, error: Exception, shown_us: int | None = None) -> None:
+        """Note damage; `shown_us` is when the picture that it costs would have been shown."""
         self.last_error = getattr(error, "strerror", None) or str(error)
         self.first_group_broken |= self.second_key_us is None
         if self._broken_since_us is None:
-            self._broken_since_us = self.end_us
             unsupported = isinstance(error, (av.error.PatchWelcomeError, NotImplementedError))
             self._broken_by = "unsupported" if unsupported else "corrupt"
+        self._lose(shown_us)
+
+    def _lose(self, shown_us: int | None) -> None:
+        """Leave a picture out, and with it all since the last clean one."""
+        if self._broken_since_us is None:
+            self._broken_since_us = self.end_us
+        if shown_us is not None:
+            self._lost_us = max(shown_us, self._lost_us or shown_us)
 
     def _mend(self, end_us: int) -> None:
         if self._broken_since_us is None:
@@ -185,9 +200,12 @@ class PacketLoop:
         """Give clean pictures their time and orientation; close the damage they end."""
         for picture in pictures:
             if not self._is_clean.pop(picture.pts, not self._is_dirty):
+                if self.last_error:
+                    self._lose(self._shown_at(picture))
                 continue
             if picture.is_corrupt:
-                self._break(ValueError("the decoder marks the frame as corrupt"))
+                error = ValueError("the decoder marks the frame as corrupt")
+                self._break(error, self._shown_at(picture))
                 self._is_dirty = True
                 continue
             pts_us = self._time_of(picture)
@@ -198,6 +216,9 @@ class PacketLoop:
             self._last_pts_us = pts_us
             length = to_us(picture.duration, self._time_base) if picture.duration else 0
             self.end_us = pts_us + (length if 0 < length < MICROSECONDS else self.frame_us)
+            if self._lost_us is not None and 0 < self._lost_us - pts_us < self._reach_us:
+                # Held back for reordering when the damage was met, which is yet to come in time.
+                self._broken_since_us = self.end_us
             yield Frame(
                 picture,
                 pts_us=pts_us,

@@ -36,7 +36,10 @@ def check_path(path: Path) -> int:
     except PermissionError as error:
         raise DecodeError("permission", f"{path}: {error.strerror}") from error
     except (OSError, ValueError) as error:
-        raise DecodeError("missing", f"{path}: no such file") from error
+        why = getattr(error, "strerror", None) or str(error)
+        raise DecodeError("missing", f"{path}: {why}") from error
+    if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK):
+        raise DecodeError("permission", f"{path} is a folder that may not be looked into")
     if not stat.S_ISREG(status.st_mode):
         kinds = {
             stat.S_IFDIR: "a folder",

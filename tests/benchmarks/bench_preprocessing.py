@@ -154,7 +154,7 @@ def against_plain_script(report: Report, setting: Setting) -> None:
 def tubes_against_dense_detection(report: Report, setting: Setting) -> None:
     """Our tubes against those of the same clips with the detector run on every frame."""
     config = replace(setting.config, filters=KEEP_ALL)
-    dense_config = replace(config, detect=replace(config.detect, stride=1, adaptive_size=False))
+    dense_config = replace(config, detect=replace(config.detect, stride=1))
     overlaps: list[float] = []
     lost = 0
     with _without_encoding():

@@ -64,6 +64,18 @@ def _flipped(folder: Path, footage: Footage) -> Made:
     return _partly(path, hit)
 
 
+def _zeros_among_b_frames(folder: Path, footage: Footage) -> Made:
+    """Sound frames come out of the decoder only after it has met the damage behind them."""
+    path = folder / "zeros_among_b_frames.mp4"
+    options = {"preset": "fast", "bf": "2", "refs": "1", "g": "60"}
+    encode(path, footage(0, LONG), options=options)
+    data = bytearray(index_first(path.read_bytes()))
+    for offset, size in sample_ranges(bytes(data))[58:63]:
+        data[offset : offset + size] = bytes(size)
+    path.write_bytes(data)
+    return Made(path, "partly", ["corrupt"], [(0.0, 56 / FPS), (120 / FPS, LONG / FPS)])
+
+
 def _cut_off(tenths: int) -> Kind:
     def make(folder: Path, footage: Footage) -> Made:
         path, data = _index_in_front(folder, footage, f"cut_at_{tenths}_tenths.mp4")
@@ -135,6 +147,7 @@ KINDS: dict[str, Kind] = {
         "noises.mp4", lambda: [17, 18, 83, 84, 121], _NOISE[4096:]
     ),
     "zeros in one place": _overwritten("zeros.mp4", lambda: list(range(61, 69)), b"\0"),
+    "zeros among B-frames": _zeros_among_b_frames,
     "one key frame gone": _overwritten("key_frame_gone.mp4", lambda: [80], _NOISE[512:]),
     "flipped bytes": _flipped,
     **{f"cut off at {tenths} tenths": _cut_off(tenths) for tenths in range(1, 10)},

@@ -93,6 +93,13 @@ def _broken_link(folder: Path, footage: Footage) -> Made:
     return quarantined(path, "missing")
 
 
+def _link_to_itself(folder: Path, footage: Footage) -> Made:
+    path = folder / "link_to_itself.mp4"
+    path.unlink(missing_ok=True)
+    path.symlink_to(path)
+    return quarantined(path, "missing")
+
+
 def _index_only(folder: Path, footage: Footage) -> Made:
     path = encode(folder / "index_only.mp4", footage(0, SHORT))
     data = path.read_bytes()
@@ -215,6 +222,7 @@ KINDS: dict[str, Kind] = {
     "folder": _folder,
     "pipe": _pipe,
     "broken link": _broken_link,
+    "link to itself": _link_to_itself,
     "only a file type": _bytes(
         "only_type.mp4", b"\0\0\0\x18ftypisom\0\0\2\0isomiso2", "truncated", "corrupt"
     ),

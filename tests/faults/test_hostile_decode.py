@@ -2,7 +2,9 @@
 
 import os
 import time
+from itertools import pairwise
 
+import numpy as np
 import pytest
 from decode_whole import Decoded, decode_whole
 from hostile_corpus import Entry, kinds
@@ -51,6 +53,7 @@ def test_outcome(entry: Entry, child: Isolated) -> None:
         assert {span.reason for span in result.damage} <= entry.reasons
         assert _seconds_inside(entry, result) >= SALVAGED * entry.clean_s
         _assert_frames_avoid_damage(result)
+        _assert_all_that_is_lost_is_told(entry, result)
     else:
         assert not result.damage
 
@@ -66,6 +69,17 @@ def _assert_frames_avoid_damage(result: Decoded) -> None:
         assert span.start_s < span.end_s
         inside = [t for t in result.times_us if span.start_s + 0.001 < t / 1e6 < span.end_s - 0.001]
         assert not inside
+
+
+def _assert_all_that_is_lost_is_told(entry: Entry, result: Decoded) -> None:
+    """Frames are 40 ms apart: a wider gap between two that came out lies in damage that is told."""
+    times = np.array(result.times_us) / 1e6
+    for last, following in pairwise(times):
+        if following - last > 0.05:
+            told = sum(
+                max(0.0, min(s.end_s, following) - max(s.start_s, last)) for s in result.damage
+            )
+            assert told > 0.9 * (following - last - 0.04), (entry.kind, last, following)
 
 
 def test_there_are_kinds_enough() -> None:

@@ -1,6 +1,8 @@
 """What becomes of a chunk whose decoder hangs, crashes or refuses."""
 
+import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +11,7 @@ from preprocessing.chunk_task import Chunk, ChunkEnd, ClipResult, Position
 from preprocessing.config import DecodeConfig, PreprocessConfig
 from preprocessing.isolate import Failure
 from preprocessing.part import read_part, read_part_member
+from preprocessing.sources import status_now
 from preprocessing.storage import open_store
 
 CHUNK = Chunk("/x", "x.mp4", "ab", "", 0, origin_us=0, seconds=20.0)
@@ -73,6 +76,36 @@ def test_a_source_that_yields_nothing_gives_a_part_that_says_so(monkeypatch, tmp
     assert content["rows"] == []
     assert content["damage"][0]["reason"] == "no_frames"
     assert record["kept"] == 0
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "reasons"),
+    [
+        (lambda path: None, []),
+        (lambda path: path.unlink(), []),
+        (lambda path: path.write_bytes(b"another, longer"), ["changed"]),
+        (lambda path: os.utime(path, (1, 1)), ["changed"]),
+    ],
+)
+def test_clips_of_a_source_that_changes_meanwhile_are_not_kept(
+    monkeypatch, tmp_path, meanwhile, reasons
+):
+    """They would bear the checksum of what lay there before."""
+    path = tmp_path / "x.mp4"
+    path.write_bytes(b"one")
+    size, stamp = status_now(str(path))
+    chunk = replace(CHUNK, location=str(path), size=size, stamp=stamp)
+
+    def stream(chunk, config):
+        yield clip(0)
+        meanwhile(path)
+        yield ChunkEnd((0,), 50, 1, (), {})
+
+    monkeypatch.setattr(chunk_run, "_stream", stream)
+    store = open_store(tmp_path / "out")
+    record = chunk_run.run_chunk(chunk, "p.tar", store, PreprocessConfig())
+    assert [d["reason"] for d in read_part(store, "p.tar")["damage"]] == reasons
+    assert record["clips"] == (0 if reasons else 1)
 
 
 def test_failures_everywhere_come_to_an_end(monkeypatch, tmp_path):

@@ -32,6 +32,25 @@ def test_people_are_found_again_across_videos():
     assert all(labels[k] == labels[k % 20] for k in range(100))
 
 
+def test_a_person_whose_first_clips_are_unlike_each_other_is_one_person():
+    def at(degrees, off):
+        """Return a view at an angle of one person's plane, and something of its own besides."""
+        angle = np.radians(degrees)
+        vector = np.zeros(16)
+        vector[:2] = np.cos(angle), np.sin(angle)
+        vector[2 + off] = 0.3
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+    turned = [at(*view) for view in ((0, 0), (70, 1), (10, 2), (20, 3), (50, 4), (40, 5))]
+    stranger = np.eye(16, dtype=np.float32)[15]
+    table = rows(*(f"{n:012x}_0000_00_000000000" for n in range(7)))
+    assert float(turned[0] @ turned[1]) < 0.45
+    assign_identities(table, dict(enumerate([*turned, stranger])), 0.45)
+    labels = [row["identity"] for row in table]
+    assert len(set(labels[:6])) == 1
+    assert labels[6] != labels[0]
+
+
 def test_without_a_recogniser_a_source_is_a_person():
     table = rows("aaaaaaaaaaaa_0000_00_000000000", "aaaaaaaaaaaa_0001_01_000000000",
                  "bbbbbbbbbbbb_0000_00_000000000")  # fmt: skip

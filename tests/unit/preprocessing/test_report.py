@@ -51,6 +51,14 @@ def test_the_funnel_adds_up():
     assert by_reason["blurred"]["dropped_seconds"] == 10.0
 
 
+@pytest.mark.parametrize("identity", ["person_1", "source_1"])
+def test_it_is_told_where_identities_are_only_sources(identity):
+    rows = [{**row(n), "identity": identity} for n in range(3)]
+    numbers = report_numbers(rows, BAD, ENDS, CONFIG, FACTS)
+    page = report_page("faces", numbers, {"kept": []}, BAD)
+    assert ("recognises nobody" in page) == identity.startswith("source")
+
+
 def test_a_reason_nobody_gives_is_a_defect():
     with pytest.raises(ValueError, match="ugly"):
         funnel([row(0, "ugly")])
@@ -83,13 +91,21 @@ def test_a_source_without_a_clip_says_why():
     dropped = [
         {**row(n, reason), "source": "<d>.mp4"} for n, reason in ((70, "still"), (71, "flat"))
     ]
-    ends = [*ENDS, {"source": "<d>.mp4", **END}, {"source": "<n>.mp4", **END}]
-    numbers = report_numbers([*ROWS, *dropped], BAD, ends, CONFIG, {**FACTS, "readable": 5})
-    assert numbers["sources"]["without_a_clip"] == 2
-    assert numbers["sources"]["why_without"] == {"<d>.mp4": {"still": 1, "flat": 1}, "<n>.mp4": {}}
+    none = {**END, "frames": 0}
+    ends = [
+        *ENDS, {"source": "<d>.mp4", **END}, {"source": "<n>.mp4", **END},
+        {"source": "slides.mp4", **none}, {"source": "c.mp4", **none},
+    ]  # fmt: skip
+    numbers = report_numbers([*ROWS, *dropped], BAD, ends, CONFIG, {**FACTS, "readable": 7})
+    assert numbers["sources"]["without_a_clip"] == 4
+    assert numbers["sources"]["why_without"] == {
+        "<d>.mp4": {"still": 1, "flat": 1}, "<n>.mp4": {"no_face": 0},
+        "c.mp4": {"damaged": 0}, "slides.mp4": {"no_motion": 0},
+    }  # fmt: skip
     page = report_page("Data", numbers, {}, [])
     assert "<td>&lt;d&gt;.mp4</td><td>1 still, 1 flat</td>" in page
     assert "<td>&lt;n&gt;.mp4</td><td>no face was found</td>" in page
+    assert "<td>slides.mp4</td><td>no two pictures are within" in page
     assert "Sources without a clip" not in report_page(
         "Data", report_numbers(ROWS, [], ENDS, CONFIG, FACTS), {}, []
     )

@@ -34,7 +34,7 @@ class Told:
 
 def scan(path, frames, stride=8):
     detector = Told(path)
-    config = DetectConfig(stride=stride, adaptive_size=False)
+    config = DetectConfig(stride=stride)
     scanner = Scanner(detector, config, TrackConfig(), 25.0)
     out = []
     for number in range(frames):
@@ -88,3 +88,9 @@ def test_two_people():
 def test_every_frame_on_request():
     _, detector = scan(lambda n: [(10, 10, 50, 50)], 12, stride=1)
     assert detector.asked == list(range(12))
+
+
+def test_looks_further_apart_than_a_face_may_be_lost_do_not_lose_it():
+    scanned, detector = scan(lambda n: [(10, 10, 50, 50)], 60, stride=20)
+    assert detector.asked == [0, 20, 40, 59]
+    assert all(set(s.sightings) == {0} and s.sightings[0] is not None for s in scanned)

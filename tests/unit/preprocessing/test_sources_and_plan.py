@@ -1,10 +1,14 @@
 import json
 import os
+import tempfile
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from preprocessing.config import PlanConfig, PreprocessConfig
+from preprocessing.decode import DecodeError
+from preprocessing.decode.source import check_path
 from preprocessing.errors import UserError
 from preprocessing.plan import (
     SourceEntry,
@@ -47,6 +51,43 @@ def test_a_folder_is_searched_and_what_is_ignored_is_counted(tmp_path):
     ]  # fmt: skip
     assert found.ignored == {"(hidden)": 1, "(none)": 1, ".jpg": 1, ".txt": 1}
     assert {f.licence for f in found.files} == {"CC0"}
+
+
+@pytest.fixture
+def unprivileged():
+    """Be nobody for a while where the tests run as root, who may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+@pytest.fixture
+def guarded():
+    """A folder with a file, one that may not be listed and one that may not be entered."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        for file in ("b.mp4", "closed/a.mp4", "listed/c.mp4"):
+            touch(root / file)
+        (root / "closed").chmod(0)
+        (root / "listed").chmod(0o444)
+        yield root
+        for folder in ("closed", "listed"):
+            (root / folder).chmod(0o755)
+
+
+def test_folders_that_may_not_be_read_are_told_and_cost_nothing_else(guarded, unprivileged):
+    found = find_sources(guarded)
+    assert [f.name for f in found.files] == ["b.mp4", "closed", "listed/c.mp4"]
+    assert check_path(guarded / "b.mp4") == 1
+    for file in found.files[1:]:
+        with pytest.raises(DecodeError, match="permission: "):
+            check_path(Path(file.location))
+    with pytest.raises(UserError, match=r"cannot list .*closed"):
+        find_sources(guarded / "closed")
 
 
 def test_names_of_any_kind_come_through(tmp_path):

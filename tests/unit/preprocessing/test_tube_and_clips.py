@@ -176,6 +176,28 @@ def test_a_face_that_wanders_off_starts_a_new_clip_and_every_tube_was_kept():
         assert side == pytest.approx(2 * (union[2:] - union[:2]).max(), abs=3)
 
 
+@pytest.mark.parametrize(
+    ("moved_at", "frames", "expected"),
+    [
+        # The sway back goes with what follows, so that both are long enough.
+        (100, 130, [(0, 50), (50, 130)]),
+        # The first keeps two seconds before the second gets any.
+        (60, 75, [(0, 50), (50, 75)]),
+        (40, 100, [(0, 40), (40, 100)]),
+    ],
+)
+def test_what_comes_after_a_face_wandered_gets_a_head_start(moved_at, frames, expected):
+    """To the left at first, then in the middle, at last to the right: the middle fits to both."""
+    feeder = Feeder(frame_hw=(480, 1280))
+    for number in range(frames):
+        x = 460 if number < 25 else 510 if number < moved_at else 560
+        feeder.tick(number, p0=(x, 200, x + 100, 320))
+    spans = feeder.end()
+    assert spans == expected
+    for clip in feeder.clips:
+        assert all(covers(m.part.box, clip.tube, clip.frame_hw) for m in clip.moments)
+
+
 def test_memory_is_bounded_by_cutting_earlier():
     config = TubeConfig(buffer_mb=32)
     feeder = Feeder(config, frame_hw=(1080, 1920))
