@@ -10,11 +10,10 @@ from pipelines.findings import Findings
 from pipelines.inspect_bundle import BUNDLE_MARK, find_bundle, inspect_bundle
 from pipelines.inspect_dataset import inspect_dataset
 from pipelines.inspect_files import inspect_picture, inspect_shard, inspect_video
+from pipelines.portrait import PICTURES
 from preprocessing.errors import UserError
 from preprocessing.index import INDEX_NAME
 from preprocessing.storage import open_store
-
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def inspect(path: str | os.PathLike[str], *, as_json: bool = False) -> RenderableType:
@@ -37,7 +36,7 @@ def examine(path: str) -> Findings:
         if not local.exists():
             raise UserError(f"nothing is at {path}", "check the path")
         if local.is_file():
-            if local.suffix.lower() in _PICTURES:
+            if local.suffix.lower() in PICTURES:
                 return inspect_picture(local)
             return inspect_video(local)
     store = open_store(path)

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -159,11 +160,20 @@ def _build_value(annotation: Any, value: Any, name: str) -> Any:
         if nested is None:
             raise UserError(f"{name} has no fields of its own", f"give {_readable(annotation)}")
         return _build(nested, value, name)
+    if not _is_finite(value):
+        raise UserError(f"{name} is {value}", "give a finite number")
     try:
         return _adapter(annotation).validate_python(value)
     except ValidationError as error:
         problem = error.errors()[0]["msg"].lower()
         raise UserError(f"{name}={value!r}: {problem}", f"give {_readable(annotation)}") from error
+
+
+def _is_finite(value: Any) -> bool:
+    """Say whether a value, or every item of a list, is no infinity and not NaN."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 @cache
