@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from pipelines.commands.options import Address, ConfigFile, Overrides, configure
+from pipelines.commands.options import Address, ConfigFile, Overrides, RunName, configure
 from pipelines.commands.report import console, quoted, show_facts, show_next
 from pipelines.live_progress import live_progress
 
@@ -41,9 +41,7 @@ def train(
         list[str],
         typer.Option("--data", metavar="SHARDS", help="Folder or URL of shards; may be repeated."),
     ],
-    run: Annotated[
-        str, typer.Option("--run", metavar="NAME", help="Name of the run; it resumes by its name.")
-    ],
+    run: RunName,
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="Folder of all runs; shared by all nodes.")] = Path(
         "runs"
@@ -125,9 +123,7 @@ def tune(
         list[str],
         typer.Option("--data", metavar="SHARDS", help="Folder or URL of shards; may be repeated."),
     ],
-    search: Annotated[
-        str, typer.Option("--run", metavar="NAME", help="Name of the search; it resumes by it.")
-    ],
+    search: RunName,
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="Folder of all runs; shared by all nodes.")] = Path(
         "runs"
