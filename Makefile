@@ -6,12 +6,22 @@ BIN := $(VENV)/bin
 # The stamp carries what was installed, so that a changed pin installs again.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "error: $$($(PYTHON) --version) is too old; install Python 3.11 or newer and run make PYTHON=python3.11"; exit 2; }
+	  || { echo "error: $(PYTHON) is no Python of version 3.11 or newer; install one and run make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	@# One that was killed in the middle has no pip that works.
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@# The usual OpenCV wants a desktop's libraries, which bare servers and containers lack.
+	@$(BIN)/python -c 'import cv2' 2> /dev/null || $(MAKE) --no-print-directory headless
 	@touch $@
 
-.PHONY: install demo test test-all lint lock bench-network bench-preprocessing bench-training clean
+# The same OpenCV without windows, in place of the one that detectors' packages ask for.
+headless:
+	$(BIN)/pip uninstall --quiet --yes opencv-python
+	$(BIN)/pip install --quiet --force-reinstall --no-deps \
+	  "opencv-python-headless==$$(sed -n 's/^opencv-python==//p' constraints.txt)"
+
+.PHONY: headless install demo test test-all lint lock bench-network bench-preprocessing bench-training clean
 
 install: $(VENV)/installed
 
@@ -41,7 +51,7 @@ bench-training: install
 # A CPU build of torch calls itself 2.13.0+cpu; the pin must fit the CUDA build as well.
 lock: install
 	{ echo "# Every package of a tested installation, exactly. Regenerate with: make lock"; \
-	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > constraints.txt
+	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//; s/^opencv-python-headless==/opencv-python==/' | sort -f; } > constraints.txt
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

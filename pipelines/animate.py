@@ -1,5 +1,6 @@
 """From a trained model, a portrait and a driving video to an animated portrait on disk."""
 
+import io
 import os
 import time
 from collections.abc import Iterator
@@ -11,10 +12,10 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import nn
 
-from pipelines.contact_sheet import contact_sheet, save_sheet
+from pipelines.contact_sheet import contact_sheet
+from pipelines.portrait import read_portrait
 from pipelines.sound import add_sound
 from preprocessing.detect import make_detector
 from preprocessing.encode import encode_clip
@@ -84,8 +85,20 @@ class AnimateResult:
     sound: str
 
 
+def load_animator(model: str | Path, options: AnimateOptions) -> Animator:
+    """Return a model's networks where the options want them, with a detector.
+
+    Raises:
+        UserError: The model is missing or damaged, or there is no such device or detector.
+    """
+    detector = make_detector(options.detector, options.faces_pack)
+    loaded = load_trained(model, options.weights, options.frozen)
+    place_networks(loaded.networks, options.device, options.precision)
+    return Animator(loaded.networks, detector, loaded.diffusion)
+
+
 def animate(
-    model: str | Path,
+    model: str | Path | Animator,
     portrait: str | Path,
     driving: str | Path,
     output: str | Path,
@@ -97,7 +110,8 @@ def animate(
     Both files appear whole or not at all; the sheet is the output's name with `.png`.
 
     Args:
-        model: A bundle, the folder of the four official files, or a saved pipeline.
+        model: A bundle, the folder of the four official files, or a saved pipeline; or what
+            `load_animator` made of one.
         portrait: A picture with a face.
         driving: A video of a face.
         output: Where the MP4 goes; its folder is made.
@@ -117,14 +131,14 @@ def animate(
         if options.second_driving
         else None
     )
-    loaded = load_trained(model, options.weights, options.frozen)
-    place_networks(loaded.networks, options.device, options.precision)
-    detector = make_detector(options.detector, options.faces_pack)
-    animator = Animator(loaded.networks, detector, loaded.diffusion)
+    animator = model if isinstance(model, Animator) else load_animator(model, options)
 
     config = options.animate
-    cut = animator.prepare_portrait(picture, config)
-    motion = animator.driving_motion(driver, cut, config, on_progress)
+    try:
+        cut = animator.prepare_portrait(picture, config)
+    except UserError as error:
+        raise UserError(f"{portrait}: {error.what}", error.remedy) from None
+    motion = animator.driving_motion(driver, cut, config, on_progress, str(driving))
     if second is not None:
         motion = animator.blended(motion, second, cut, config, on_progress)
     latents = animator.denoise(cut, motion, config, on_progress)
@@ -147,28 +161,11 @@ def animate(
         [f"{i / driver.fps:.2f} s" for i in shown],
     )
     sheet_path = target.with_suffix(".png")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_sheet(sheet, sheet_path)
-    _write(mp4, target)
+    picture_file = io.BytesIO()
+    sheet.save(picture_file, format="PNG")
+    _write({target: mp4, sheet_path: picture_file.getvalue()})
     seconds = time.monotonic() - started
     return AnimateResult(target, sheet_path, count, driver.fps, seconds, sound)
-
-
-def read_portrait(path: Path) -> NDArray[np.uint8]:
-    """Return a picture file as upright RGB uint8.
-
-    Raises:
-        UserError: Nothing is there, or no picture.
-    """
-    if not path.is_file():
-        raise UserError(f"there is no portrait at {path}", "check the path")
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path} is no picture that can be read: {error}", "give a PNG or JPEG"
-        ) from error
 
 
 def place_networks(networks: Networks, device: str, precision: str) -> None:
@@ -189,10 +186,11 @@ def place_networks(networks: Networks, device: str, precision: str) -> None:
 
 
 def _check_output(output: Path, inputs: list[Path]) -> Path:
-    if output.suffix.lower() != ".mp4":
-        raise UserError(f"the output {output} is no .mp4", "name it so")
     if output.is_dir():
-        raise UserError(f"the output {output} is a folder", "give the name of a file")
+        example = output / "animated.mp4"
+        raise UserError(f"the output {output} is a folder", f"name a file, such as {example}")
+    if output.suffix.lower() != ".mp4":
+        raise UserError(f"the output {output} is no .mp4", "end its name with .mp4")
     for made in (output, output.with_suffix(".png")):
         for given in inputs:
             if made.exists() and given.exists() and os.path.samefile(made, given):
@@ -213,10 +211,15 @@ def _keep(
         yield frame
 
 
-def _write(content: bytes, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
+def _write(contents: dict[Path, bytes]) -> None:
+    """Write all files of one folder, or none of them."""
+    hidden = {path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in contents}
+    next(iter(contents)).parent.mkdir(parents=True, exist_ok=True)
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        for path, content in contents.items():
+            hidden[path].write_bytes(content)
+        for path in contents:
+            hidden[path].replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for left in hidden.values():
+            left.unlink(missing_ok=True)

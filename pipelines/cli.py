@@ -2,7 +2,6 @@
 
 import difflib
 import errno
-import os
 import sys
 from typing import Any
 
@@ -18,6 +17,24 @@ from preprocessing.errors import UserError
 
 #: Exit status for input a person can mend; 1 is left to jobs that ran and found something wrong.
 EXIT_BAD_INPUT = 2
+
+#: Exit status after Ctrl-C, as shells have it.
+EXIT_INTERRUPTED = 130
+
+# Commands that go on where they were interrupted; the others write at their end or not at all.
+_RESUMABLE = ("demo", "preprocess", "train", "tune", "sync")
+
+# What the system says of a path that a person chose badly.
+_WRONG_PATH = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EIO,
+)
 
 
 class _Commands(TyperGroup):
@@ -50,24 +67,38 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     try:
-        return app(arguments, prog_name="xnemo", standalone_mode=False) or 0
+        status: int = app(arguments, prog_name="xnemo", standalone_mode=False) or 0
+        # Typer turns an interrupt into this status, in silence.
+        return _interrupted(arguments) if status == EXIT_INTERRUPTED else status
     except UserError as error:
         return _refuse(str(error))
     except TyperException as error:
         return _refuse(_told_in_one_line(error, arguments))
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader (head, less) has what it wanted; Python must not complain at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _interrupted(arguments)
+    except SystemExit as error:
+        # Typer's own answer to a reader (head, less) that has what it wanted.
+        if isinstance(error.__context__, BrokenPipeError):
+            return 0
+        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _refuse(f"no space left for {error.filename}; free some and run again")
+            where = f" for {error.filename}" if error.filename else ""
+            return _refuse(f"no space left{where}; free some and run again")
+        if error.filename is None:
+            raise
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             return _refuse(f"may not write or read {error.filename}; choose another place")
+        if error.errno in _WRONG_PATH:
+            return _refuse(f"{error.filename}: {error.strerror}; choose another path")
         raise
+
+
+def _interrupted(arguments: list[str]) -> int:
+    goes_on = any(word in _RESUMABLE for word in arguments[:1])
+    then = "run the same command again to go on" if goes_on else "nothing was written"
+    print(f"interrupted; {then}", file=sys.stderr)
+    return EXIT_INTERRUPTED
 
 
 def _refuse(line: str) -> int:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.animate import place_networks, read_portrait
+from pipelines.animate import place_networks
+from pipelines.portrait import read_portrait
 from preprocessing.detect.face import Detector
 from preprocessing.detect.factory import make_detector
 from preprocessing.errors import UserError
@@ -102,6 +104,7 @@ def evaluate(
     """
     began = time.monotonic()
     options = options or EvaluateOptions()
+    path = _check_output(Path(out)) if out is not None else None
     loaded = load_bundle(bundle, options.weights)
     place_networks(loaded.networks, "auto", "fp32")
     detector = make_detector(options.detector, options.faces_pack)
@@ -124,7 +127,6 @@ def evaluate(
         "notes": notes,
         "seconds": round(time.monotonic() - began, 1),
     }
-    path = Path(out) if out is not None else None
     if path is not None:
         _write({"facts": facts, "tables": tables, "options": asdict(options)}, path)
     return EvaluateResult(tables, facts, path)
@@ -226,7 +228,11 @@ def _on_list(
         tell(f"{portrait_path.name} driven by {driving_path.name}", number, len(pairs))
         portrait = read_portrait(portrait_path)
         driving = _frames(driving_path, options)
-        made = np.stack(list(animator.animate(portrait, driving, config)))
+        try:
+            made = np.stack(list(animator.animate(portrait, driving, config)))
+        except UserError as error:
+            pair_name = f"{portrait_path}, {driving_path}"
+            raise UserError(f"{file}: {pair_name}: {error.what}", error.remedy) from None
         found = face_distances(made, driving, portrait, detector)
         pair = {"portrait": str(portrait_path), "driver": str(driving_path)}
         rows.append({**pair, **_plain(asdict(found))})
@@ -284,8 +290,24 @@ def _plain_number(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _check_output(path: Path) -> Path:
+    """Refuse now what could not be written after minutes of work."""
+    if path.suffix.lower() != ".json":
+        raise UserError(f"the output {path} is no .json", "end its name with .json")
+    if path.is_dir():
+        raise UserError(f"the output {path} is a folder", "give the name of a file")
+    parent = next(p for p in path.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"nothing can be written in {parent}", "choose another folder")
+    return path
+
+
 def _write(content: dict[str, Any], path: Path) -> None:
+    text = json.dumps(content, indent=1, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

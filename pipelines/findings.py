@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.program import as_called
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -55,7 +57,7 @@ class Findings:
                 table.add_row(*(Text(_shown(value)) for value in row.values()))
             parts += [Text(), table]
         parts.append(Text())
-        parts += [Text.assemble("next: ", (command, "bold")) for command in self.next]
+        parts += [Text.assemble("next: ", (as_called(command), "bold")) for command in self.next]
         return Group(*parts)
 
 

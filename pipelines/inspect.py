@@ -11,11 +11,10 @@ from pipelines.inspect_bundle import BUNDLE_MARK, find_bundle, inspect_bundle
 from pipelines.inspect_dataset import inspect_dataset
 from pipelines.inspect_files import inspect_picture, inspect_shard, inspect_video
 from pipelines.inspect_weights import WEIGHTS, holds_weights, inspect_weights
+from pipelines.portrait import PICTURES
 from preprocessing.errors import UserError
 from preprocessing.index import INDEX_NAME
 from preprocessing.storage import open_store
-
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def inspect(path: str | os.PathLike[str], *, as_json: bool = False) -> RenderableType:
@@ -38,7 +37,7 @@ def examine(path: str) -> Findings:
         if not local.exists():
             raise UserError(f"nothing is at {path}", "check the path")
         if local.is_file():
-            if local.suffix.lower() in _PICTURES:
+            if local.suffix.lower() in PICTURES:
                 return inspect_picture(local)
             if local.suffix.lower() in WEIGHTS:
                 return inspect_weights(local)

@@ -94,16 +94,12 @@ def inspect_picture(path: Path) -> Findings:
     Raises:
         UserError: it does not decode.
     """
-    import cv2
-    import numpy as np
-
+    from pipelines.portrait import read_portrait
     from preprocessing.detect import make_detector
 
-    content = np.frombuffer(path.read_bytes(), np.uint8)
-    picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    if picture is None:
-        raise UserError(f"{path} is no picture that can be read", "give a PNG or JPEG")
-    faces = make_detector().detect(np.ascontiguousarray(picture[..., ::-1]))
+    # Read as `xnemo animate` will read it.
+    picture = read_portrait(path)
+    faces = make_detector().detect(picture)
     facts = {"width": picture.shape[1], "height": picture.shape[0], "faces": len(faces)}
     rows = [
         {

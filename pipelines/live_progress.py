@@ -25,18 +25,18 @@ _LOG_EVERY_S = 15.0
 @contextmanager
 def live_progress() -> Iterator[Tell]:
     """Show progress on standard error for the length of a block; yields the function to call."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False)
     if not console.is_terminal:
         yield _log_lines(console)
         return
     with Progress(
         SpinnerColumn(),
-        TextColumn("{task.description:<12}"),
+        TextColumn("{task.description:<12}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
         console=console,
     ) as bars:
         rows: dict[str, int] = {}

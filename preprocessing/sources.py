@@ -160,7 +160,9 @@ def _read_list(path: Path) -> Iterator[tuple[str, str]]:
                 if line.strip() and not line.startswith("#"):
                     yield line.strip(), ""
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"cannot read the list {path}: {error}", "see docs for its form") from error
+        raise UserError(
+            f"cannot read the list {path}: {error}", "docs/data.md tells its form"
+        ) from error
     except (KeyError, TypeError) as error:
         raise UserError(f"the list {path} has no column 'source'", "add one") from error
 

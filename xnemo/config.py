@@ -160,6 +160,8 @@ def _build_value(annotation: Any, value: Any, name: str) -> Any:
         if nested is None:
             raise UserError(f"{name} has no fields of its own", f"give {_readable(annotation)}")
         return _build(nested, value, name)
+    if not _is_finite(value):
+        raise UserError(f"{name} is {value}", "give a finite number")
     try:
         built = _adapter(annotation).validate_python(value)
     except ValidationError as error:
@@ -170,6 +172,13 @@ def _build_value(annotation: Any, value: Any, name: str) -> Any:
         if isinstance(number, float) and not math.isfinite(number):
             raise UserError(f"{name}={value!r} is not finite", f"give {_readable(annotation)}")
     return built
+
+
+def _is_finite(value: Any) -> bool:
+    """Say whether a value, or every item of a list, is no infinity and not NaN."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 @cache

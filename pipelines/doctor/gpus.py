@@ -1,6 +1,7 @@
 """GPUs by name: what they hold and how fast they multiply matrices at best."""
 
 import difflib
+import re
 from dataclasses import dataclass
 
 from preprocessing.errors import UserError
@@ -47,11 +48,16 @@ def find_gpu(name: str) -> Gpu:
     key = name.lower().replace(" ", "").replace("-", "").removeprefix("nvidia")
     if key in GPUS:
         return GPUS[key]
-    # A driver's long name, such as "NVIDIA H100 80GB HBM3".
-    inside = [gpu for short, gpu in GPUS.items() if short in key]
+    # A driver's long name, such as "NVIDIA H100 80GB HBM3"; but an L40 is no L4.
+    inside = [gpu for gpu in GPUS.values() if _names(gpu).search(name)]
     if inside:
         return max(inside, key=lambda gpu: len(gpu.name))
     near = difflib.get_close_matches(key, GPUS, n=1)
     hint = f"did you mean {GPUS[near[0]].name!r}?" if near else ""
     known = ", ".join(gpu.name for gpu in GPUS.values())
     raise UserError(f"no GPU {name!r} is listed", f"{hint} known: {known}".strip())
+
+
+def _names(gpu: Gpu) -> re.Pattern[str]:
+    words = r"[\s-]*".join(map(re.escape, gpu.name.split()))
+    return re.compile(rf"(?<![a-z0-9]){words}(?![a-z0-9])", re.IGNORECASE)

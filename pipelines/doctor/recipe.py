@@ -9,6 +9,7 @@ from diffusers.utils import logging as diffusers_logging
 from pipelines.doctor.check import Check
 from pipelines.doctor.gpus import Gpu, find_gpu
 from pipelines.doctor.machine import memory_limit
+from preprocessing.errors import UserError
 from xnemo.model.autoencoder import FIXED
 from xnemo.model.cost import TrainingCost, training_cost
 from xnemo.train.config import TrainConfig
@@ -52,7 +53,11 @@ def _own_gpu() -> Gpu | None:
     if not torch.cuda.is_available():
         return None
     about = torch.cuda.get_device_properties(0)
-    known = find_gpu(about.name)
+    try:
+        known = find_gpu(about.name)
+    except UserError:
+        # Its memory is known all the same, its speed is not.
+        return Gpu(about.name, about.total_memory / 1e9, 0.0, 0.0)
     return Gpu(about.name, about.total_memory / 1e9, known.bf16_tflops, known.fp32_tflops)
 
 
@@ -82,7 +87,7 @@ def _memory(config: TrainConfig, cost: TrainingCost, gpu: Gpu | None) -> Check:
 def _time(config: TrainConfig, cost: TrainingCost, gpu: Gpu | None) -> Check:
     flops = cost.flops_per_sample + cost.recompute_flops_per_sample
     found = f"{flops / 1e12:.3g} TFLOP a sample"
-    if gpu is None:
+    if gpu is None or not gpu.bf16_tflops:
         return Check("recipe, arithmetic", "ok", found)
     peak = gpu.bf16_tflops if config.engine.precision == "bf16" else gpu.fp32_tflops
     seconds = cost.seconds_per_sample(peak, _UTILISATION)

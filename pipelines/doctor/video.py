@@ -1,5 +1,6 @@
 """Decoders and the encoder, tried on a real clip."""
 
+import importlib
 import subprocess
 import sys
 import tempfile
@@ -25,8 +26,26 @@ _REMEDIES = {
 }
 
 
+def check_opencv() -> Check:
+    """Import OpenCV, whose usual build wants a desktop's libraries that bare servers lack."""
+    name = "OpenCV"
+    try:
+        return Check(name, "ok", str(importlib.import_module("cv2").__version__))
+    except ImportError as error:
+        remedy = (
+            "pip uninstall --yes opencv-python; "
+            "pip install --force-reinstall --no-deps opencv-python-headless"
+        )
+        return Check(name, "missing", str(error), remedy)
+
+
 def check_decoders() -> Iterator[Check]:
     """Encode a short clip, then decode it with every backend."""
+    opencv = check_opencv()
+    yield opencv
+    if opencv.state == "missing":
+        # Clips cannot be cut without it, and the other remedies would not help.
+        return
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "probe.mp4"
         try:

@@ -58,7 +58,12 @@ def test_the_comparison_is_printed_and_kept_as_it_is(demo):
     console = Console(file=io.StringIO(), width=160)
     show_summary(result, console)
     text = console.file.getvalue()
-    for wanted in (*(s.contender for s in result.scores), "diffusion loss", "next: xnemo"):
+    for wanted in (
+        *(s.contender for s in result.scores),
+        "diffusion loss",
+        "next: ",
+        "xnemo inspect",
+    ):
         assert wanted in text
 
 

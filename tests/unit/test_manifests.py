@@ -1,4 +1,4 @@
-"""Cluster manifests: KubeRay's own schemas accept them, and their commands parse."""
+"""Cluster manifests: KubeRay's own schemas accept them, and their parts fit one another."""
 
 import functools
 import shlex
@@ -41,12 +41,6 @@ def refuse_unknown_fields(node):
     return strict
 
 
-def commands(manifest: dict) -> str:
-    """Return the command line of a RayJob or RayCronJob."""
-    spec = manifest["spec"]
-    return spec.get("jobTemplate", spec)["entrypoint"]
-
-
 @pytest.mark.parametrize("name", JOBS)
 def test_manifest_fits_the_published_schema(name, shared_dir):
     manifest = yaml.safe_load((INFRA / "kuberay" / name).read_text())
@@ -61,24 +55,54 @@ def test_the_schema_check_sees_a_misspelt_field(shared_dir):
         jsonschema.validate(manifest, schema_of(shared_dir / "fixtures" / "kuberay", "RayJob"))
 
 
-@pytest.mark.parametrize("name", JOBS)
-def test_the_entrypoint_is_a_command_of_ours(name):
-    """Every option a manifest uses is one that the command's help tells of."""
-    manifest = yaml.safe_load((INFRA / "kuberay" / name).read_text())
-    program, command, *words = shlex.split(commands(manifest))
-    assert program == "xnemo"
+def pod_specs(node):
+    """Yield the specifications of all pods in a manifest."""
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if isinstance(node, dict):
+        if "containers" in node:
+            yield node
+        for value in node.values():
+            yield from pod_specs(value)
 
-    from typer.main import get_command
 
-    from pipelines.cli import app
+def test_every_volume_is_claimed_and_every_mount_has_its_volume():
+    manifests = [
+        manifest
+        for path in sorted((INFRA / "kuberay").glob("*.yaml"))
+        for manifest in yaml.safe_load_all(path.read_text())
+    ]
+    kinds = [(m["kind"], m["metadata"].get("name")) for m in manifests]
+    claims = {name for kind, name in kinds if kind == "PersistentVolumeClaim"}
+    pods = list(pod_specs(manifests))
+    assert len(pods) == 7
+    for pod in pods:
+        volumes = {v["name"]: v for v in pod.get("volumes", [])}
+        for container in pod["containers"]:
+            assert {m["name"] for m in container.get("volumeMounts", [])} <= volumes.keys()
+        for volume in volumes.values():
+            if "persistentVolumeClaim" in volume:
+                assert volume["persistentVolumeClaim"]["claimName"] in claims
 
-    options = {
-        option
-        for parameter in get_command(app).commands[command].params
-        for option in parameter.opts
-    }
-    used = {word for word in words if word.startswith("--")}
-    assert used <= options
+
+def test_runs_lie_where_all_nodes_of_a_training_job_can_write():
+    manifest = yaml.safe_load((INFRA / "kuberay" / "train.yaml").read_text())
+    words = shlex.split(manifest["spec"]["entrypoint"])
+    out = words[words.index("--out") + 1]
+    for pod in pod_specs(manifest):
+        (container,) = pod["containers"]
+        assert out in [mount["mountPath"] for mount in container["volumeMounts"]]
+    (claim,) = yaml.safe_load_all((INFRA / "kuberay" / "runs_volume.yaml").read_text())
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_a_preprocessing_job_asks_for_what_its_cluster_may_grow_to():
+    manifest = yaml.safe_load((INFRA / "kuberay" / "preprocess.yaml").read_text())
+    words = shlex.split(manifest["spec"]["entrypoint"])
+    (group,) = manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    most = group["maxReplicas"] * int(container["resources"]["limits"]["cpu"])
+    assert int(words[words.index("--workers") + 1]) == most
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -151,7 +151,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
         }
         version, _ = meta["format"], meta["config"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{folder} holds no readable bundle.json", remedy) from None
+        inside = folder / "bundle"
+        hint = f"did you mean {inside}?" if (inside / "bundle.json").is_file() else remedy
+        raise UserError(f"{folder} holds no readable bundle.json", hint) from None
     if version != FORMAT:
         raise UserError(
             f"{folder} is a bundle of format {version}, this version reads {FORMAT}",

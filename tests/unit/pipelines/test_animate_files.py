@@ -1,7 +1,6 @@
 """From files to files: what is written, what is refused, and that nothing is left behind."""
 
 import io
-from fractions import Fraction
 
 import av
 import numpy as np
@@ -9,8 +8,9 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from untrained_model import write_bundle, write_video
 
-from pipelines.animate import AnimateOptions, animate, place_networks, read_portrait
+from pipelines.animate import AnimateOptions, animate, place_networks
 from pipelines.contact_sheet import contact_sheet
 from pipelines.sound import add_sound
 from preprocessing.encode import encode_clip
@@ -18,10 +18,6 @@ from preprocessing.errors import UserError
 from xnemo.animate import AnimateConfig
 from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.driving_video import DrivingVideo
-from xnemo.model.config import tiny
-from xnemo.model.networks import build_networks
-from xnemo.train.bundle import save_bundle
-from xnemo.train.config import TrainConfig
 
 FAST = AnimateOptions(
     animate=AnimateConfig(sampler=SamplerConfig(steps=1, guidance=1.0), detect_every=4),
@@ -30,31 +26,6 @@ FAST = AnimateOptions(
     max_frames=5,
     sheet_frames=3,
 )
-
-
-def write_video(path, frames=10, fps=30, codec="aac", seconds=1.0, delay=0):
-    """The astronaut sliding by, 256², with a rising tone unless `codec` is None."""
-    picture = skimage.data.astronaut()
-    with av.open(str(path), "w") as out:
-        video = out.add_stream("libx264", rate=Fraction(fps))
-        video.width = video.height = 256
-        video.pix_fmt = "yuv420p"
-        sound = out.add_stream(codec, rate=44100) if codec else None
-        for i in range(frames):
-            frame = np.ascontiguousarray(picture[i : 256 + i, 90 + 2 * i : 346 + 2 * i])
-            picture_frame = av.VideoFrame.from_ndarray(frame)
-            picture_frame.pts = i + delay
-            out.mux(video.encode(picture_frame))
-        out.mux(video.encode(None))
-        if sound:
-            wave = np.sin(np.cumsum(np.linspace(0, 0.3, int(44100 * seconds)))) * 0.5
-            for start in range(0, len(wave) - 1024, 1024):
-                piece = wave[None, start : start + 1024].astype(np.float32)
-                frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout="mono")
-                frame.sample_rate, frame.pts = 44100, start
-                out.mux(sound.encode(frame))
-            out.mux(sound.encode(None))
-    return path
 
 
 def streams(content):
@@ -71,14 +42,7 @@ def streams(content):
 def folder(tmp_path_factory):
     """A bundle without training, a portrait and a driver."""
     root = tmp_path_factory.mktemp("animate")
-    config = TrainConfig(network=tiny())
-    networks = build_networks(config.network)
-    raw = {
-        f"{part}.{name}": tensor
-        for part, module in networks.trained_parts().items()
-        for name, tensor in module.state_dict().items()
-    }
-    save_bundle(root / "bundle", config, {"samples_seen": 0}, raw=raw)
+    write_bundle(root / "bundle")
     Image.fromarray(skimage.data.astronaut()).save(root / "portrait.png")
     write_video(root / "driver.mp4")
     return root
@@ -104,12 +68,14 @@ def test_video_sheet_and_sound_are_written(folder, tmp_path):
     [
         ({"portrait": "none.png"}, "there is no portrait at"),
         ({"portrait": "text.png"}, "is no picture that can be read"),
-        ({"portrait": "blank.png"}, "the portrait shows no face"),
+        ({"portrait": "blank.png"}, r"blank\.png: the portrait shows no face"),
         ({"driving": "none.mp4"}, r"cannot be read as a video \(missing\)"),
         ({"driving": "text.mp4"}, r"cannot be read as a video \(not_video\)"),
-        ({"driving": "faceless.mp4"}, "the driving video shows no face"),
+        ({"driving": "faceless.mp4"}, r"faceless\.mp4 shows no face"),
         ({"bundle": "none"}, "there is no bundle at"),
         ({"output": "out.gif"}, r"is no \.mp4"),
+        ({"output": "bundle"}, r"bundle is a folder; name a file, such as .*animated\.mp4"),
+        ({"bundle": "."}, r"did you mean .*bundle\?"),
         ({"output": "driver.mp4"}, "would be overwritten"),
     ],
 )
@@ -135,17 +101,6 @@ def test_a_gpu_that_is_not_there_is_named():
         place_networks(None, "cuda", "auto")
 
 
-def test_portraits_are_turned_upright(tmp_path):
-    picture = np.zeros((20, 30, 3), np.uint8)
-    picture[:5] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6  # shown a quarter turn clockwise
-    Image.fromarray(picture).save(tmp_path / "turned.png", exif=exif)
-    upright = read_portrait(tmp_path / "turned.png")
-    assert upright.shape == (30, 20, 3)
-    assert upright[:, -5:].min() == 255
-
-
 def test_a_driver_is_resampled_by_time(folder):
     own = DrivingVideo(folder / "driver.mp4")
     assert own.fps == 30
@@ -156,6 +111,18 @@ def test_a_driver_is_resampled_by_time(folder):
     assert len(list(DrivingVideo(folder / "driver.mp4", max_frames=4))) == 4
     with pytest.raises(UserError, match="fps = 0"):
         DrivingVideo(folder / "driver.mp4", fps=0)
+
+
+def test_a_driver_of_one_frame_and_one_that_halts_keep_their_time(tmp_path):
+    alone = write_video(tmp_path / "alone.mp4", frames=1, codec=None)
+    assert len(list(DrivingVideo(alone))) == 1
+    slow = write_video(tmp_path / "slow.mp4", frames=3, fps=1, codec=None)
+    assert len(list(DrivingVideo(slow))) == 3
+    # A second at a time without a new frame: what is shown then is the nearest there is.
+    frames = list(DrivingVideo(slow, fps=10))
+    assert len(frames) == 21
+    np.testing.assert_array_equal(frames[4], frames[0])
+    np.testing.assert_array_equal(frames[6], frames[10])
 
 
 def clip(frames=10, fps=30.0):

@@ -1,11 +1,15 @@
 """The command line's manners: one line for bad input, the right status, a near miss named."""
 
 import errno
+import subprocess
+import sys
 
 import pytest
 import yaml
 
 from pipelines import cli
+from pipelines.commands.report import quoted, show_facts, show_next
+from pipelines.program import as_called
 from preprocessing.errors import UserError
 
 
@@ -34,6 +38,14 @@ def refusal(capsys, *arguments: str) -> str:
         (["preprocess", ".", "out", "--config", "/no/such.yaml"], "/no/such.yaml"),
         (["inspect", "/no/such/thing"], "/no/such/thing"),
         (["recipes", "imag"], "image"),
+        (["train", "tiny", "--data", "x", "--run", ".."], "--run '..'"),
+        (["train", "tiny", "--data", "x", "--run", ""], "--run ''"),
+        (["tune", "tiny", "--data", "x", "--space", "y", "--run", "a/b"], "--run 'a/b'"),
+        (["demo", "--out", "/proc/none"], "/proc/none"),
+        (["demo", "--out", __file__], "test_cli.py"),
+        (["evaluate", "x", "y", "-o", "scores.csv"], "scores.csv is no .json"),
+        (["evaluate", "x", "y", "-o", f"{__file__}/a.json"], "nothing can be written in"),
+        (["export", "x", "y", "--layout", "onnx"], "diffusers"),
     ],
 )
 def test_bad_input_is_one_line_that_names_thing_and_remedy(arguments, expected, capsys):
@@ -46,6 +58,51 @@ def test_a_full_disk_is_told_in_one_line(capsys, monkeypatch):
 
     monkeypatch.setattr("pipelines.inspect.inspect", full)
     assert "/data/x" in refusal(capsys, "inspect", "x")
+
+
+def test_an_interrupt_says_whether_the_command_goes_on(capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.inspect.inspect", interrupted)
+    monkeypatch.setattr("pipelines.train.train", interrupted)
+    assert cli.run(["inspect", "x"]) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert cli.run(["train", "tiny", "--data", "x", "--run", "y"]) == 130
+    assert "again to go on" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = [sys.executable, "-m", "pipelines.cli", "recipes", "image"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 0
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(capsys):
+    show_facts("made", {"folder": "/data/[red]/[/x]"})
+    show_next(quoted("xnemo", "inspect", "/data/[bold] of/x"))
+    printed = capsys.readouterr().out
+    assert "/data/[red]/[/x]" in printed
+    assert "xnemo inspect '/data/[bold] of/x'\n" in printed
+
+
+def test_the_next_command_is_one_that_this_shell_finds(monkeypatch, tmp_path):
+    programs = tmp_path / "my venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "xnemo"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert as_called("xnemo inspect x") == "'my venv/bin/xnemo' inspect x"
+    assert as_called("open the report") == "open the report"
+    monkeypatch.chdir(programs)
+    assert as_called("xnemo") == "./xnemo"
+    monkeypatch.setenv("PATH", str(programs))
+    assert as_called("xnemo inspect x") == "xnemo inspect x"
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch):

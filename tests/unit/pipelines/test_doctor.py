@@ -3,8 +3,10 @@
 import re
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import pipelines.doctor as doctor
 from pipelines.doctor import recipe
@@ -62,6 +64,16 @@ def test_a_broken_check_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "MLflow" in checks
 
 
+def test_a_server_without_a_desktop_s_libraries_is_given_the_build_that_needs_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # None in its place makes the import fail.
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    (check,) = [*check_decoders(), *check_faces()]
+    assert (check.name, check.state) == ("OpenCV", "missing")
+    assert "opencv-python-headless" in check.remedy
+
+
 def test_a_silent_cluster_and_a_silent_server_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
@@ -76,6 +88,8 @@ def test_a_silent_cluster_and_a_silent_server_are_told(monkeypatch: pytest.Monke
         ("NVIDIA H100 80GB HBM3", "H100"),
         ("rtx4090", "RTX 4090"),
         ("A100", "A100"),
+        ("NVIDIA A100-SXM4-80GB", "A100"),
+        ("NVIDIA L40S", "L40S"),
     ],
 )
 def test_gpus_are_found_however_they_are_written(name: str, found: str) -> None:
@@ -85,6 +99,20 @@ def test_gpus_are_found_however_they_are_written(name: str, found: str) -> None:
 def test_an_unknown_gpu_gets_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'H100'"):
         find_gpu("H10")
+    for other in ("H1000", "NVIDIA L40", "Tesla T40"):
+        with pytest.raises(UserError, match="is listed"):
+            find_gpu(other)
+
+
+def test_this_machine_s_own_gpu_may_be_one_that_nobody_listed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    about = SimpleNamespace(name="NVIDIA Unheard Of", total_memory=10**10)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: about)
+    checks = by_name(check_recipe(get_recipe("tiny")))
+    assert "10 GB on NVIDIA Unheard Of" in checks["recipe, memory"].found
+    assert "samples/s" not in checks["recipe, arithmetic"].found
 
 
 def test_a_recipe_that_does_not_fit_is_given_a_batch_that_does(

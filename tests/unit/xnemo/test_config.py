@@ -75,6 +75,8 @@ def test_override_takes_nested_and_dotted_mappings_alike():
         ("steps.more=1", "no fields of its own"),
         ("steps", "no '='"),
         ("steps=[", "not YAML"),
+        ("optimizer.lr=.nan", "give a finite number"),
+        ("optimizer.lr=-.inf", "give a finite number"),
     ],
 )
 def test_a_wrong_override_names_the_field_and_the_remedy(text, message):

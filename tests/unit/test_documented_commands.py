@@ -1,0 +1,143 @@
+"""Every command that a document or a manifest shows is one that today's command line takes."""
+
+import dataclasses
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.exceptions import TyperException
+from typer.main import get_command
+
+from pipelines.animate import AnimateOptions
+from pipelines.cli import app
+from pipelines.demo.run import DemoConfig
+from pipelines.evaluate import EvaluateOptions
+from preprocessing.config import PreprocessConfig
+from preprocessing.errors import UserError
+from preprocessing.index import SCHEMA
+from preprocessing.sample import SampleArrays
+from xnemo.config import override
+from xnemo.train.recipes import RECIPES, get_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "infra" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+SCRIPTS = [*sorted(ROOT.glob("infra/**/*.yaml")), *sorted(ROOT.glob("infra/**/*.sbatch"))]
+
+# Commands whose settings are those of one class; the others take a recipe's, or none.
+SETTINGS = {
+    "preprocess": PreprocessConfig,
+    "animate": AnimateOptions,
+    "ui": AnimateOptions,
+    "evaluate": EvaluateOptions,
+    "demo": DemoConfig,
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command line and the file that shows it."""
+
+    file: Path
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(ROOT)}: {self.line}"
+
+
+def in_document(file: Path) -> list[Shown]:
+    """Commands of a Markdown file: in blocks, and alone between backticks."""
+    text = file.read_text().replace("\\\n", " ")
+    blocks = re.findall(r"^(?: {4}|> )?\s*(xnemo [a-z].*)$", text, re.MULTILINE)
+    # Split over a line's end, inline code is still one command.
+    inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+    inline = [code for code in inline if re.match(r"xnemo [a-z]+( |$)", code)]
+    return [Shown(file, line) for line in [*blocks, *inline]]
+
+
+def in_script(file: Path) -> list[Shown]:
+    """Commands of a manifest's entrypoints, or of a script's comments."""
+    text = file.read_text()
+    if file.suffix == ".yaml":
+        found = []
+        for manifest in yaml.safe_load_all(text):
+            spec = manifest.get("spec", {})
+            found += [
+                s["entrypoint"] for s in (spec, spec.get("jobTemplate", {})) if "entrypoint" in s
+            ]
+        return [Shown(file, line) for line in found]
+    text = re.sub(r"\\\n#\s*", "", text)
+    return [
+        Shown(file, f"xnemo {words}") for words in re.findall(r"xnemo\.sbatch (\w.*)$", text, re.M)
+    ]
+
+
+SHOWN = [s for d in DOCUMENTS for s in in_document(d)] + [s for f in SCRIPTS for s in in_script(f)]
+
+
+def parse(line: str) -> None:
+    """Let the command line read a command without running it; raises what it would refuse."""
+    program, name, *words = shlex.split(line, comments=True)
+    assert program == "xnemo"
+    command = get_command(app).commands[name]
+    if not words:
+        # Only named.
+        return
+    # "..." stands for more of the same, as in `xnemo preprocess ... --verify`.
+    if "..." in words:
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known
+        return
+    given = command.make_context(name, words).params
+    settings = given.get("overrides") or []
+    recipe = given.get("recipe")
+    if name in SETTINGS:
+        override(SETTINGS[name](), settings)
+    elif recipe in RECIPES or (recipe is not None and not recipe.isupper()):
+        # A word in capitals stands for what a person puts there.
+        override(get_recipe(recipe), settings)
+
+
+@pytest.mark.parametrize("shown", SHOWN, ids=str)
+def test_a_command_that_is_shown_can_be_given(shown: Shown) -> None:
+    parse(shown.line)
+
+
+def test_commands_are_found_and_wrong_ones_are_seen() -> None:
+    found = {s.line.split()[1] for s in SHOWN}
+    assert {"doctor", "preprocess", "inspect", "train", "animate"} <= found
+    assert {s.file.suffix for s in SHOWN} == {".md", ".yaml", ".sbatch"}
+    for wrong in (
+        "xnemo train image --data x --run y optimiser.lr=1",
+        "xnemo train image --run y",
+        "xnemo preprocess x y --dryrun",
+        "xnemo trian image",
+        "xnemo train imag --data x --run y",
+    ):
+        with pytest.raises((UserError, TyperException, KeyError)):
+            parse(wrong)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_points_to_is_there(document: Path) -> None:
+    text = document.read_text()
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert "://" in link or (document.parent / link).exists(), link
+    for path in re.findall(r"`((?:infra|docs|tests|pipelines|xnemo|preprocessing)/[\w./]*)`", text):
+        assert (ROOT / path).exists(), path
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for target in re.findall(r"(?:`|^    )make ([a-z-]+)", text, re.MULTILINE):
+        assert target in targets, target
+
+
+def test_the_data_contract_names_every_column_and_array() -> None:
+    text = (ROOT / "docs" / "data.md").read_text()
+    rows = re.findall(r"^\| (`.+?) \|", text, re.MULTILINE)
+    told = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    arrays = [field.name for field in dataclasses.fields(SampleArrays)]
+    start = told.index("bbox")
+    assert told[:start] == ["mp4", "npz", "json"]
+    assert told[start : start + len(arrays)] == arrays
+    assert told[start + len(arrays) :] == list(SCHEMA.names)
