@@ -1,6 +1,7 @@
 """The animator and its diffusers face, on a network of all parts at 32 pixels."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -15,6 +16,7 @@ from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.model.autoencoder import AutoencoderConfig, make_autoencoder
 from xnemo.model.config import NetworkConfig, tiny
+from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.image_token import ImageTokenConfig
 from xnemo.model.motion_encoder import MotionEncoderConfig
 from xnemo.model.networks import build_networks
@@ -54,6 +56,14 @@ CONFIG = NetworkConfig(
     image_token=ImageTokenConfig("pooled", path=None, subfolder=None, width=12),
 )
 FAST = AnimateConfig(sampler=SamplerConfig(steps=2, window=6, overlap=2))
+
+
+# A learned autoencoder of Stable Diffusion's kind, small.
+SMALL_KL = {
+    "block_out_channels": (32,) * 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
 
 
 class BrightSquares:
@@ -250,9 +260,7 @@ def doubled(x):
 def test_parts_take_turns_on_the_device_where_the_pipeline_offloads(networks, monkeypatch):
     """On a machine without a GPU the device is the CPU too; order and result can be seen."""
     parts = copy.copy(networks)
-    shape = {"block_out_channels": (32,) * 4, "down_block_types": ("DownEncoderBlock2D",) * 4,
-             "up_block_types": ("UpDecoderBlock2D",) * 4}  # fmt: skip
-    monkeypatch.setattr("xnemo.model.autoencoder._stable_diffusion_shape", lambda kind: shape)
+    monkeypatch.setattr("xnemo.model.autoencoder._stable_diffusion_shape", lambda kind: SMALL_KL)
     learned = make_autoencoder(AutoencoderConfig("kl", path="random"))
     encode, decode = learned.encode, learned.decode
     # It has 4 channels of cells of 8 pixels, and the denoiser here 48 of cells of 4.
@@ -312,6 +320,19 @@ def test_pipeline_casts_in_place(networks):
     assert np.abs(run_np(pipe) - exact).mean() < 0.02
     pipe.to("cpu", dtype=torch.float32)
     assert pipe.dtype == torch.float32
+
+
+def test_frozen_parts_may_have_moved(tmp_path, monkeypatch):
+    monkeypatch.setattr("xnemo.model.autoencoder._stable_diffusion_shape", lambda kind: SMALL_KL)
+    kl = AutoencoderConfig("kl", path="random")
+    config = replace(CONFIG, unet=replace(CONFIG.unet, latent_channels=4), autoencoder=kl)
+    built = build_networks(config, training=False)
+    built.config = replace(config, autoencoder=replace(kl, path=str(tmp_path / "away")))
+    XNeMoPipeline.from_networks(built).save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match=r"autoencoder\.path = .*away"):
+        XNeMoPipeline.from_pretrained(tmp_path / "model")
+    found = XNeMoPipeline.from_pretrained(tmp_path / "model", paths=FrozenPaths("random"))
+    assert found.autoencoder.latent_channels == 4
 
 
 def test_a_scheduler_config_may_name_nothing_else(pipe, tmp_path):
