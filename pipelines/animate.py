@@ -90,7 +90,7 @@ class AnimateResult:
 
 
 def animate(
-    model: str | Path,
+    bundle: str | Path,
     portrait: str | Path,
     driving: str | Path,
     output: str | Path,
@@ -102,7 +102,7 @@ def animate(
     Both files appear whole or not at all; the sheet is the output's name with `.png`.
 
     Args:
-        model: A bundle, the folder of the four official files, or a saved pipeline.
+        bundle: A bundle, the folder of the four official files, or a saved pipeline.
         portrait: A picture with a face.
         driving: A video of a face.
         output: Where the MP4 goes; its folder is made.
@@ -122,7 +122,7 @@ def animate(
         if options.second_driving
         else None
     )
-    loaded = load_trained(model, options.weights, options.frozen)
+    loaded = load_trained(bundle, options.weights, options.frozen)
     place_networks(loaded.networks, options.device, options.precision)
     speed_up(loaded.networks, options.channels_last, options.compile)
     detector = make_detector(options.detector, options.faces_pack)
