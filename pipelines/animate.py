@@ -23,7 +23,7 @@ from xnemo.animate import AnimateConfig, Animator, Progress
 from xnemo.driving_video import DrivingVideo
 from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.networks import Networks
-from xnemo.trained_model import load_trained
+from xnemo.trained_model import TrainedModel, load_trained
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -122,7 +122,7 @@ def animate(
         if options.second_driving
         else None
     )
-    loaded = load_trained(bundle, options.weights, options.frozen)
+    loaded = _load(bundle, options)
     place_networks(loaded.networks, options.device, options.precision)
     speed_up(loaded.networks, options.channels_last, options.compile)
     detector = make_detector(options.detector, options.faces_pack)
@@ -158,6 +158,16 @@ def animate(
     _write(mp4, target)
     seconds = time.monotonic() - started
     return AnimateResult(target, sheet_path, count, driver.fps, seconds, sound)
+
+
+def _load(bundle: str | Path, options: AnimateOptions) -> TrainedModel:
+    try:
+        return load_trained(bundle, options.weights, options.frozen)
+    except UserError as error:
+        part = error.what.partition(".path = ")[0]
+        if part not in ("autoencoder", "image_token"):
+            raise
+        raise UserError(error.what, f"{error.remedy}: frozen.{part}=FOLDER") from error
 
 
 def read_portrait(path: Path) -> NDArray[np.uint8]:

@@ -117,6 +117,20 @@ def test_a_place_without_the_part_is_named(models, tmp_path):
         load_trained(models / "official", paths=FrozenPaths(str(tmp_path / "nowhere")), shape=moved)
 
 
+def test_what_a_machine_lacks_is_told_with_the_setting_that_mends_it(
+    models, tmp_path, monkeypatch, capsys
+):
+    unet = replace(shape().unet, latent_channels=4, place_code=False)
+    away = AutoencoderConfig(path=str(tmp_path / "away"))
+    monkeypatch.setattr(
+        "xnemo.trained_model.full", lambda: replace(shape(), autoencoder=away, unet=unet)
+    )
+    files = [str(models / name) for name in ("official", "portrait.png", "driver.mp4")]
+    status = cli.run(["animate", *files, "-o", str(tmp_path / "out.mp4"), *FAST])
+    assert status == cli.EXIT_BAD_INPUT
+    assert "frozen.autoencoder=FOLDER" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("form", "kind", "told"),
     [
