@@ -152,6 +152,13 @@ def test_weights_are_described(networks, models, form, kind, told, capsys):
     assert found["next"]
 
 
+def test_settings_alone_are_no_weights(tmp_path, capsys):
+    """A run that has no bundle yet keeps its settings under a name that diffusers uses too."""
+    (tmp_path / "config.json").write_text('{"samples": 3}')
+    assert cli.run(["inspect", str(tmp_path)]) == cli.EXIT_BAD_INPUT
+    assert "neither a data set" in capsys.readouterr().err
+
+
 class RunsCode:
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -233,7 +240,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str, bool]] = {
     "config alone": (
         "pipeline",
         lambda f: [shutil.rmtree(p) if p.is_dir() else p.unlink() for p in f.iterdir()]
-        and (f / "config.json").write_text("{}"),
+        and (f / "config.json").write_text('{"_class_name": "DenoisingUNet"}'),
         "holds n",
         True,
     ),
