@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from xnemo.animate import AnimateConfig, Animator, Progress
 from xnemo.driving_video import DrivingVideo
 from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.networks import Networks
-from xnemo.trained_model import load_trained
+from xnemo.trained_model import TrainedModel, load_trained
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -43,6 +43,11 @@ class AnimateOptions:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # What the networks calculate in; "auto" is fp32 on a CPU and bf16 on a GPU.
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    # Lay the UNets' memory out with channels innermost, as convolutions like it; same numbers.
+    channels_last: bool = False
+    # Compile the denoiser block by block: a minute or more before the first step, shorter steps
+    # after it. For long clips.
+    compile: bool = False
     # Which detector finds the faces.
     detector: str = "centerface"
     # Folder or name of the insightface detector's weights.
@@ -85,20 +90,21 @@ class AnimateResult:
     sound: str
 
 
-def load_animator(model: str | Path, options: AnimateOptions) -> Animator:
+def load_animator(bundle: str | Path, options: AnimateOptions) -> Animator:
     """Return a model's networks where the options want them, with a detector.
 
     Raises:
         UserError: The model is missing or damaged, or there is no such device or detector.
     """
     detector = make_detector(options.detector, options.faces_pack)
-    loaded = load_trained(model, options.weights, options.frozen)
+    loaded = _load(bundle, options)
     place_networks(loaded.networks, options.device, options.precision)
+    speed_up(loaded.networks, options.channels_last, options.compile)
     return Animator(loaded.networks, detector, loaded.diffusion)
 
 
 def animate(
-    model: str | Path | Animator,
+    bundle: str | Path | Animator,
     portrait: str | Path,
     driving: str | Path,
     output: str | Path,
@@ -110,7 +116,7 @@ def animate(
     Both files appear whole or not at all; the sheet is the output's name with `.png`.
 
     Args:
-        model: A bundle, the folder of the four official files, or a saved pipeline; or what
+        bundle: A bundle, the folder of the four official files, or a saved pipeline; or what
             `load_animator` made of one.
         portrait: A picture with a face.
         driving: A video of a face.
@@ -131,7 +137,7 @@ def animate(
         if options.second_driving
         else None
     )
-    animator = model if isinstance(model, Animator) else load_animator(model, options)
+    animator = bundle if isinstance(bundle, Animator) else load_animator(bundle, options)
 
     config = options.animate
     try:
@@ -168,6 +174,16 @@ def animate(
     return AnimateResult(target, sheet_path, count, driver.fps, seconds, sound)
 
 
+def _load(bundle: str | Path, options: AnimateOptions) -> TrainedModel:
+    try:
+        return load_trained(bundle, options.weights, options.frozen)
+    except UserError as error:
+        part = error.what.partition(".path = ")[0]
+        if part not in ("autoencoder", "image_token"):
+            raise
+        raise UserError(error.what, f"{error.remedy}: frozen.{part}=FOLDER") from error
+
+
 def place_networks(networks: Networks, device: str, precision: str) -> None:
     """Move networks to a device and cast what may be cast; the autoencoder stays in fp32.
 
@@ -183,6 +199,16 @@ def place_networks(networks: Networks, device: str, precision: str) -> None:
     for part in (networks.denoiser, networks.reference_net, networks.motion_encoder):
         # Not the model's own `to`: diffusers warns of casting even where nothing must stay fp32.
         nn.Module.to(part, dtype=_DTYPES[precision])
+
+
+def speed_up(networks: Networks, channels_last: bool, compile_blocks: bool) -> None:
+    """Turn on what makes the UNets faster without changing their numbers."""
+    if channels_last:
+        unets: tuple[Any, ...] = (networks.denoiser, networks.reference_net)
+        for unet in unets:
+            unet.to(memory_format=torch.channels_last)
+    if compile_blocks:
+        networks.denoiser.compile_repeated_blocks()
 
 
 def _check_output(output: Path, inputs: list[Path]) -> Path:

@@ -15,10 +15,12 @@ _ROWS = 12
 def holds_weights(folder: Path) -> bool:
     """Return whether a folder is a saved pipeline, official files, or one network's."""
     from xnemo.model.networks import CONFIG_FILE
+    from xnemo.model.starting_weights import class_name
     from xnemo.model.weights_files import FOLDER_NAMES
 
-    names = (CONFIG_FILE, "config.json", *FOLDER_NAMES)
-    return any(folder.glob("xnemo_*.pth")) or any((folder / name).is_file() for name in names)
+    if any(folder.glob("xnemo_*.pth")) or class_name(folder / "config.json"):
+        return True
+    return any((folder / name).is_file() for name in (CONFIG_FILE, *FOLDER_NAMES))
 
 
 def inspect_weights(path: Path) -> Findings:

@@ -25,6 +25,7 @@ from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.diffusion.solver import SCHEDULER_FOLDER, make_solver, read_scheduler
 from xnemo.driving import BoxMode, Frames
 from xnemo.model.config import NetworkConfig
+from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.networks import Networks
 
 Picture = PIL.Image.Image | NDArray[np.uint8]
@@ -182,6 +183,7 @@ class XNeMoPipeline(DiffusionPipeline):
         pretrained_model_name_or_path: str | os.PathLike[str],
         torch_dtype: torch.dtype | None = None,
         detector: Detector | None = None,
+        paths: FrozenPaths | None = None,
         **overrides: Any,
     ) -> "XNeMoPipeline":
         """Read what `save_pretrained` wrote.
@@ -190,13 +192,14 @@ class XNeMoPipeline(DiffusionPipeline):
             pretrained_model_name_or_path: Local folder.
             torch_dtype: Cast the trained parts to it; None keeps what was saved.
             detector: Finds faces; None takes the default one.
+            paths: Where autoencoder and image embedding lie, if not where they were.
             overrides: Parts to use instead of the saved ones, such as `scheduler=`.
 
         Raises:
             UserError: A file is missing or damaged.
         """
         folder = Path(pretrained_model_name_or_path)
-        networks = Networks.load(folder, training=False).eval()
+        networks = Networks.load(folder, training=False, paths=paths).eval()
         parts = cls.from_networks(networks, detector=detector).components
         parts["scheduler"] = read_scheduler(folder / SCHEDULER_FOLDER)
         unknown = overrides.keys() - parts.keys()

@@ -3,7 +3,8 @@
 Same weights, same windows, same noise, none of our savings: motion tokens are encoded anew for
 every window at every step, the two guidance branches are two passes, the cross-attention to the
 image token is computed for every cell, the reference's keys and values are projected for every
-frame that reads them, and the reference network runs for both branches. The attention kernel is the
+frame that reads them, feed-forward layers widen all tokens at once, memory is laid out as PyTorch
+lays it out by itself, and the reference network runs for both branches. The attention kernel is the
 same fused one in both.
 """
 
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.attention import FeedForward
 from torch import Tensor
 
 from xnemo.diffusion.guidance import Conditions
@@ -22,6 +24,7 @@ from xnemo.diffusion.sampler import SamplerConfig, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.diffusion.solver import make_solver
 from xnemo.diffusion.windows import make_windows
+from xnemo.model.feed_forward import GatedFeedForward
 from xnemo.model.spatial_transformer import SpatialBlock
 
 
@@ -65,7 +68,7 @@ def run_plain(networks: Any, inputs: Inputs, config: SamplerConfig, cache_motion
     networks.reference_net(inputs.z_reference, none)
     reference = networks.reference_net(inputs.z_reference, inputs.image_token)
     once = encoder(inputs.crops, inputs.boxes).tokens if cache_motion else None
-    with every_query_attends():
+    with as_released():
         for t in solver.timesteps:
             offset = int(torch.randint(config.window, (1,), generator=generator))
             sums = torch.zeros(2, *z.shape[1:], device=z.device)
@@ -111,9 +114,9 @@ def run_ours(networks: Any, inputs: Inputs, config: SamplerConfig, chunk: int = 
 
 
 @contextmanager
-def every_query_attends() -> Iterator[None]:
-    """Make spatial blocks attend to the image token from every cell, as the release does."""
-    ours = SpatialBlock.forward
+def as_released() -> Iterator[None]:
+    """Take our savings out of the layers: what they compute twice here, the release does."""
+    ours, ours_wide = SpatialBlock.forward, GatedFeedForward.forward
 
     def plain(
         self: Any, tokens: Tensor, image: Tensor, read: Any, _grid: Any
@@ -137,7 +140,9 @@ def every_query_attends() -> Iterator[None]:
         return self.ff(self.norm3(tokens)) + tokens, normed
 
     SpatialBlock.forward = plain  # type: ignore[method-assign]
+    GatedFeedForward.forward = FeedForward.forward
     try:
         yield
     finally:
         SpatialBlock.forward = ours  # type: ignore[method-assign]
+        GatedFeedForward.forward = ours_wide

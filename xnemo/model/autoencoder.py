@@ -139,7 +139,12 @@ class LearnedAutoencoder(FrozenAutoencoder):
     def encode(self, image_BCHW: Tensor) -> Tensor:
         """Return scaled mean latents (B, 4, H/8, W/8)."""
         self._be_in_place()
+        dtype = self._weight.dtype
+        # Encoders of this family overflow in fp16, and say so. It is done once a video.
+        if dtype == torch.float16 and getattr(self.model.config, "force_upcast", False):
+            self.model.float()
         encoded = self.model.encode(image_BCHW.to(self._weight))
+        self.model.to(dtype)
         z = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
         return z.to(image_BCHW) * self.scale
 

@@ -1,9 +1,9 @@
 """The spatial transformer of Stable Diffusion, reading reference tokens beside its own."""
 
-from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from xnemo.model.feed_forward import GatedFeedForward
 from xnemo.model.reference_attention import ReferenceAttention, ReferenceTokens
 
 
@@ -23,7 +23,7 @@ class SpatialBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attn2 = Attention(width, image_token_width, heads=heads, dim_head=width // heads)
         self.norm2 = nn.LayerNorm(width)
-        self.ff = FeedForward(width, activation_fn="geglu")
+        self.ff = GatedFeedForward(width)
         self.norm3 = nn.LayerNorm(width)
 
     def forward(

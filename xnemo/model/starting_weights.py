@@ -54,7 +54,7 @@ def recognise(location: Path) -> str:
             return OFFICIAL
         if (location / "unet").is_dir():
             return STABLE_DIFFUSION
-        if _class_name(location / "config.json") == "MotionAdapter":
+        if class_name(location / "config.json") == "MotionAdapter":
             return ANIMATEDIFF
         if not any((location / name).is_file() for name in FOLDER_NAMES):
             raise _unknown(location)
@@ -73,7 +73,8 @@ def _unknown(location: Path) -> UserError:
     )
 
 
-def _class_name(path: Path) -> str | None:
+def class_name(path: Path) -> str | None:
+    """Return the class that a diffusers `config.json` is of; None where it is no such file."""
     try:
         data = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from xnemo.model.feed_forward import GatedFeedForward
 from xnemo.model.position_tables import frame_table
 
 
@@ -65,7 +65,7 @@ class TransformerBlock(nn.Module):
             for _ in range(attentions)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(attentions))
-        self.ff = FeedForward(width, activation_fn="geglu")
+        self.ff = GatedFeedForward(width)
         self.ff_norm = nn.LayerNorm(width)
 
     def forward(self, tokens_NLC: Tensor, context_NMD: Tensor | None = None) -> Tensor:

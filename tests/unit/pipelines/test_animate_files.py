@@ -1,6 +1,7 @@
 """From files to files: what is written, what is refused, and that nothing is left behind."""
 
 import io
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -99,6 +100,25 @@ def test_a_gpu_that_is_not_there_is_named():
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match="no GPU is usable"):
         place_networks(None, "cuda", "auto")
+
+
+def test_switches_for_speed_leave_the_frames_alone(folder, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        "xnemo.model.unet_trunk.UNetTrunk.compile_repeated_blocks",
+        lambda unet: compiled.append(unet.conv_in.weight),
+    )
+    frames = []
+    for name, options in (
+        ("plain", FAST),
+        ("fast", replace(FAST, channels_last=True, compile=True)),
+    ):
+        target = tmp_path / f"{name}.mp4"
+        animate(folder / "bundle", folder / "portrait.png", folder / "driver.mp4", target, options)
+        frames.append(np.stack(list(DrivingVideo(target))).astype(int))
+    assert len(compiled) == 1
+    assert compiled[0].is_contiguous(memory_format=torch.channels_last)
+    assert np.abs(frames[0] - frames[1]).max() <= 2
 
 
 def test_a_driver_is_resampled_by_time(folder):

@@ -117,6 +117,20 @@ def test_a_place_without_the_part_is_named(models, tmp_path):
         load_trained(models / "official", paths=FrozenPaths(str(tmp_path / "nowhere")), shape=moved)
 
 
+def test_what_a_machine_lacks_is_told_with_the_setting_that_mends_it(
+    models, tmp_path, monkeypatch, capsys
+):
+    unet = replace(shape().unet, latent_channels=4, place_code=False)
+    away = AutoencoderConfig(path=str(tmp_path / "away"))
+    monkeypatch.setattr(
+        "xnemo.trained_model.full", lambda: replace(shape(), autoencoder=away, unet=unet)
+    )
+    files = [str(models / name) for name in ("official", "portrait.png", "driver.mp4")]
+    status = cli.run(["animate", *files, "-o", str(tmp_path / "out.mp4"), *FAST])
+    assert status == cli.EXIT_BAD_INPUT
+    assert "frozen.autoencoder=FOLDER" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("form", "kind", "told"),
     [
@@ -136,6 +150,13 @@ def test_weights_are_described(networks, models, form, kind, told, capsys):
         assert found["tensors"] == len(networks.denoiser.state_dict())
         assert found["numbers"] == sum(t.numel() for t in networks.denoiser.state_dict().values())
     assert found["next"]
+
+
+def test_settings_alone_are_no_weights(tmp_path, capsys):
+    """A run that has no bundle yet keeps its settings under a name that diffusers uses too."""
+    (tmp_path / "config.json").write_text('{"samples": 3}')
+    assert cli.run(["inspect", str(tmp_path)]) == cli.EXIT_BAD_INPUT
+    assert "neither a data set" in capsys.readouterr().err
 
 
 class RunsCode:
@@ -219,7 +240,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str, bool]] = {
     "config alone": (
         "pipeline",
         lambda f: [shutil.rmtree(p) if p.is_dir() else p.unlink() for p in f.iterdir()]
-        and (f / "config.json").write_text("{}"),
+        and (f / "config.json").write_text('{"_class_name": "DenoisingUNet"}'),
         "holds n",
         True,
     ),

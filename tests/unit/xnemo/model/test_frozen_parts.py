@@ -128,6 +128,21 @@ def test_an_autoencoder_in_half_precision_takes_and_gives_fp32(folders):
     assert ours.decode(torch.rand(1, 4, 4, 4)).dtype == torch.float32
 
 
+def test_fp16_is_not_asked_of_an_encoder_that_overflows_in_it(folders):
+    root, models = folders
+    autoencoder = make_autoencoder(AutoencoderConfig("kl", str(root / "kl"))).half()
+    assert models["kl"].config.force_upcast
+    exact = make_autoencoder(AutoencoderConfig("kl", str(root / "kl")))
+    x = torch.rand(1, 3, 32, 32) * 2 - 1
+    torch.testing.assert_close(autoencoder.encode(x), exact.encode(x), rtol=1e-2, atol=1e-2)
+    # Features so large that fp16 has no number for them.
+    with torch.no_grad():
+        exact.model.encoder.conv_in.weight.sign_().mul_(5e4)
+        autoencoder.model.encoder.conv_in.weight.copy_(exact.model.encoder.conv_in.weight)
+    torch.testing.assert_close(autoencoder.encode(x), exact.encode(x), rtol=1e-2, atol=1e-2)
+    assert all(p.dtype == torch.float16 for p in autoencoder.parameters())
+
+
 def test_a_pipelines_folder_is_searched_for_its_vae(folders, tmp_path):
     _, models = folders
     models["kl"].save_pretrained(tmp_path / "vae")
