@@ -12,9 +12,13 @@ _SAME_SIGNAL_S = 1.0
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """Turn the first SIGTERM or SIGINT into an event; the second is an interrupt as ever."""
-    stop = threading.Event()
+def stop_on_signals(event: threading.Event | None = None) -> Iterator[threading.Event]:
+    """Turn the first SIGTERM or SIGINT into an event; the second is an interrupt as ever.
+
+    Blocks may lie inside one another around what sets handlers of its own, as Ray does when it
+    starts: the inner one is then given the outer one's event.
+    """
+    stop = event or threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

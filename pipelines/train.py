@@ -117,7 +117,8 @@ def train(
                     stop_on_signals() as stop,
                     _told(journal, run, experiment, parent, config) as end,
                 ):
-                    with connect(address) as cluster:
+                    # Ray starts with a handler of its own, which would end this process at once.
+                    with connect(address) as cluster, stop_on_signals(stop):
                         if not stop.is_set():
                             job.run(cluster, count, cpus_per_worker, use_gpu, stop)
                     if record.samples_seen < config.samples:

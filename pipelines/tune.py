@@ -18,6 +18,7 @@ from pipelines.tune_trials import Scheduler, TellTrials, TrialPlan, run_trials
 from pipelines.worker_count import parse_workers, resources_per_worker
 from preprocessing.errors import UserError
 from xnemo.config import override, to_dict
+from xnemo.data.clip_table import open_clips
 from xnemo.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,9 @@ def tune(
         )
     if trials < 1:
         raise UserError(f"trials is {trials}", "ask for one or more")
+    # Better refused now than by every trial.
+    count = parse_workers(workers)
+    open_clips([data] if isinstance(data, str) else data, config.data.filter)
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(out))
     with open_folder(Path(out) / search) as folder:
         journal = Journal(folder)
@@ -129,10 +133,13 @@ def tune(
         status = "FAILED"
         try:
             with connect(address) as cluster:
-                count = parse_workers(workers)
-                gpu = use_gpu if use_gpu is not None else cluster.gpus > 0
+                gpu = use_gpu
+                if gpu is None:
+                    gpu = cluster.gpus > 0 and config.engine.device != "cpu"
                 each = resources_per_worker(count, cluster, cpus_per_worker, gpu)
-                at_once = concurrent or max(1, int(cluster.cpus // (each["CPU"] * count.most)))
+                have = {"CPU": cluster.cpus, "GPU": cluster.gpus}
+                room = min(have[name] // (amount * count.most) for name, amount in each.items())
+                at_once = concurrent or max(1, int(room))
                 job = {
                     "config": to_dict(_below(config, search)),
                     "data": [data] if isinstance(data, str) else list(data),

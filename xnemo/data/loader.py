@@ -5,8 +5,10 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 
+import cv2
 from torch.utils.data import DataLoader, Dataset
 
+from preprocessing.errors import UserError
 from xnemo.data.batch import Batch
 from xnemo.data.batch_plan import BatchPlan, MicroBatch
 from xnemo.data.sample_reader import SampleReader
@@ -80,8 +82,12 @@ class BatchLoader:
             pin_memory=pin,
             # Decoders and OpenCV keep threads; a forked child would inherit their locks held.
             multiprocessing_context="forkserver",
+            worker_init_fn=_use_one_thread,
         )
-        yield from loader
+        for answer in loader:
+            if isinstance(answer, UserError):
+                raise answer
+            yield answer
 
 
 class _Requests(Dataset):
@@ -90,8 +96,17 @@ class _Requests(Dataset):
     def __init__(self, reader: SampleReader) -> None:
         self.reader = reader
 
-    def __getitem__(self, micro: MicroBatch) -> tuple[Batch, float]:
-        return self.reader.read_batch(micro.indices), micro.weight
+    def __getitem__(self, micro: MicroBatch) -> tuple[Batch, float] | UserError:
+        try:
+            return self.reader.read_batch(micro.indices), micro.weight
+        except UserError as error:
+            # Raised here, torch would wrap it in its own error, with a traceback for a message.
+            return error
+
+
+def _use_one_thread(worker: int) -> None:
+    """Keep OpenCV from starting a thread for every core in every worker."""
+    cv2.setNumThreads(1)
 
 
 def _endless(plan: BatchPlan, samples_seen: int) -> Iterator[MicroBatch]:

@@ -208,6 +208,22 @@ def test_a_loader_process_is_sent_little_of_a_large_index(faces: Path) -> None:
     assert len(pickle.dumps(reader)) / len(many) < 700
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_refusal_is_one_line_wherever_samples_are_read(
+    faces: Path, tmp_path: Path, workers: int
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(faces, root)
+    (root / "shards" / "000000.tar").unlink()
+    reader = open_reader(root, workers=workers, retries=0, max_bad_samples=0)
+    with (
+        BatchLoader(reader, BatchPlan(2, 2)) as loader,
+        pytest.raises(UserError, match=r"sample 0 cannot be read: .*000000.tar") as refusal,
+    ):
+        next(loader)
+    assert "\n" not in str(refusal.value)
+
+
 def test_nothing_left_after_the_filter_is_said_at_once(faces: Path) -> None:
     with pytest.raises(UserError, match="0 after the filter"):
         open_clips([str(faces)], "face_px > 4000")
