@@ -86,7 +86,7 @@ def _in_folder(root: Path, licence: str) -> FoundSources:
     files: list[SourceFile] = []
     ignored: Counter[str] = Counter()
     for path in _walk(root.absolute(), set()):
-        is_named_so = path.suffix.lower() in _EXTENSIONS or path.is_dir()
+        is_named_so = path.suffix.lower() in _EXTENSIONS or os.path.isdir(path)
         if is_named_so and not _is_hidden(path):
             files.append(_local(path, os.path.relpath(path, root.absolute()), licence))
         else:
@@ -114,8 +114,9 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
     seen.add((status.st_dev, status.st_ino))
     for entry in entries:
         path = Path(entry.path)
-        # Unlike the entry's own method, this takes a link to itself for no folder.
-        if path.is_dir():
+        # Unlike the entry's own method, this never raises: not for a link to itself, nor for what
+        # lies in a folder that may be listed and not entered.
+        if os.path.isdir(path):
             if _is_hidden(path):
                 continue
             if path.suffix.lower() in _EXTENSIONS:

@@ -1,6 +1,8 @@
 import json
 import os
+import tempfile
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -51,25 +53,42 @@ def test_a_folder_is_searched_and_what_is_ignored_is_counted(tmp_path):
     assert {f.licence for f in found.files} == {"CC0"}
 
 
-def test_a_folder_that_may_not_be_listed_is_a_source_that_cannot_be_read(tmp_path, monkeypatch):
-    for name in ("b.mp4", "closed/a.mp4"):
-        touch(tmp_path / name)
-    scandir, access = os.scandir, os.access
-    closed = str(tmp_path / "closed")
+@pytest.fixture
+def unprivileged():
+    """Be nobody for a while where the tests run as root, who may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
 
-    def refusing(path):
-        if str(path) == closed:
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
 
-    # Whoever runs the tests may be allowed everything.
-    monkeypatch.setattr(os, "scandir", refusing)
-    monkeypatch.setattr(os, "access", lambda p, mode: str(p) != closed and access(p, mode))
-    assert [f.name for f in find_sources(tmp_path).files] == ["b.mp4", "closed"]
-    with pytest.raises(DecodeError, match=r"permission: .* may not be looked into"):
-        check_path(tmp_path / "closed")
+@pytest.fixture
+def guarded():
+    """A file, one that may not be read, and folders not to be listed and not to be entered."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        for file in ("b.mp4", "closed/a.mp4", "listed/c.mp4", "locked.mp4"):
+            touch(root / file)
+        (root / "locked.mp4").chmod(0)
+        (root / "closed").chmod(0)
+        (root / "listed").chmod(0o444)
+        yield root
+        for folder in ("closed", "listed"):
+            (root / folder).chmod(0o755)
+
+
+def test_what_may_not_be_read_is_told_and_costs_nothing_else(guarded, unprivileged):
+    found = find_sources(guarded)
+    assert [f.name for f in found.files] == ["b.mp4", "closed", "listed/c.mp4", "locked.mp4"]
+    assert check_path(guarded / "b.mp4") == 1
+    for file in found.files[1:]:
+        with pytest.raises(DecodeError, match="permission: "):
+            check_path(Path(file.location))
     with pytest.raises(UserError, match=r"cannot list .*closed"):
-        find_sources(closed)
+        find_sources(guarded / "closed")
 
 
 def test_names_of_any_kind_come_through(tmp_path):
