@@ -62,7 +62,7 @@ def gather(
         cuts = sorted({ms for _, content in contents for ms in content["end"]["cuts_ms"]})
         for chunk, content in contents:
             ends.append({**content["end"], "source": source, "source_s": chunk.seconds})
-            damage += [{**d, "source": source, "sha256": chunk.sha256} for d in content["damage"]]
+            damage += [_told(d, chunk) for d in content["damage"]]
             own = [_named(row, chunk, cuts, config) for row in content["rows"]]
             stale += [r["part"] for r in own if r["status"] == "kept" and not r["mp4_length"]]
             rows += own
@@ -208,6 +208,12 @@ def _named(
         # The places in the part; the index has those in the shard.
         "in_part": {f"{n}_{w}": row[f"{n}_{w}"] for n in names for w in ("offset", "length")},
     }
+
+
+def _told(damage: Mapping[str, Any], chunk: Chunk) -> dict[str, Any]:
+    """Return a row of the quarantine table, its times counted as those of clips are."""
+    times = {n: max(0.0, damage[n] - chunk.origin_us / 1e6) for n in ("start_s", "end_s")}
+    return {**damage, **times, "source": chunk.source, "sha256": chunk.sha256}
 
 
 def _same_files(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
