@@ -25,7 +25,7 @@ from preprocessing.layout import Placed, plan_shards
 from preprocessing.part import read_part, read_part_member
 from preprocessing.quarantine import write_quarantine
 from preprocessing.sample import MEMBERS, SCHEMA_VERSION, pack_meta, sample_key
-from preprocessing.shard import member_bytes, write_tar_file
+from preprocessing.shard import member_bytes, tar_bytes, write_tar_file
 from preprocessing.storage import Store, open_store
 from preprocessing.unfinished import unfinished_name
 
@@ -111,7 +111,8 @@ def finish(
         path = f"shards/{plan.name}"
         members = [by_key[key] for key in plan.keys]
         _set_offsets(plan.name, members)
-        if path not in present:
+        # A shard that is there and cut short, by a copy that broke off, say, is written anew.
+        if present.get(path) != tar_bytes(_lengths(members)):
             jobs.append(ShardJob(store.url, plan.name, tuple(members), common))
     for _ in (each or _here)(jobs):
         pass
@@ -124,6 +125,19 @@ def finish(
         if path not in used:
             store.delete(path)
     return rows
+
+
+def shard_sizes(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many bytes each shard that the rows of an index speak of has, by its path."""
+    lengths: dict[str, list[int]] = {}
+    for row in rows:
+        if row["status"] == "kept":
+            lengths.setdefault(f"shards/{row['shard']}", []).extend(_lengths([row]))
+    return {path: tar_bytes(sizes) for path, sizes in lengths.items()}
+
+
+def _lengths(rows: Iterable[Mapping[str, Any]]) -> list[int]:
+    return [row[f"{name}_length"] for row in rows for name in MEMBERS]
 
 
 @dataclass(frozen=True)

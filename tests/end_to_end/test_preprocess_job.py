@@ -222,6 +222,23 @@ def test_verification_finds_a_flipped_bit_and_a_lost_shard(finished, videos, tmp
     assert preprocess(videos, out, verify=True, on_progress=lambda _: None).exit_code == 0
 
 
+@pytest.mark.parametrize("name", ["shards/*.tar", "index.parquet"])
+def test_what_was_cut_short_or_lost_is_written_anew(finished, videos, tmp_path, name):
+    """A copy that broke off, or a file deleted by mistake: the parts still have it all."""
+    import shutil
+
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    file = next(out.glob(name))
+    whole = file.read_bytes()
+    if name == "index.parquet":
+        file.unlink()
+    else:
+        file.write_bytes(whole[:-2000])
+    assert run(videos, out).processed == 0
+    assert file.read_bytes() == whole
+
+
 def test_a_dry_run_forecasts_and_writes_nothing(finished, videos, tmp_path):
     out = tmp_path / "nothing"
     forecast = preprocess(videos, out, config(), dry_run=True, on_progress=lambda _: None)
