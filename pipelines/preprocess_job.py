@@ -68,7 +68,7 @@ def run_job(
     sealed = None if plan.todo else _sealed(store, sealed_from)
     if sealed is not None:
         tell(JobProgress("done", 1, 1))
-        return _result(plan, store, sealed, began, strict)
+        return _result(plan, store, sealed, began, strict, is_new=False)
     with _told_in_words(store):
         store.sweep()
         write_plan(store, plan.chunks, plan.parts)
@@ -81,7 +81,7 @@ def run_job(
             plan = replace(plan, todo=[*plan.todo, *again])
             gathered = gather(store, plan.chunks, plan.parts, config)
         rows = _seal(plan, gathered, sealed_from, store, config, workers, tell, began)
-    return _result(plan, store, rows, began, strict)
+    return _result(plan, store, rows, began, strict, is_new=True)
 
 
 def _process(
@@ -169,7 +169,13 @@ def _sealed(store: Store, sealed_from: str) -> list[dict[str, Any]] | None:
 
 
 def _result(
-    plan: JobPlan, store: Store, rows: Sequence[dict[str, Any]], began: float, strict: bool
+    plan: JobPlan,
+    store: Store,
+    rows: Sequence[dict[str, Any]],
+    began: float,
+    strict: bool,
+    *,
+    is_new: bool,
 ) -> PreprocessResult:
     kept = [row for row in rows if row["status"] == "kept"]
     return PreprocessResult(
@@ -185,6 +191,7 @@ def _result(
         bytes=sum(row[f"{m}_length"] for row in kept for m in ("mp4", "npz", "json")),
         quarantined=len(read_quarantine(store)),
         seconds=time.monotonic() - began,
+        is_new=is_new,
         strict=strict,
     )
 

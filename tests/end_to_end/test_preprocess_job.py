@@ -156,6 +156,7 @@ def test_running_again_does_nothing_and_starts_no_ray(finished, videos, monkeypa
     monkeypatch.setattr("pipelines.preprocess_workers.connect", None)
     result = run(videos, out)
     assert (result.processed, result.kept) == (0, 2)
+    assert result.title == "preprocessing: nothing new to do"
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
 
 
@@ -184,6 +185,7 @@ def test_what_changes_is_redone_and_nothing_else(videos, tmp_path, ray_local):
     # A stricter threshold judges clips by their scores; nothing is decoded again.
     strict = run(folder, out, "filters.min_face_px=1000")
     assert (strict.processed, strict.kept) == (0, 0)
+    assert strict.title == "preprocessing done"
     assert not list((out / "shards").glob("*"))
     assert run(folder, out).processed == 0
     assert index_digest(out) == digest
