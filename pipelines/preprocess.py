@@ -113,7 +113,7 @@ def preprocess(
             return forecast(plan, config, pool, tell)
         result = run_job(plan, store, config, pool, tell, began=began, strict=strict)
     uri = tracking or os.environ.get("MLFLOW_TRACKING_URI")
-    if uri and result.processed:
+    if uri and result.is_new:
         problem = log_report(store, config, uri)
         if problem:
             log.warning("the report is not in MLflow: %s", problem)

@@ -20,7 +20,7 @@ from pipelines.preprocess_stream import stream_chunks, stream_shards
 from pipelines.preprocess_workers import Workers
 from preprocessing.config import PreprocessConfig
 from preprocessing.errors import UserError
-from preprocessing.index import read_table
+from preprocessing.index import INDEX_NAME, read_table
 from preprocessing.plan import write_plan
 from preprocessing.quarantine import read_quarantine
 from preprocessing.report_write import write_report
@@ -31,6 +31,7 @@ from preprocessing.seal import (
     ShardJob,
     finish,
     gather,
+    shard_sizes,
     write_shard,
 )
 from preprocessing.storage import Store, StoreFullError
@@ -64,9 +65,10 @@ def run_job(
         UserError: the place to write to is full or refuses.
     """
     sealed_from = seal_digest(plan, config)
-    if not plan.todo and _is_sealed(store, sealed_from):
+    sealed = None if plan.todo else _sealed(store, sealed_from)
+    if sealed is not None:
         tell(JobProgress("done", 1, 1))
-        return _result(plan, store, read_table(store.url).to_pylist(), began, strict)
+        return _result(plan, store, sealed, began, strict, is_new=False)
     with _told_in_words(store):
         store.sweep()
         write_plan(store, plan.chunks, plan.parts)
@@ -79,7 +81,7 @@ def run_job(
             plan = replace(plan, todo=[*plan.todo, *again])
             gathered = gather(store, plan.chunks, plan.parts, config)
         rows = _seal(plan, gathered, sealed_from, store, config, workers, tell, began)
-    return _result(plan, store, rows, began, strict)
+    return _result(plan, store, rows, began, strict, is_new=True)
 
 
 def _process(
@@ -155,18 +157,25 @@ def _write_shards(
         yield done
 
 
-def _is_sealed(store: Store, sealed_from: str) -> bool:
-    if not store.exists(DATASET_NAME):
-        return False
+def _sealed(store: Store, sealed_from: str) -> list[dict[str, Any]] | None:
+    """Return the rows of the finished data set, or None where there is none of these inputs."""
+    if not (store.exists(DATASET_NAME) and store.exists(INDEX_NAME)):
+        return None
     content = json.loads(store.read(DATASET_NAME))
-    present = store.list("shards")
-    return content.get("sealed_from") == sealed_from and set(present) == {
-        f"shards/{name}" for name in content["shards"]
-    }
+    if content.get("sealed_from") != sealed_from:
+        return None
+    rows: list[dict[str, Any]] = read_table(store.url).to_pylist()
+    return rows if store.list("shards") == shard_sizes(rows) else None
 
 
 def _result(
-    plan: JobPlan, store: Store, rows: Sequence[dict[str, Any]], began: float, strict: bool
+    plan: JobPlan,
+    store: Store,
+    rows: Sequence[dict[str, Any]],
+    began: float,
+    strict: bool,
+    *,
+    is_new: bool,
 ) -> PreprocessResult:
     kept = [row for row in rows if row["status"] == "kept"]
     return PreprocessResult(
@@ -182,6 +191,7 @@ def _result(
         bytes=sum(row[f"{m}_length"] for row in kept for m in ("mp4", "npz", "json")),
         quarantined=len(read_quarantine(store)),
         seconds=time.monotonic() - began,
+        is_new=is_new,
         strict=strict,
     )
 

@@ -26,13 +26,15 @@ class PreprocessResult:
     quarantined: int
     # Wall time in seconds.
     seconds: float
+    # Whether the data set was written anew; a threshold can do so with no chunk processed.
+    is_new: bool
     # Whether rows in quarantine are a failure.
     strict: bool = False
 
     @property
     def title(self) -> str:
         """One line for a person."""
-        return "preprocessing done" if self.processed else "preprocessing: nothing new to do"
+        return "preprocessing done" if self.is_new else "preprocessing: nothing new to do"
 
     @property
     def exit_code(self) -> int:

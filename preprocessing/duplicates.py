@@ -19,6 +19,9 @@ _GRID = 3
 # where they are as long: over less, one smooth nod is like another. Shifts of a few samples are
 # always tried, for a copy may have lost its first frames.
 _SHIFT, _OVERLAP, _FEW = 0.5, 40, 3
+# Overlaps of this many samples (4 s) and more are judged as they are; what a shorter one lacks to
+# full likeness counts so much the more, for over a second or two any smooth sway is like another.
+_ENOUGH = 50
 # A path has to be this long (standard deviation, in face sides) to tell one take from another.
 _FAR, _GROWN = 0.03, 0.02
 # Farthest that the faces of two copies lie apart (root mean square, in face sides, each about its
@@ -123,7 +126,10 @@ def find_duplicates(
 
 
 def likeness(a: Signature, b: Signature) -> float:
-    """Return the best correlation of two clips' curves over shifts in time, mirrored or not."""
+    """Return how alike two clips' curves are at the best shift in time, mirrored or not; at most 1.
+
+    It is their correlation, less where the two overlap for a short time only.
+    """
     return max(_agreement(a, b), _agreement(a, b.mirrored()))
 
 
@@ -140,7 +146,8 @@ def _agreement(a: Signature, b: Signature) -> float:
         if count < short - reach:
             continue
         in_a, in_b = slice(start_a, start_a + count), slice(start_b, start_b + count)
-        value = _pearson(a.curves[in_a], b.curves[in_b])
+        doubt = max(1.0, _ENOUGH / count)
+        value = 1 - (1 - _pearson(a.curves[in_a], b.curves[in_b])) * doubt
         if value > best:
             best = max(best, min(value, _same_path(a.path[in_a], b.path[in_b])))
     return best

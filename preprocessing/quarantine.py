@@ -10,7 +10,8 @@ from preprocessing.storage import Store
 
 QUARANTINE_NAME = "quarantine.parquet"
 
-#: `start_s` and `end_s` are empty where the whole source is bad; the other columns always say why.
+#: `start_s` and `end_s` count from the source's first frame, as the times of clips do; they are
+#: empty where the whole source is bad. The other columns always say why.
 SCHEMA = pa.schema(
     [
         ("source", pa.string()),

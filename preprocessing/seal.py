@@ -25,7 +25,7 @@ from preprocessing.layout import Placed, plan_shards
 from preprocessing.part import read_part, read_part_member
 from preprocessing.quarantine import write_quarantine
 from preprocessing.sample import MEMBERS, SCHEMA_VERSION, pack_meta, sample_key
-from preprocessing.shard import member_bytes, write_tar_file
+from preprocessing.shard import member_bytes, tar_bytes, write_tar_file
 from preprocessing.storage import Store, open_store
 from preprocessing.unfinished import unfinished_name
 
@@ -62,7 +62,7 @@ def gather(
         cuts = sorted({ms for _, content in contents for ms in content["end"]["cuts_ms"]})
         for chunk, content in contents:
             ends.append({**content["end"], "source": source, "source_s": chunk.seconds})
-            damage += [{**d, "source": source, "sha256": chunk.sha256} for d in content["damage"]]
+            damage += [_told(d, chunk) for d in content["damage"]]
             own = [_named(row, chunk, cuts, config) for row in content["rows"]]
             stale += [r["part"] for r in own if r["status"] == "kept" and not r["mp4_length"]]
             rows += own
@@ -111,7 +111,8 @@ def finish(
         path = f"shards/{plan.name}"
         members = [by_key[key] for key in plan.keys]
         _set_offsets(plan.name, members)
-        if path not in present:
+        # A shard that is there and cut short, by a copy that broke off, say, is written anew.
+        if present.get(path) != tar_bytes(_lengths(members)):
             jobs.append(ShardJob(store.url, plan.name, tuple(members), common))
     for _ in (each or _here)(jobs):
         pass
@@ -124,6 +125,19 @@ def finish(
         if path not in used:
             store.delete(path)
     return rows
+
+
+def shard_sizes(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return how many bytes each shard that the rows of an index speak of has, by its path."""
+    lengths: dict[str, list[int]] = {}
+    for row in rows:
+        if row["status"] == "kept":
+            lengths.setdefault(f"shards/{row['shard']}", []).extend(_lengths([row]))
+    return {path: tar_bytes(sizes) for path, sizes in lengths.items()}
+
+
+def _lengths(rows: Iterable[Mapping[str, Any]]) -> list[int]:
+    return [row[f"{name}_length"] for row in rows for name in MEMBERS]
 
 
 @dataclass(frozen=True)
@@ -208,6 +222,12 @@ def _named(
         # The places in the part; the index has those in the shard.
         "in_part": {f"{n}_{w}": row[f"{n}_{w}"] for n in names for w in ("offset", "length")},
     }
+
+
+def _told(damage: Mapping[str, Any], chunk: Chunk) -> dict[str, Any]:
+    """Return a row of the quarantine table, its times counted as those of clips are."""
+    times = {n: max(0.0, damage[n] - chunk.origin_us / 1e6) for n in ("start_s", "end_s")}
+    return {**damage, **times, "source": chunk.source, "sha256": chunk.sha256}
 
 
 def _same_files(facts: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -43,6 +43,11 @@ def member_bytes(size: int) -> int:
     return _BLOCK + padded(size)
 
 
+def tar_bytes(sizes: Iterable[int]) -> int:
+    """Return the size of a tar whose members have these sizes."""
+    return sum(member_bytes(size) for size in sizes) + 2 * _BLOCK
+
+
 def write_tar(stream: BinaryIO, members: Iterable[tuple[str, bytes]]) -> Iterator[MemberRange]:
     """Write members in the order given, then the end mark; yields each range once it is written."""
     position = 0

@@ -38,7 +38,7 @@ def check_path(path: Path) -> int:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise DecodeError("missing", f"{path}: {why}") from error
-    if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK):
+    if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
         raise DecodeError("permission", f"{path} is a folder that may not be looked into")
     if not stat.S_ISREG(status.st_mode):
         kinds = {
@@ -52,7 +52,7 @@ def check_path(path: Path) -> int:
         raise DecodeError("not_a_file", f"{path} is {kind}")
     if status.st_size == 0:
         raise DecodeError("empty", f"{path} has no bytes")
-    if not os.access(path, os.R_OK):
+    if not os.access(path, os.R_OK, effective_ids=True):
         raise DecodeError("permission", f"{path} may not be read")
     return status.st_size
 

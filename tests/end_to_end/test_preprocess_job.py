@@ -156,6 +156,7 @@ def test_running_again_does_nothing_and_starts_no_ray(finished, videos, monkeypa
     monkeypatch.setattr("pipelines.preprocess_workers.connect", None)
     result = run(videos, out)
     assert (result.processed, result.kept) == (0, 2)
+    assert result.title == "preprocessing: nothing new to do"
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
 
 
@@ -184,6 +185,7 @@ def test_what_changes_is_redone_and_nothing_else(videos, tmp_path, ray_local):
     # A stricter threshold judges clips by their scores; nothing is decoded again.
     strict = run(folder, out, "filters.min_face_px=1000")
     assert (strict.processed, strict.kept) == (0, 0)
+    assert strict.title == "preprocessing done"
     assert not list((out / "shards").glob("*"))
     assert run(folder, out).processed == 0
     assert index_digest(out) == digest
@@ -220,6 +222,23 @@ def test_verification_finds_a_flipped_bit_and_a_lost_shard(finished, videos, tmp
     assert preprocess(videos, out, verify=True, on_progress=lambda _: None).exit_code == 1
     run(videos, out)
     assert preprocess(videos, out, verify=True, on_progress=lambda _: None).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["shards/*.tar", "index.parquet"])
+def test_what_was_cut_short_or_lost_is_written_anew(finished, videos, tmp_path, name):
+    """A copy that broke off, or a file deleted by mistake: the parts still have it all."""
+    import shutil
+
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    file = next(out.glob(name))
+    whole = file.read_bytes()
+    if name == "index.parquet":
+        file.unlink()
+    else:
+        file.write_bytes(whole[:-2000])
+    assert run(videos, out).processed == 0
+    assert file.read_bytes() == whole
 
 
 def test_a_dry_run_forecasts_and_writes_nothing(finished, videos, tmp_path):

@@ -101,14 +101,6 @@ def test_a_missing_file(tmp_path, child: Isolated) -> None:
     assert missing.reason == "missing"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read(tmp_path, child: Isolated) -> None:
-    locked = tmp_path / "locked.mp4"
-    locked.write_bytes(b"x")
-    locked.chmod(0)
-    assert child.run(decode_whole, str(locked), time_limit_s=5).reason == "permission"
-
-
 def test_refusals_are_quick(hostile_corpus_entries: list[Entry], child: Isolated) -> None:
     """What cannot be opened must not cost time: an hour of them is a few seconds of work."""
     hopeless = [

@@ -176,6 +176,24 @@ def test_sways_that_look_alike_for_two_seconds_are_different_takes():
     assert likeness(one, waving(0.08, 0.1)) < 0.5
 
 
+@pytest.mark.parametrize(
+    ("samples", "is_copy"), [(100, True), (60, True), (25, False), (14, False)]
+)
+def test_the_shorter_two_clips_overlap_the_more_alike_copies_have_to_be(samples, is_copy):
+    """Of curves that agree to nine tenths for a second, the next clip has some as well."""
+    rng = np.random.default_rng(4)
+    face, still = np.eye(1, 64, dtype=np.float32)[0], np.full((samples, 3), 128, np.uint8)
+    curve = 30 * rng.normal(size=(samples, 9))
+    other = curve + 13 * rng.normal(size=(samples, 9))
+    one, two, same = (
+        Signature(face, np.clip(128 + c, 0, 255).astype(np.uint8), still)
+        for c in (curve, other, curve + rng.normal(size=(samples, 9)))
+    )
+    threshold = ShardConfig().duplicate_likeness
+    assert (likeness(one, two) > threshold) == is_copy
+    assert likeness(one, same) > threshold
+
+
 @pytest.mark.parametrize("all_pairs", [True, False])
 def test_the_best_copy_stays(monkeypatch, all_pairs):
     if not all_pairs:

@@ -66,12 +66,13 @@ def unprivileged():
 
 @pytest.fixture
 def guarded():
-    """A folder with a file, one that may not be listed and one that may not be entered."""
+    """A file, one that may not be read, and folders not to be listed and not to be entered."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         root.chmod(0o755)
-        for file in ("b.mp4", "closed/a.mp4", "listed/c.mp4"):
+        for file in ("b.mp4", "closed/a.mp4", "listed/c.mp4", "locked.mp4"):
             touch(root / file)
+        (root / "locked.mp4").chmod(0)
         (root / "closed").chmod(0)
         (root / "listed").chmod(0o444)
         yield root
@@ -79,9 +80,9 @@ def guarded():
             (root / folder).chmod(0o755)
 
 
-def test_folders_that_may_not_be_read_are_told_and_cost_nothing_else(guarded, unprivileged):
+def test_what_may_not_be_read_is_told_and_costs_nothing_else(guarded, unprivileged):
     found = find_sources(guarded)
-    assert [f.name for f in found.files] == ["b.mp4", "closed", "listed/c.mp4"]
+    assert [f.name for f in found.files] == ["b.mp4", "closed", "listed/c.mp4", "locked.mp4"]
     assert check_path(guarded / "b.mp4") == 1
     for file in found.files[1:]:
         with pytest.raises(DecodeError, match="permission: "):
