@@ -41,6 +41,8 @@ def run_trials(
     """Run all trials and return Ray Tune's results."""
     # Tune's newer output prints tables and advertisements even where none is asked for.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Tune would take Ctrl-C for the search's end; it is an interrupt, and the same call goes on.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     from ray import tune as ray_tune
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
     from ray.tune.search import BasicVariantGenerator
