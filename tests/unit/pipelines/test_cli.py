@@ -4,6 +4,7 @@ import errno
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import yaml
@@ -144,6 +145,11 @@ def test_a_recipe_prints_as_yaml_that_overrides_accept(capsys, tmp_path):
 
     assert configure(get_recipe("image"), file, []) == get_recipe("tiny")
     assert yaml.safe_load(text)["network"]["image_size"] == 64
+
+
+def test_the_version_is_the_installed_one(capsys):
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"xnemo {version('xnemo')}\n"
 
 
 def test_help_names_every_command(capsys):
