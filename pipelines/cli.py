@@ -2,8 +2,10 @@
 
 import difflib
 import errno
+import signal
 import sys
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -13,13 +15,11 @@ import pipelines.commands.animation as animation
 import pipelines.commands.data as data
 import pipelines.commands.machine as machine
 import pipelines.commands.training as training
+from pipelines.commands.report import EXIT_INTERRUPTED
 from preprocessing.errors import UserError
 
 #: Exit status for input a person can mend; 1 is left to jobs that ran and found something wrong.
 EXIT_BAD_INPUT = 2
-
-#: Exit status after Ctrl-C, as shells have it.
-EXIT_INTERRUPTED = 130
 
 # Commands that go on where they were interrupted; the others write at their end or not at all.
 _RESUMABLE = ("demo", "preprocess", "train", "tune", "sync")
@@ -55,12 +55,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"xnemo {version('xnemo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """Take the options that belong to no command; each is done with when it is read."""
+
+
 for group in (machine, data, training, animation):
     group.register(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a job found something wrong, 2 bad input."""
+    """Run the command line and exit: 0 done, 1 a job found fault, 2 bad input, 130 interrupted."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -68,7 +86,7 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     try:
         status: int = app(arguments, prog_name="xnemo", standalone_mode=False) or 0
-        # Typer turns an interrupt into this status, in silence.
+        # Typer turns an interrupt into this status in silence, and training that was asked to stop.
         return _interrupted(arguments) if status == EXIT_INTERRUPTED else status
     except UserError as error:
         return _refuse(str(error))
@@ -80,6 +98,9 @@ def run(arguments: list[str]) -> int:
         # Typer's own answer to a reader (head, less) that has what it wanted.
         if isinstance(error.__context__, BrokenPipeError):
             return 0
+        # Ray's answer to SIGTERM.
+        if error.code == signal.SIGTERM:
+            return _interrupted(arguments)
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -142,9 +142,15 @@ def _on_data(
     tell: Progress,
 ) -> dict[str, list[dict[str, Any]]]:
     chosen = options.filter or bundle.config.validation.filter
-    clips = read_held_out(
-        [root], chosen, clips=options.clips, frames=options.frames, stride=options.stride
-    )
+    try:
+        clips = read_held_out(
+            [root], chosen, clips=options.clips, frames=options.frames, stride=options.stride
+        )
+    except UserError as error:
+        if "data.filter" not in error.remedy:
+            raise
+        wider = 'give another, such as "filter=frames > 0" for all clips, also those trained on'
+        raise UserError(error.what, wider) from None
     faces = KnownFaces(clips, detector)
     animator = Animator(bundle.networks, faces, bundle.config.diffusion)
     untrained = None

@@ -39,6 +39,10 @@ def run_trials(
     on_progress: Callable[[str, int, int], None] | None,
 ) -> Any:
     """Run all trials and return Ray Tune's results."""
+    # Tune's newer output prints tables and advertisements even where none is asked for.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Tune would take Ctrl-C for the search's end; it is an interrupt, and the same call goes on.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     from ray import tune as ray_tune
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
     from ray.tune.search import BasicVariantGenerator
@@ -67,7 +71,9 @@ def run_trials(
             name="tune",
             storage_path=str(folder / ".ray"),
             verbose=0,
-            callbacks=[_watcher(plan.metric, on_progress)] if on_progress else [],
+            callbacks=(
+                [_watcher(plan.metric, plan.trials, Listener(on_progress))] if on_progress else []
+            ),
             failure_config=ray_tune.FailureConfig(max_failures=0),
         ),
     )
@@ -107,14 +113,37 @@ def run_trial(settings: dict[str, Any], job: dict[str, Any]) -> None:
     )
 
 
-def _watcher(metric: str, tell: TellTrials) -> Any:
-    """Return a callback of Ray Tune's that tells of trials as they report and end."""
+class Listener:
+    """Whoever is told of trials, here; Ray Tune's copies for later restarts tell nobody.
+
+    What is told may hold a terminal, which cannot be copied.
+    """
+
+    def __init__(self, tell: TellTrials | None = None) -> None:
+        """Remember whom to tell."""
+        self._tell = tell
+
+    def __call__(self, words: str, done: int, total: int) -> None:
+        """Tell, where somebody listens."""
+        if self._tell is not None:
+            self._tell(words, done, total)
+
+    def __reduce__(self) -> tuple[type["Listener"], tuple[()]]:
+        """Leave the listener behind."""
+        return (Listener, ())
+
+
+def _watcher(metric: str, draws: int, tell: Listener) -> Any:
+    """Return a callback of Ray Tune's that tells of trials as they report and end.
+
+    Trials are made when there is room for them, so there may be more to come than there are.
+    """
     from ray.tune import Callback
 
     done = [0]
 
     def say(trials: list[Any], trial: Any, words: str) -> None:
-        tell(f"trial {trial_number(trial.trial_id)}: {words}", done[0], len(trials))
+        tell(f"trial {trial_number(trial.trial_id)}: {words}", done[0], max(draws, len(trials)))
 
     class Watcher(Callback):
         def on_trial_result(

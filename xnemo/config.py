@@ -51,7 +51,8 @@ def override(config: C, assignments: Iterable[str] | Mapping[str, Any]) -> C:
     pairs = assignments.items() if isinstance(assignments, Mapping) else map(_split, assignments)
     changes: dict[str, Any] = {}
     for name, value in pairs:
-        _merge(changes, name.split("."), value)
+        # YAML reads a key such as 1 as a number.
+        _merge(changes, str(name).split("."), value)
     # All at once: fields that must fit each other may only be changed together.
     return _replace(config, changes, prefix="")
 
@@ -160,6 +161,11 @@ def _build_value(annotation: Any, value: Any, name: str) -> Any:
         if nested is None:
             raise UserError(f"{name} has no fields of its own", f"give {_readable(annotation)}")
         return _build(nested, value, name)
+    if nested is not None and value is not None:
+        example = next(field_names(nested, f"{name}."))
+        raise UserError(f"{name} is {value!r}, but has fields", f"set them, as in {example}=VALUE")
+    if isinstance(value, bool) and annotation in (int, float):
+        raise UserError(f"{name} is {str(value).lower()}", f"give {_readable(annotation)}")
     if not _is_finite(value):
         raise UserError(f"{name} is {value}", "give a finite number")
     try:

@@ -116,7 +116,8 @@ def evaluate(
     for title, rows in result.tables.items():
         show_rows(title, rows)
     written = {} if result.path is None else {"written to": result.path}
-    show_facts("evaluation", {**result.facts, **written})
+    notes = "; ".join(result.facts["notes"])
+    show_facts("evaluation", {**result.facts, "notes": notes, **written})
     show_next(quoted("xnemo", "animate", bundle, "PORTRAIT", "DRIVING", "-o", "animated.mp4"))
 
 

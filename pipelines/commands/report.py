@@ -10,6 +10,9 @@ from rich.text import Text
 
 from pipelines.program import as_called
 
+#: Exit status of a command that was asked to stop before its end, as shells have it.
+EXIT_INTERRUPTED = 130
+
 # Names of files and values are printed as they are: what looks like markup in them is none.
 console = Console(highlight=False, soft_wrap=True, markup=False)
 

@@ -18,7 +18,7 @@ from pipelines.commands.options import (
     TrackingUri,
     configure,
 )
-from pipelines.commands.report import console, quoted, show_facts, show_next
+from pipelines.commands.report import EXIT_INTERRUPTED, console, quoted, show_facts, show_next
 from pipelines.live_progress import live_progress
 
 
@@ -61,14 +61,14 @@ def train(
     ] = None,
     tracking_uri: TrackingUri = None,
     max_failures: Annotated[
-        int, typer.Option(help="Lost workers to make up for; -1 for any number.")
+        int, typer.Option(min=-1, help="Lost workers to make up for; -1 for any number.")
     ] = 3,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Refuse to go on with a run of that name.")
     ] = False,
     address: Address = None,
     config: ConfigFile = None,
-) -> None:
+) -> int:
     """Train a recipe through Ray Train; the same command again goes on where it stopped."""
     from pipelines.run_record import TrainProgress
     from pipelines.train import train as start
@@ -109,13 +109,15 @@ def train(
         facts["not yet in MLflow"] = f"{result.unsent} records; run xnemo sync {result.run_dir}"
     show_facts(f"run {run}", facts)
     if result.stopped:
-        console.print("next: the same command again goes on from here")
-    else:
-        show_next(
-            quoted("xnemo", "inspect", result.bundle),
-            quoted("xnemo", "animate", result.bundle, "PORTRAIT", "DRIVING", "-o", "out.mp4"),
-            quoted("mlflow", "ui", "--backend-store-uri", result.tracking_uri),
-        )
+        # Not done: whoever started it, a person or a scheduler, is to start it again.
+        return EXIT_INTERRUPTED
+    show_next(
+        quoted("xnemo", "inspect", result.bundle),
+        quoted("xnemo", "animate", result.bundle, "PORTRAIT", "DRIVING", "-o", "animated.mp4"),
+        quoted("xnemo", "ui", result.bundle),
+        quoted("mlflow", "ui", "--backend-store-uri", result.tracking_uri),
+    )
+    return 0
 
 
 def tune(
@@ -160,6 +162,14 @@ def tune(
         drawn = ", ".join(f"{name}={drawn}" for name, drawn in trial.settings.items())
         console.print(f"{trial.name}: {result.metric} {value}, {trial.state}; {drawn}")
     show_facts(f"search {search}", {"table": result.table, "runs": result.folder})
+    best = result.trials[0]
+    bundle = result.folder / best.name / "bundle"
+    if bundle.is_dir():
+        animate = quoted("xnemo", "animate", bundle, "PORTRAIT", "DRIVING", "-o", "animated.mp4")
+        show_next(animate)
+    again = ["xnemo", "train", recipe, *(word for root in data for word in ("--data", root))]
+    chosen = [f"{name}={value}" for name, value in best.settings.items()]
+    show_next(quoted(*again, "--run", f"{search}-best", *(overrides or []), *chosen))
     return 1 if all(trial.state == "failed" for trial in result.trials) else 0
 
 

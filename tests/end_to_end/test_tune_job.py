@@ -8,6 +8,7 @@ import pytest
 from moving_faces import write_dataset
 from tiny_run import nano_config
 
+from pipelines.live_progress import live_progress
 from pipelines.tune import tune
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -22,18 +23,25 @@ def test_a_search_finds_the_rate_that_learns(tmp_path: Path, ray_local: None) ->
     space.write_text("optimizer.lr: {grid: [1.0e-3, 1.0e-12]}\n")
     config = nano_config(samples=48, optimizer__warmup_samples=0, checkpoint__every_samples=24)
     lines: list[str] = []
-    result = tune(
-        config,
-        space,
-        str(faces),
-        "search",
-        out=tmp_path,
-        trials=1,
-        grace_samples=8,
-        workers=1,
-        concurrent=1,
-        on_progress=lambda line, done, total: lines.append(line),
-    )
+    with live_progress() as tell:
+
+        def on_progress(line: str, done: int, total: int) -> None:
+            lines.append(line)
+            # As the command does: a terminal is nothing that Ray could copy.
+            tell(line, done, total, "")
+
+        result = tune(
+            config,
+            space,
+            str(faces),
+            "search",
+            out=tmp_path,
+            trials=1,
+            grace_samples=8,
+            workers=1,
+            concurrent=1,
+            on_progress=on_progress,
+        )
     assert result.metric == "diffusion"
     best, worst = result.trials
     assert best.settings == {"optimizer.lr": 1e-3}

@@ -99,7 +99,19 @@ def export_official(networks: Networks, directory: str | Path) -> None:
     }
     with whole_folder(directory) as folder:
         for name, tensors in contents.items():
-            torch.save(tensors, folder / f"xnemo_{name}.pth")
+            _save(tensors, folder / f"xnemo_{name}.pth")
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    # Given a path, torch would tell of a full disk in words of its own.
+    with path.open("wb") as file:
+        try:
+            torch.save(tensors, file)
+        except RuntimeError as error:
+            # What its archive says when the file failed first.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def _plain(module: nn.Module) -> dict[str, torch.Tensor]:

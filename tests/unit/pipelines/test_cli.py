@@ -1,8 +1,10 @@
 """The command line's manners: one line for bad input, the right status, a near miss named."""
 
 import errno
+import signal
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import yaml
@@ -10,6 +12,7 @@ import yaml
 from pipelines import cli
 from pipelines.commands.report import quoted, show_facts, show_next
 from pipelines.program import as_called
+from pipelines.train import TrainResult
 from preprocessing.errors import UserError
 
 
@@ -70,6 +73,19 @@ def test_an_interrupt_says_whether_the_command_goes_on(capsys, monkeypatch):
     assert "nothing was written" in capsys.readouterr().err
     assert cli.run(["train", "tiny", "--data", "x", "--run", "y"]) == 130
     assert "again to go on" in capsys.readouterr().err
+    # As Ray ends a process that is told to.
+    monkeypatch.setattr("pipelines.train.train", lambda *_, **__: sys.exit(signal.SIGTERM))
+    assert cli.run(["train", "tiny", "--data", "x", "--run", "y"]) == 130
+    assert "again to go on" in capsys.readouterr().err
+
+
+def test_training_that_was_stopped_is_not_done(capsys, monkeypatch, tmp_path):
+    stopped = TrainResult(tmp_path, tmp_path / "bundle", {}, 5, True, "sqlite:///x", None, 0, 1.0)
+    monkeypatch.setattr("pipelines.train.train", lambda *_, **__: stopped)
+    assert cli.run(["train", "tiny", "--data", "x", "--run", "y"]) == 130
+    printed = capsys.readouterr()
+    assert "5 (stopped early)" in printed.out
+    assert "again to go on" in printed.err
 
 
 def test_a_reader_that_leaves_is_no_error():
@@ -129,6 +145,11 @@ def test_a_recipe_prints_as_yaml_that_overrides_accept(capsys, tmp_path):
 
     assert configure(get_recipe("image"), file, []) == get_recipe("tiny")
     assert yaml.safe_load(text)["network"]["image_size"] == 64
+
+
+def test_the_version_is_the_installed_one(capsys):
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"xnemo {version('xnemo')}\n"
 
 
 def test_help_names_every_command(capsys):

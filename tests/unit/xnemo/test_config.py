@@ -75,6 +75,8 @@ def test_override_takes_nested_and_dotted_mappings_alike():
         ("steps.more=1", "no fields of its own"),
         ("steps", "no '='"),
         ("steps=[", "not YAML"),
+        ("optimizer=3", "set them, as in optimizer."),
+        ("steps=true", "give a whole number"),
         ("optimizer.lr=.nan", "give a finite number"),
         ("optimizer.lr=-.inf", "give a finite number"),
     ],
@@ -94,6 +96,11 @@ class Pair:
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.flags):
             raise UserError("widths and flags differ in length", "give both one entry a level")
+
+
+def test_a_key_that_yaml_reads_as_a_number_is_an_unknown_setting():
+    with pytest.raises(UserError, match="no setting '1'"):
+        cfg.override(Recipe(), {1: 2})
 
 
 def test_fields_that_must_fit_each_other_are_changed_together():
