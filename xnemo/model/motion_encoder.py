@@ -12,6 +12,9 @@ from preprocessing.errors import UserError
 from xnemo.model.face_alignment_backbone import FaceAlignmentBackbone, Hourglass
 from xnemo.model.position_tables import token_table
 
+# Fresh weights give the last channel a deviation of some tenths, and training one of about 1.
+_AWAKE = 4.0
+
 
 @dataclass(frozen=True)
 class MotionEncoderConfig:
@@ -181,6 +184,16 @@ class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         if self.standards is None:
             return vector_ND
         return self.standards[name](vector_ND[:, :, None, None]).flatten(1)
+
+    @torch.no_grad()
+    def begin_awake(self) -> None:
+        """Lift the rectified channel that all motion passes through well above zero.
+
+        For fresh weights with `standardise`. Begun at zero the channel lies below it on most frames
+        after some hundred steps, or on all, and what is below passes nothing on and takes no
+        gradient. Lifted, it passes all of its map on; the standardisation takes the constant away.
+        """
+        nn.init.constant_(self.model.conv6.bias, _AWAKE)
 
     def freeze_statistics(self, frozen: bool = True) -> None:
         """Keep batch norms and dropout in evaluation mode, whatever `train()` says later.

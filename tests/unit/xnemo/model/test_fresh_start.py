@@ -10,7 +10,7 @@ from xnemo.model.copier_channels import CopierChannels
 from xnemo.model.denoising_unet import DenoisingUNet
 from xnemo.model.fresh_copier import copied
 from xnemo.model.motion_encoder import MotionEncoder
-from xnemo.model.networks import Networks, build_networks
+from xnemo.model.networks import Networks, build_networks, initialise_missing
 from xnemo.model.position_tables import cell_table
 
 
@@ -181,3 +181,36 @@ def test_fields_reach_the_saved_configuration(tmp_path):
     denoiser.save_pretrained(tmp_path / "denoiser")
     again = DenoisingUNet.from_pretrained(tmp_path / "denoiser")
     assert again.config.place_code
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_channel_that_motion_passes_through_begins_awake(seed):
+    encoder = build_networks(tiny(), seed=seed, training=False).motion_encoder.train()
+    passed = []
+    encoder.model.conv6.register_forward_hook(lambda module, inputs, out: passed.append(out))
+    generator = torch.Generator().manual_seed(seed)
+    side = tiny().motion.image_size
+    crops = torch.rand(8, 3, side, side, generator=generator) * 2 - 1
+    latent = encoder(crops, torch.tensor([0.0, 0.0, 1.0]).expand(8, 3))
+    assert passed[0].min() > 1
+    # Lifting it changes nothing else: what is common to all frames is taken away again.
+    assert latent.face.mean(dim=0).abs().max() < 1e-4
+    assert latent.face.std(dim=0).mean() == pytest.approx((8 / 7) ** 0.5, abs=0.05)
+
+
+def test_loaded_weights_are_not_lifted():
+    networks = build_networks(tiny(), training=False)
+    bias = networks.motion_encoder.model.conv6.bias
+    with torch.no_grad():
+        bias.fill_(-0.25)
+    initialise_missing(networks)
+    assert float(bias) == -0.25
+    assert (
+        float(
+            build_networks(
+                replace(tiny(), motion=replace(tiny().motion, standardise=False)), training=False
+            ).motion_encoder.model.conv6.bias.abs()
+        )
+        < 0.5
+    )
