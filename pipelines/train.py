@@ -16,6 +16,7 @@ from pipelines.tracking import Journal, Sender, default_uri
 from pipelines.train_job import TrainJob
 from pipelines.worker_count import parse_workers
 from xnemo.config import flatten, to_dict
+from xnemo.data.batch_plan import plan_batches
 from xnemo.data.clip_table import open_clips
 from xnemo.train.config import TrainConfig
 
@@ -98,7 +99,8 @@ def train(
     began = time.monotonic()
     count = parse_workers(workers)
     roots = [_absolute(root) for root in ([data] if isinstance(data, str) else data)]
-    # Bad data is better refused now than by a worker, half a minute later.
+    # Bad input is better refused now than by a worker, half a minute later.
+    plan_batches(config.global_batch, config.micro_batch, 0, count.most)
     open_clips(roots, config.data.filter)
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(out))
     with open_run(Path(out) / run, config, resume) as folder:

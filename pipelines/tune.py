@@ -18,6 +18,7 @@ from pipelines.tune_trials import Scheduler, TellTrials, TrialPlan, run_trials
 from pipelines.worker_count import parse_workers, resources_per_worker
 from preprocessing.errors import UserError
 from xnemo.config import override, to_dict
+from xnemo.data.batch_plan import plan_batches
 from xnemo.data.clip_table import open_clips
 from xnemo.train.config import TrainConfig
 
@@ -119,6 +120,7 @@ def tune(
         raise UserError(f"trials is {trials}", "ask for one or more")
     # Better refused now than by every trial.
     count = parse_workers(workers)
+    plan_batches(config.global_batch, config.micro_batch, 0, count.most)
     open_clips([data] if isinstance(data, str) else data, config.data.filter)
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(out))
     with open_folder(Path(out) / search) as folder:

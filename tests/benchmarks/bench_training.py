@@ -66,6 +66,9 @@ def main() -> int:
         report.part = part
         with tempfile.TemporaryDirectory() as name:
             PARTS[part](report, Path(name), options.smoke)
+        if not options.smoke:
+            # A run that is cut short keeps what it has measured.
+            report.write(tuple(PARTS))
     return report.finish(smoke=options.smoke, parts=tuple(PARTS))
 
 
@@ -266,12 +269,13 @@ def measure_small_recipe(report: Report, table: ClipTable, smoke: bool) -> None:
     )  # fmt: skip
     each = samples_per_core(reader, 16 if smoke else 200)
     report.add("samples read by one core, small recipe", each, "1/s", note="CPU time")
-    report.add(
-        f"cores that the small recipe on one {RACK_GPU} asks of the loader",
-        pace[RACK_GPU] / each,
-        "cores",
-        note=f"{pace[RACK_GPU]:.0f} samples/s, computed",
-    )
+    for name, rate in pace.items():
+        report.add(
+            f"cores that the small recipe on one {name} asks of the loader",
+            rate / each,
+            "cores",
+            note=f"{rate:.0f} samples/s, computed",
+        )
 
 
 def samples_per_core(reader: SampleReader, samples: int) -> float:

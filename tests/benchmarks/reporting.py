@@ -90,22 +90,31 @@ class Report:
         """
         print(self.table())
         if not smoke:
-            RESULTS.mkdir(exist_ok=True)
-            self._take_over(parts)
-            target = RESULTS / f"{self.name}.json"
-            target.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
-            print(f"written to {target}")
+            self.write(parts)
+            print(f"written to {self._target}")
         return sum(row.short for row in self.rows)
 
-    def _take_over(self, parts: Sequence[str]) -> None:
-        target = RESULTS / f"{self.name}.json"
-        if not parts or not target.exists():
-            return
+    def write(self, parts: Sequence[str] = ()) -> None:
+        """Write the file as `finish` does, for instance after each part of a long run."""
+        RESULTS.mkdir(exist_ok=True)
+        content = self.as_dict(self._with_older(parts))
+        self._target.write_text(json.dumps(content, indent=2) + "\n")
+
+    @property
+    def _target(self) -> Path:
+        return RESULTS / f"{self.name}.json"
+
+    def _with_older(self, parts: Sequence[str]) -> list[Row]:
+        """Return the rows, and in their parts' order those of parts not run now."""
+        if not parts or not self._target.exists():
+            return self.rows
         known = {row.part for row in self.rows}
-        for row in json.loads(target.read_text())["rows"]:
-            if row.get("part") in set(parts) - known:
-                self.rows.append(Row(**{k: v for k, v in row.items() if k != "short"}))
-        self.rows.sort(key=lambda row: parts.index(row.part))
+        older = [
+            Row(**{k: v for k, v in row.items() if k != "short"})
+            for row in json.loads(self._target.read_text())["rows"]
+            if row.get("part") in set(parts) - known
+        ]
+        return sorted([*self.rows, *older], key=lambda row: parts.index(row.part))
 
     def table(self) -> str:
         """Return the rows as text, SHORT beside each bar that is missed."""
@@ -128,7 +137,7 @@ class Report:
             for line in lines
         )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Return all that the JSON file holds."""
         return {
             "benchmark": self.name,
@@ -136,7 +145,7 @@ class Report:
             "hardware": hardware(),
             "packages": _versions(),
             "settings": self.settings,
-            "rows": [asdict(row) | {"short": row.short} for row in self.rows],
+            "rows": [asdict(row) | {"short": row.short} for row in rows],
         }
 
 

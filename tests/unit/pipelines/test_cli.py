@@ -35,6 +35,8 @@ def refusal(capsys, *arguments: str) -> str:
         (["train", "tiny", "--run", "y"], "--data"),
         (["train", "tiny", "--data", "x", "--run", "y", "optimiser.lr=1"], "optimizer.lr"),
         (["train", "tiny", "--data", "x", "--run", "y", "optimizer.lr=fast"], "optimizer.lr"),
+        (["train", "tiny", "--data", "x", "--run", "y", "--workers", "2:1"], "write a number"),
+        (["train", "tiny", "--data", "x", "--run", "y", "--workers", "99"], "at most 16 workers"),
         (["preprocess"], "videos"),
         (["preprocess", "/no/such/folder", "out"], "/no/such/folder"),
         (["preprocess", ".", "out", "--detector", "centreface"], "'centerface'"),
