@@ -11,7 +11,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-.PHONY: install demo test test-all lint lock bench-network bench-preprocessing bench-training clean
+.PHONY: install demo test test-all lint lock clean \
+  bench-decode bench-network bench-preprocessing bench-training
 
 install: $(VENV)/installed
 
@@ -28,6 +29,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-decode: install
+	$(BIN)/python tests/benchmarks/bench_decode.py
 
 bench-network: install
 	$(BIN)/python tests/benchmarks/bench_network.py
