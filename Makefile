@@ -21,7 +21,8 @@ headless:
 	$(BIN)/pip install --quiet --force-reinstall --no-deps \
 	  "opencv-python-headless==$$(sed -n 's/^opencv-python==//p' constraints.txt)"
 
-.PHONY: headless install demo test test-all lint lock bench-network bench-preprocessing bench-training clean
+.PHONY: headless install demo test test-all lint lock clean \
+  bench-decode bench-network bench-preprocessing bench-training
 
 install: $(VENV)/installed
 
@@ -38,6 +39,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-decode: install
+	$(BIN)/python tests/benchmarks/bench_decode.py
 
 bench-network: install
 	$(BIN)/python tests/benchmarks/bench_network.py
