@@ -23,9 +23,9 @@ from xnemo.train.config import TrainConfig
 # How often the driver fetches the workers' messages, in seconds.
 _FETCH_EVERY_S = 0.5
 
-#: How often an elastic job looks for machines that came (back), in seconds. Growing costs the
-#: samples since the last checkpoint, so it is not done at every opportunity.
-GROW_EVERY_S = 120.0
+# How often an elastic job looks for machines that came (back), in seconds. Growing costs the
+# samples since the last checkpoint, so it is not done at every opportunity.
+_GROW_EVERY_S = 120.0
 
 # After so many seconds without a worker a person is told what is waited for.
 _WAIT_TOLD_S = 60.0
@@ -129,7 +129,7 @@ class TrainJob:
                 num_workers=(count.least, count.most) if count.elastic else count.most,
                 use_gpu=gpu,
                 resources_per_worker=resources,
-                elastic_resize_monitor_interval_s=GROW_EVERY_S,
+                elastic_resize_monitor_interval_s=_GROW_EVERY_S,
             ),
             run_config=RunConfig(
                 # Checkpoints are the loop's own; what Ray keeps must not be taken for a state to go

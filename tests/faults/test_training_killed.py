@@ -215,21 +215,3 @@ def test_an_elastic_run_shrinks_and_goes_on(task: dict[str, Any]) -> None:
         n for n in (line.get("message") or "" for line in driver.lines) if "resumed" in n
     )
     assert int(resumed.split()[-1]) >= 8
-
-
-def test_an_elastic_run_grows_back(task: dict[str, Any]) -> None:
-    settings = {**task["settings"], "samples": 1_000_000, "checkpoint__every_samples": 80}
-    changed = {**task, "workers": "1:2", "settings": settings}
-    driver = Driver(**changed, run="grows", nodes=[1, 1], grow_every=5)
-    driver.until(lambda line: "checkpoint" in (line.get("message") or ""))
-    driver.order("remove")
-    driver.until(lambda line: (line.get("message") or "").startswith("1 worker "))
-    driver.order("add")
-    driver.until(lambda line: (line.get("message") or "").startswith("2 workers "))
-    resumed = driver.until(lambda line: "resumed at" in (line.get("message") or ""))
-    assert resumed["seen"] >= 80
-    driver.until(is_past(resumed["seen"] + 40))
-    driver.process.send_signal(signal.SIGTERM)
-    end = driver.finish()
-    assert end["stopped"]
-    assert end["seen"] > resumed["seen"]
