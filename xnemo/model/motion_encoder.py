@@ -193,7 +193,9 @@ class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         after some hundred steps, or on all, and what is below passes nothing on and takes no
         gradient. Lifted, it passes all of its map on; the standardisation takes the constant away.
         """
-        nn.init.constant_(self.model.conv6.bias, _AWAKE)
+        bias = self.model.conv6.bias
+        assert bias is not None
+        nn.init.constant_(bias, _AWAKE)
 
     def freeze_statistics(self, frozen: bool = True) -> None:
         """Keep batch norms and dropout in evaluation mode, whatever `train()` says later.
