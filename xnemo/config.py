@@ -166,17 +166,14 @@ def _build_value(annotation: Any, value: Any, name: str) -> Any:
         raise UserError(f"{name} is {value!r}, but has fields", f"set them, as in {example}=VALUE")
     if isinstance(value, bool) and annotation in (int, float):
         raise UserError(f"{name} is {str(value).lower()}", f"give {_readable(annotation)}")
-    if not _is_finite(value):
-        raise UserError(f"{name} is {value}", "give a finite number")
     try:
         built = _adapter(annotation).validate_python(value)
     except ValidationError as error:
         problem = error.errors()[0]["msg"].lower()
         raise UserError(f"{name}={value!r}: {problem}", f"give {_readable(annotation)}") from error
-    for number in built if isinstance(built, tuple) else (built,):
+    if not _is_finite(built):
         # No setting means anything by it, comparisons let NaN pass, and JSON cannot hold either.
-        if isinstance(number, float) and not math.isfinite(number):
-            raise UserError(f"{name}={value!r} is not finite", f"give {_readable(annotation)}")
+        raise UserError(f"{name}={value!r} is not finite", "give a finite number")
     return built
 
 
