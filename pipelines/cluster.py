@@ -4,7 +4,9 @@ import importlib
 import logging
 import os
 import secrets
+import shlex
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,6 +105,7 @@ def _start_local(ray: ModuleType, num_cpus: int | None) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 namespace="xnemo",
+                runtime_env=_quoted_interpreter(),
             )
             return
         except Exception as error:
@@ -115,6 +118,16 @@ def _start_local(ray: ModuleType, num_cpus: int | None) -> None:
                 f"Ray does not start on this machine: {_first_line(error)}",
                 "look at memory, disk and load with 'xnemo doctor'; Ray's words are in /tmp/ray",
             ) from error
+
+
+def _quoted_interpreter() -> dict[str, str] | None:
+    """Return what Ray must be told of this interpreter where its path has a space or the like.
+
+    Ray starts workers that have settings of their own through a shell and does not quote the path:
+    they would never come up, and whoever waits for them would wait for ever.
+    """
+    quoted = shlex.quote(sys.executable)
+    return None if quoted == sys.executable else {"py_executable": quoted}
 
 
 def _join(ray: ModuleType, address: str) -> None:

@@ -161,6 +161,10 @@ def _told(
     journal.params(flatten(to_dict(config)))
     try:
         yield lambda ended: status.__setitem__(0, ended)
+    except SystemExit:
+        # Ray Tune ends a trial that it has seen enough of in this way.
+        status[0] = "KILLED"
+        raise
     except BaseException:
         status[0] = "FAILED"
         raise

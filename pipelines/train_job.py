@@ -34,6 +34,9 @@ _WAIT_TOLD_S = 60.0
 # a large checkpoint may be silent for a while.
 _GONE_AFTER_S = 60.0
 
+# How long a run that is left in the middle waits for its workers to end, in seconds.
+_LEAVING_S = 60.0
+
 # How long the end of a run waits for its preview, in seconds.
 _PREVIEW_LIMIT_S = 300.0
 
@@ -160,6 +163,27 @@ class TrainJob:
 
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         thread.start()
+        try:
+            if not self._attend(thread, mailbox, previewer, spare, stop):
+                return
+        except SystemExit:
+            # Ray Tune has seen enough of this trial. Left alone, its workers would hold their
+            # places from the next one until Ray notices.
+            mailbox.request_stop.remote()
+            thread.join(_LEAVING_S)
+            raise
+        self.record.take(_fetch(mailbox))
+        self._judge(outcome[0])
+
+    def _attend(
+        self,
+        thread: threading.Thread,
+        mailbox: Any,
+        previewer: Previewer,
+        spare: float | None,
+        stop: threading.Event,
+    ) -> bool:
+        """Pass on messages and the wish to stop until Ray Train has ended; False if left before."""
         asked, patience = False, time.monotonic() + _WAIT_TOLD_S
         while thread.is_alive():
             thread.join(_FETCH_EVERY_S)
@@ -178,9 +202,8 @@ class TrainJob:
                 self.record.tell("stopping", "saving a checkpoint; once more ends at once")
             if asked and _nobody_trains(mailbox):
                 # They may be waited for until machines come: there is nothing to be saved.
-                return
-        self.record.take(_fetch(mailbox))
-        self._judge(outcome[0])
+                return False
+        return True
 
     def _judge(self, outcome: Any) -> None:
         """Turn what Ray says into nothing, or into one line."""

@@ -1,6 +1,9 @@
 """Ray is joined, started and left as asked, and what cannot work is told in one line."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import ray
@@ -88,3 +91,20 @@ def test_a_private_ray_is_shared_out_and_a_cluster_is_asked() -> None:
         resources_per_worker(two, private, 3, gpu=False)
     with pytest.raises(UserError, match="give a positive number"):
         resources_per_worker(two, private, 0, gpu=False)
+
+
+@pytest.mark.ray
+def test_workers_come_up_where_the_interpreter_lies_in_a_path_with_a_space(tmp_path: Path) -> None:
+    folder = tmp_path / "my projects"
+    folder.symlink_to(sys.prefix)
+    # Ray Train gives its workers settings of their own, as this does.
+    script = """
+import ray
+from pipelines.cluster import connect
+with connect(num_cpus=1):
+    task = ray.remote(num_cpus=0, runtime_env={"env_vars": {"XNEMO_SEEN": "yes"}})
+    print(ray.get(task(lambda: __import__("os").environ["XNEMO_SEEN"]).remote(), timeout=60))
+"""
+    python = folder / "bin" / "python"
+    done = subprocess.run([python, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "yes", done.stderr
