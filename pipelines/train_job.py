@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.cluster import Cluster
 from pipelines.mailbox import open_mailbox
+from pipelines.placement import forget_placement
 from pipelines.previews import Previewer, free_gpus
 from pipelines.run_folder import RunFolder
 from pipelines.run_record import RunRecord, root_cause
@@ -33,9 +34,6 @@ _WAIT_TOLD_S = 60.0
 # A worker that has not asked for so long whether to stop is not there, in seconds. One that writes
 # a large checkpoint may be silent for a while.
 _GONE_AFTER_S = 60.0
-
-# How long a run that is left in the middle waits for its workers to end, in seconds.
-_LEAVING_S = 60.0
 
 # How long the end of a run waits for its preview, in seconds.
 _PREVIEW_LIMIT_S = 300.0
@@ -84,6 +82,7 @@ class TrainJob:
         try:
             trainer = self._trainer(mailbox, token.name, count, resources, gpu)
             self._watch(trainer, mailbox, previewer, spare, stop)
+            forget_placement(self.folder.path)
         finally:
             token.unlink(missing_ok=True)
             # What Ray kept of this start matters to nobody after it.
@@ -163,15 +162,8 @@ class TrainJob:
 
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         thread.start()
-        try:
-            if not self._attend(thread, mailbox, previewer, spare, stop):
-                return
-        except SystemExit:
-            # Ray Tune has seen enough of this trial. Left alone, its workers would hold their
-            # places from the next one until Ray notices.
-            mailbox.request_stop.remote()
-            thread.join(_LEAVING_S)
-            raise
+        if not self._attend(thread, mailbox, previewer, spare, stop):
+            return
         self.record.take(_fetch(mailbox))
         self._judge(outcome[0])
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.placement import note_placement
 from preprocessing.errors import UserError
 from xnemo.config import from_dict
 
@@ -49,7 +50,7 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
     logging.getLogger().addHandler(forwarder)
     stop = StopSignal(mailbox)
     try:
-        return _train(job, stop)
+        return _train(job, stop, rank)
     except UserError as error:
         ray.get(mailbox.post.remote("refused", {"what": error.what, "remedy": error.remedy}))
         raise
@@ -69,7 +70,7 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
         logging.getLogger().removeHandler(forwarder)
 
 
-def _train(job: dict[str, Any], stop: "StopSignal") -> dict[str, Any]:
+def _train(job: dict[str, Any], stop: "StopSignal", rank: int) -> dict[str, Any]:
     import torch
 
     run_dir = Path(job["run_dir"])
@@ -81,6 +82,8 @@ def _train(job: dict[str, Any], stop: "StopSignal") -> dict[str, Any]:
             f"the run's folder {run_dir} is not there on node {os.uname().nodename}",
             "give --out a folder that all nodes of the cluster share",
         )
+    if rank == 0:
+        note_placement(run_dir)
     from xnemo.train.config import TrainConfig
     from xnemo.train.loop import run_training
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.placement import PlacementReleases
 from pipelines.run_record import TrainProgress
 from pipelines.search_space import Space, to_tune
 from xnemo.config import from_dict, override
@@ -54,6 +55,10 @@ def run_trials(
     # A trial's own process only waits for its workers: it takes no CPU from them, and sits on the
     # head node, which is the last to be taken away.
     place = {"CPU": 0, "node:__internal_head__": 0.001}
+    releases = PlacementReleases()
+    callbacks = [_releaser(folder, releases)]
+    if on_progress:
+        callbacks.append(_watcher(plan.metric, plan.trials, Listener(on_progress)))
     tuner = ray_tune.Tuner(
         ray_tune.with_resources(ray_tune.with_parameters(run_trial, job=job), place),
         param_space=to_tune(plan.space),
@@ -71,13 +76,13 @@ def run_trials(
             name="tune",
             storage_path=str(folder / ".ray"),
             verbose=0,
-            callbacks=(
-                [_watcher(plan.metric, plan.trials, Listener(on_progress))] if on_progress else []
-            ),
+            callbacks=callbacks,
             failure_config=ray_tune.FailureConfig(max_failures=0),
         ),
     )
-    return tuner.fit()
+    results = tuner.fit()
+    releases.wait()
+    return results
 
 
 def run_trial(settings: dict[str, Any], job: dict[str, Any]) -> None:
@@ -131,6 +136,20 @@ class Listener:
     def __reduce__(self) -> tuple[type["Listener"], tuple[()]]:
         """Leave the listener behind."""
         return (Listener, ())
+
+
+def _releaser(folder: Path, releases: PlacementReleases) -> Any:
+    """Return a callback of Ray Tune's that lets go of what ended trials held."""
+    from ray.tune import Callback
+
+    class Releaser(Callback):
+        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            releases.after(folder / f"trial-{trial_number(trial.trial_id)}")
+
+        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            releases.after(folder / f"trial-{trial_number(trial.trial_id)}")
+
+    return Releaser()
 
 
 def _watcher(metric: str, draws: int, tell: Listener) -> Any:

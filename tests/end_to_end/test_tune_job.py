@@ -2,9 +2,11 @@
 
 import csv
 import json
+import time
 from pathlib import Path
 
 import pytest
+import ray
 from moving_faces import write_dataset
 from tiny_run import nano_config
 
@@ -43,6 +45,11 @@ def test_a_search_finds_the_rate_that_learns(tmp_path: Path, ray_local: None) ->
             on_progress=on_progress,
         )
     assert result.metric == "diffusion"
+    # The trial that was stopped holds nothing from the next one.
+    patience = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != 2.0 and time.monotonic() < patience:
+        time.sleep(0.2)
+    assert ray.available_resources()["CPU"] == 2.0
     best, worst = result.trials
     assert best.settings == {"optimizer.lr": 1e-3}
     assert result.best.optimizer.lr == 1e-3
