@@ -162,20 +162,6 @@ class TrainJob:
 
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         thread.start()
-        if not self._attend(thread, mailbox, previewer, spare, stop):
-            return
-        self.record.take(_fetch(mailbox))
-        self._judge(outcome[0])
-
-    def _attend(
-        self,
-        thread: threading.Thread,
-        mailbox: Any,
-        previewer: Previewer,
-        spare: float | None,
-        stop: threading.Event,
-    ) -> bool:
-        """Pass on messages and the wish to stop until Ray Train has ended; False if left before."""
         asked, patience = False, time.monotonic() + _WAIT_TOLD_S
         while thread.is_alive():
             thread.join(_FETCH_EVERY_S)
@@ -194,8 +180,9 @@ class TrainJob:
                 self.record.tell("stopping", "saving a checkpoint; once more ends at once")
             if asked and _nobody_trains(mailbox):
                 # They may be waited for until machines come: there is nothing to be saved.
-                return False
-        return True
+                return
+        self.record.take(_fetch(mailbox))
+        self._judge(outcome[0])
 
     def _judge(self, outcome: Any) -> None:
         """Turn what Ray says into nothing, or into one line."""

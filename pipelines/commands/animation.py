@@ -5,7 +5,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.commands.options import ConfigFile, Overrides, configure
+from pipelines.commands.options import (
+    ConfigFile,
+    DetectorName,
+    FacesPack,
+    Overrides,
+    configure,
+)
 from pipelines.commands.report import quoted, show_facts, show_next, show_rows
 from pipelines.live_progress import live_progress
 
@@ -26,12 +32,8 @@ def animate(
     driving: Annotated[Path, typer.Argument(help="Video whose motion to take.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="MP4 to write.")],
     overrides: Overrides = None,
-    detector: Annotated[
-        str | None, typer.Option(help="Face detector: centerface or insightface.")
-    ] = None,
-    faces_pack: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of an insightface model pack.")
-    ] = None,
+    detector: DetectorName = None,
+    faces_pack: FacesPack = None,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Make no more frames.")] = None,
     config: ConfigFile = None,
 ) -> None:
@@ -71,12 +73,8 @@ def ui(
     out: Annotated[Path, typer.Option(help="Folder of everything that is made.")] = Path(
         "animations"
     ),
-    detector: Annotated[
-        str | None, typer.Option(help="Face detector: centerface or insightface.")
-    ] = None,
-    faces_pack: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of an insightface model pack.")
-    ] = None,
+    detector: DetectorName = None,
+    faces_pack: FacesPack = None,
     config: ConfigFile = None,
 ) -> None:
     """Serve a page on this machine where a portrait and a video are dropped and animated."""

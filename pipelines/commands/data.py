@@ -4,7 +4,14 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands.options import Address, ConfigFile, Overrides, configure
+from pipelines.commands.options import (
+    Address,
+    ConfigFile,
+    DetectorName,
+    FacesPack,
+    Overrides,
+    configure,
+)
 from pipelines.commands.report import console, quoted, show_facts, show_next
 
 
@@ -20,13 +27,8 @@ def preprocess(
     ],
     out: Annotated[str, typer.Argument(help="Folder or fsspec URL for shards, index and report.")],
     overrides: Overrides = None,
-    detector: Annotated[
-        str | None, typer.Option(help="Face detector: centerface or insightface.")
-    ] = None,
-    faces_pack: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Folder of an insightface model pack (*.onnx)."),
-    ] = None,
+    detector: DetectorName = None,
+    faces_pack: FacesPack = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Chunks at once; left out, one a core.")
     ] = None,

@@ -27,6 +27,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[NAME=VALUE]...", help="Settings to change, by dotted name."),
 ]
+DetectorName = Annotated[str | None, typer.Option(help="Face detector: centerface or insightface.")]
+FacesPack = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Folder of an insightface model pack (*.onnx).")
+]
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Recipe to start from; see `xnemo recipes`.")
 ]
