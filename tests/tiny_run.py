@@ -41,7 +41,7 @@ def nano_config(**changes: Any) -> TrainConfig:
         diffusion=DiffusionConfig(prediction_type="v_prediction", zero_terminal_snr=True),
         data=DataConfig(threads=1, prefetch=1),
         loss=LossConfig(perceptual=0.0),
-        optimizer=OptimizerConfig(lr=1e-3, gan_lr=1e-3, warmup_samples=16),
+        optimizer=OptimizerConfig(lr=1e-3, gan_lr=1e-3, critic_lr=1e-3, warmup_samples=16),
         checkpoint=CheckpointConfig(every_samples=4, keep_last=20),
         samples=48,
         global_batch=4,

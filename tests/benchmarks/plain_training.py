@@ -52,7 +52,7 @@ def main() -> None:
     trained = [p for p in joint.parameters() if p.requires_grad]
     optimizers = [
         torch.optim.AdamW(trained, lr=config.optimizer.lr),
-        torch.optim.AdamW(critic.parameters(), lr=config.optimizer.gan_lr),
+        torch.optim.AdamW(critic.parameters(), lr=config.optimizer.critic_lr),
     ]
     sizes = PictureSizes(
         config.network.image_size, config.network.motion.image_size, config.network.gan.image_size
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def step(network, judge, critic, optimizers, inputs, schedule, config):
-    prediction, pictures = network(inputs)
+    prediction, pictures, _ = network(inputs)
     loss = diffusion_loss(
         schedule, prediction, inputs.z_BCFhw, inputs.noise_BCFhw, inputs.timesteps_B
     ).mean()

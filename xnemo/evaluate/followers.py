@@ -1,7 +1,7 @@
 """Does a model follow its driver? Held against frames that are known, and against doing nothing."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from xnemo.pictures import to_tensor
 
 TRAINED = "trained"
 UNTRAINED = "untrained"
+# Position and scale of the driver's face are kept from the model: what it still follows it has read
+# from the look of the face.
+FACE_ALONE = "trained, place withheld"
 NO_MOTION = "trained, driver held still"
 REPEATED = "portrait repeated"
 
@@ -62,8 +65,9 @@ def compare_followers(
 ) -> list[Followed]:
     """Let every contender animate every trial and score it against the known truth.
 
-    The contenders: the model, the model with a driver that holds its first pose, the portrait
-    repeated, and, where given, the same networks untrained. They share seed and options.
+    The contenders: the model, the model that is not told where in the picture the driver's face
+    is, the model with a driver that holds its first pose, the portrait repeated, and, where given,
+    the same networks untrained. They share seed and options.
 
     Args:
         trained: The model.
@@ -74,7 +78,7 @@ def compare_followers(
         on_progress: Told how many animations are done, of how many, and what comes next.
     """
     config = config or AnimateConfig(box="real")
-    names = [TRAINED, NO_MOTION, REPEATED, *([UNTRAINED] if untrained else [])]
+    names = [TRAINED, FACE_ALONE, NO_MOTION, REPEATED, *([UNTRAINED] if untrained else [])]
     scores: dict[str, list[Followed]] = {name: [] for name in names}
     total, done = len(trials) * len(names), 0
     for trial in trials:
@@ -135,6 +139,8 @@ def _animate(
     animator = untrained if name == UNTRAINED else trained
     assert animator is not None
     driving = trial.driving
+    if name == FACE_ALONE:
+        config = replace(config, box="constant")
     if name == NO_MOTION:
         driving = np.repeat(driving[:1], len(driving), axis=0)
     return np.stack(list(animator.animate(trial.portrait, driving, config)))

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from xnemo.model.patch_attention import PatchAttention
 
+# Where the standardised last map lies above the rectifier, in its own deviations: five cells of six
+# pass on what they hold.
+_LIFT = 1.0
+
 
 def _conv3(in_width: int, out_width: int) -> nn.Conv2d:
     return nn.Conv2d(in_width, out_width, 3, padding=1, bias=False)
@@ -90,6 +94,8 @@ class FaceAlignmentBackbone(nn.Module):
         norm_groups: Groups of their entry norms.
         latent_width: Width of the result.
         dropout: Of the hourglass, in training.
+        standardise: Bring every sample's last map to one mean and deviation over its cells before
+            it is rectified, so that it can never lie below zero as a whole.
     """
 
     def __init__(
@@ -103,8 +109,10 @@ class FaceAlignmentBackbone(nn.Module):
         norm_groups: int,
         latent_width: int,
         dropout: float,
+        standardise: bool,
     ) -> None:
         super().__init__()
+        self.standardise = standardise
         middle, width = 2 * stem_width, 4 * stem_width
         grid = image_size // 8
         self.conv1 = nn.Conv2d(3, stem_width, 7, stride=2, padding=3)
@@ -133,5 +141,7 @@ class FaceAlignmentBackbone(nn.Module):
         x = self.top_m_0(self.m0(x))
         x = self.att_3(self.bn_end0(self.conv_last0(x)))
         x = self.l0(F.relu(x))
-        x = self.conv6(F.relu(self.bn5(x)))
-        return self.fc(F.relu(x.flatten(1)))
+        x = self.conv6(F.relu(self.bn5(x))).flatten(1)
+        if self.standardise:
+            x = F.layer_norm(x, x.shape[1:]) + _LIFT
+        return self.fc(F.relu(x))

@@ -12,9 +12,6 @@ from preprocessing.errors import UserError
 from xnemo.model.face_alignment_backbone import FaceAlignmentBackbone, Hourglass
 from xnemo.model.position_tables import token_table
 
-# Fresh weights give the last channel a deviation of some tenths, and training one of about 1.
-_AWAKE = 4.0
-
 
 @dataclass(frozen=True)
 class MotionEncoderConfig:
@@ -49,9 +46,10 @@ class MotionEncoderConfig:
     # code; what the authors trained with is not published).
     dropout: float = 0.5
     # Standardise the box, the face-motion vector and the tokens over the batch, by batch norms
-    # without weights. The published network does not. Trained from fresh weights it needs it: the
-    # vector passes through a single rectified channel, both heads first learn to ignore what is
-    # still noise, the channel falls silent, and no gradient ever brings it back.
+    # without weights, and the single channel that the vector passes through over its cells, before
+    # it is rectified. The published network does not. Trained from fresh weights it needs it: both
+    # heads first learn to ignore what is still noise, the channel falls below zero, on most frames
+    # or on all but the most disturbed, and no gradient ever brings it back.
     standardise: bool = False
 
     def __post_init__(self) -> None:
@@ -134,6 +132,7 @@ class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             norm_groups,
             latent_width,
             dropout,
+            standardise,
         )
         # The identity keeps the official indices 0 and 3 of the two linear layers.
         self.bbox_proj = nn.Sequential(
@@ -184,18 +183,6 @@ class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         if self.standards is None:
             return vector_ND
         return self.standards[name](vector_ND[:, :, None, None]).flatten(1)
-
-    @torch.no_grad()
-    def begin_awake(self) -> None:
-        """Lift the rectified channel that all motion passes through well above zero.
-
-        For fresh weights with `standardise`. Begun at zero the channel lies below it on most frames
-        after some hundred steps, or on all, and what is below passes nothing on and takes no
-        gradient. Lifted, it passes all of its map on; the standardisation takes the constant away.
-        """
-        bias = self.model.conv6.bias
-        assert bias is not None
-        nn.init.constant_(bias, _AWAKE)
 
     def freeze_statistics(self, frozen: bool = True) -> None:
         """Keep batch norms and dropout in evaluation mode, whatever `train()` says later.

@@ -192,8 +192,6 @@ def initialise_missing(networks: Networks, seed: int = 0) -> None:
     trunks_are_fresh = all("conv_in" in fresh[name] for name in ("denoiser", "reference_net"))
     if networks.config.unet.place_code and trunks_are_fresh:
         begin_as_copier(networks.denoiser, networks.reference_net, seed)
-    if networks.config.motion.standardise and "model.conv6" in fresh["motion_encoder"]:
-        networks.motion_encoder.begin_awake()
 
 
 def read_config(directory: str | Path) -> NetworkConfig:

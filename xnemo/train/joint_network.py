@@ -1,6 +1,6 @@
 """Everything the network engine trains, as one module with one forward pass."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,17 @@ from xnemo.model.networks import Networks
 from xnemo.train.config import TrainConfig
 from xnemo.train.step_inputs import StepInputs
 from xnemo.train.synced_batch_norm import synchronise_batch_norms
+
+
+class JointOutput(NamedTuple):
+    """What one pass of all networks gives."""
+
+    # The denoiser's prediction (B, C, F, h, w).
+    prediction: Tensor
+    # The GAN head's pictures (B·F, 3, G, G); None without it.
+    pictures: Tensor | None
+    # The face-motion vectors (B, F, latent_width).
+    face: Tensor
 
 
 class JointNetwork(nn.Module):
@@ -46,9 +57,8 @@ class JointNetwork(nn.Module):
             for module in (self.denoiser, self.reference_net):
                 module.compile_repeated_blocks()
 
-    def forward(self, inputs: StepInputs) -> tuple[Tensor, Tensor | None]:
-        """Return the denoiser's prediction (B, C, F, h, w) and the GAN head's pictures (B·F, 3, G,
-        G).
+    def forward(self, inputs: StepInputs) -> JointOutput:
+        """Run the encoder and the reference network once, and both heads on what they say.
 
         Nothing of the reference is hidden in evaluation, where hiding it would split the batch:
         workers would then run different modules, which ZeRO-3 does not survive. In the temporal
@@ -77,7 +87,7 @@ class JointNetwork(nn.Module):
                 motion = latent.face if self.motion_source == "face" else latent.fused
                 seeds = [seed for seed in inputs.mask_seeds for _ in range(motion.shape[1])]
                 pictures = self.gan_head(inputs.head_reference_BCHW, motion.flatten(0, 1), seeds)
-        return prediction, pictures
+        return JointOutput(prediction, pictures, latent.face)
 
 
 def _avoid_channels_last(module: nn.Module) -> None:

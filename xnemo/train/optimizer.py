@@ -15,6 +15,8 @@ def network_groups(network: nn.Module, config: OptimizerConfig) -> list[dict]:
     def settings(name: str) -> tuple[float, tuple[float, float]]:
         if name.startswith("gan_head."):
             return config.gan_lr, config.gan_betas
+        if name.startswith("motion_encoder.") and config.encoder_lr_scale is not None:
+            return config.lr * config.encoder_lr_scale, config.betas
         if name.startswith("motion_encoder.") or ".motion_modules." in name:
             return config.lr * config.motion_lr_scale, config.betas
         return config.lr, config.betas
@@ -24,7 +26,7 @@ def network_groups(network: nn.Module, config: OptimizerConfig) -> list[dict]:
 
 def critic_groups(critic: nn.Module, config: OptimizerConfig) -> list[dict]:
     """Return the critic's parameters in groups."""
-    return _groups(critic, config, lambda name: (config.gan_lr, config.gan_betas))
+    return _groups(critic, config, lambda name: (config.critic_lr, config.gan_betas))
 
 
 def _groups(

@@ -19,6 +19,7 @@ from xnemo.model.critic import CriticOutput
 from xnemo.model.perceptual import PerceptualLoss
 from xnemo.train.config import LossConfig
 from xnemo.train.engine import Engine
+from xnemo.train.identity_leak import identity_leak
 from xnemo.train.step_inputs import StepInputs
 
 # Step of the finite difference in the critic's gradient penalty.
@@ -49,13 +50,16 @@ def generator_step(
     The critic judges with its parameters frozen: it passes gradient on and takes none, which ZeRO
     needs (its hooks would otherwise reduce the critic's gradients during the network's backward).
     """
-    prediction, pictures = network(inputs)
+    prediction, pictures, face_BFD = network(inputs)
     losses = {
         "diffusion": diffusion_loss(
             schedule, prediction, inputs.z_BCFhw, inputs.noise_BCFhw, inputs.timesteps_B
         ).mean()
     }
     total = losses["diffusion"]
+    if config.identity > 0:
+        losses["identity"] = identity_leak(face_BFD, inputs.present_B)
+        total = total + config.identity * losses["identity"]
     if pictures is None or critic is None or inputs.head_target_NCHW is None:
         network.backward(total * weight)
         return GeneratorResult(_detached(losses, total), None)
