@@ -19,6 +19,7 @@ from xnemo.config import flatten, to_dict
 from xnemo.data.batch_plan import plan_batches
 from xnemo.data.clip_table import open_clips
 from xnemo.train.config import TrainConfig
+from xnemo.train.starting_point import find_start_place
 
 # How long the end of a run waits for a tracking server that takes records, in seconds.
 _SEND_LIMIT_S = 60.0
@@ -102,6 +103,9 @@ def train(
     # Bad input is better refused now than by a worker, half a minute later.
     plan_batches(config.global_batch, config.micro_batch, 0, count.most)
     open_clips(roots, config.data.filter)
+    if address is None and config.init_from is not None and not (Path(out) / run).exists():
+        # A run that goes on has its weights; the nodes of a cluster may see what this one does not.
+        find_start_place(config.init_from)
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(out))
     with open_run(Path(out) / run, config, resume) as folder:
         journal = Journal(folder.path)

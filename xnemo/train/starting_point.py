@@ -32,12 +32,7 @@ def load_start(
         UserError: there is nothing, nothing known, or something that does not fit; one line, and
             nothing is loaded.
     """
-    place = Path(init_from).expanduser()
-    if not place.exists():
-        raise UserError(
-            f"init_from={init_from}: no such file or folder",
-            "give a bundle, a Stable Diffusion 1.x folder or file, or the official files' folder",
-        )
+    place = find_start_place(init_from)
     bundle = _find_bundle(place)
     if bundle is None:
         kind = load_starting_weights(networks, place)
@@ -58,6 +53,21 @@ def load_start(
         )
     fresh = load_weights(networks, read_weights(bundle, weights, meta), bundle)
     log.info("starting from %s; fresh: %s", bundle, ", ".join(fresh) or "nothing")
+
+
+def find_start_place(init_from: str) -> Path:
+    """Return where `init_from` is on this machine.
+
+    Raises:
+        UserError: there is nothing.
+    """
+    place = Path(init_from).expanduser()
+    if not place.exists():
+        raise UserError(
+            f"init_from={init_from}: no such file or folder",
+            "give a bundle, a Stable Diffusion 1.x folder or file, or the official files' folder",
+        )
+    return place
 
 
 def _find_bundle(place: Path) -> Path | None:
