@@ -131,8 +131,7 @@ def _quoted_interpreter() -> dict[str, str] | None:
 
 
 def _join(ray: ModuleType, address: str) -> None:
-    if address != "auto":
-        _probe(address)
+    refuse_dead_address(address)
     if _token_known():
         # Ray turns its token on by itself only for "auto"; a cluster without one ignores it.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -152,8 +151,18 @@ def _join(ray: ModuleType, address: str) -> None:
         ) from error
 
 
-def _probe(address: str) -> None:
-    """Fail at once where nothing answers; Ray itself would retry for half a minute, noisily."""
+def refuse_dead_address(address: str | None) -> None:
+    """Fail at once where nothing answers; Ray itself would retry for half a minute, noisily.
+
+    Args:
+        address: as `connect` takes it; only ``host:port`` can be asked.
+
+    Raises:
+        UserError: the address has the wrong form, or nothing answers there.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address in (None, "", "auto", "local"):
+        return
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host:
         raise UserError(
