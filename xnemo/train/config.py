@@ -39,9 +39,9 @@ class ConditionConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the losses:
-    diffusion + gan * (l1 + perceptual + feature matching + adversarial) + identity.
+    """Weights of the losses.
 
+    Their sum is diffusion + gan * (l1 + perceptual + feature_matching + adversarial) + identity.
     The weights inside the bracket are not published; they are those of the motion encoder's
     ancestors.
     """
