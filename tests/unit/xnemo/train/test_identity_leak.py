@@ -43,7 +43,9 @@ def test_samples_without_a_condition_count_as_nothing() -> None:
 
 @pytest.fixture
 def session(faces: Path, nano: Callable[..., Any]) -> Session:
-    config = nano(data__pairs__frames=2, network__motion__standardise=True)
+    config = nano(
+        data__pairs__frames=2, network__motion__standardise=True, network__motion__dropout=0.0
+    )
     return open_session(config, [str(faces)], ALONE, None)
 
 
@@ -61,13 +63,13 @@ def test_its_gradient_reaches_the_encoder_and_lowers_the_leak(session: Session) 
         return float(result.losses["identity"])
 
     before = leak(0.0)
-    for _ in range(20):
+    for _ in range(30):
         leak(1.0)
         with torch.no_grad():
             for parameter in encoder.parameters():
                 if parameter.grad is not None:
-                    parameter -= 0.05 * parameter.grad / (parameter.grad.norm() + 1e-8)
-    assert leak(0.0) < before - 0.02
+                    parameter -= 0.02 * parameter.grad / (parameter.grad.norm() + 1e-8)
+    assert leak(0.0) < 0.8 * before
 
 
 def test_what_it_would_ruin_is_refused(nano: Callable[..., Any]) -> None:
