@@ -57,7 +57,7 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> Iterator
         UserError: the address has the wrong form, does not answer, refuses the credentials, or runs
             another version of Ray or Python.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    address = cluster_address(address)
     _quieten()
     ray = importlib.import_module("ray")
     if ray.is_initialized():
@@ -74,6 +74,11 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> Iterator
     finally:
         ray.shutdown()
         _restore_credentials(before)
+
+
+def cluster_address(address: str | None) -> str | None:
+    """Return the cluster that `connect` takes: the one named, else ``RAY_ADDRESS``, else None."""
+    return address or os.environ.get("RAY_ADDRESS") or None
 
 
 def _quieten() -> None:
@@ -160,8 +165,8 @@ def refuse_dead_address(address: str | None) -> None:
     Raises:
         UserError: the address has the wrong form, or nothing answers there.
     """
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address in (None, "", "auto", "local"):
+    address = cluster_address(address)
+    if address in (None, "auto", "local"):
         return
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host:

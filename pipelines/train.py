@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.cluster import connect, refuse_dead_address
+from pipelines.cluster import cluster_address, connect, refuse_dead_address
 from pipelines.run_folder import Resume, RunFolder, open_run
 from pipelines.run_record import RunRecord, TrainProgress
 from pipelines.signals import stop_on_signals
@@ -104,7 +104,8 @@ def train(
     plan_batches(config.global_batch, config.micro_batch, 0, count.most)
     open_clips(roots, config.data.filter)
     refuse_dead_address(address)
-    if address is None and config.init_from is not None and not (Path(out) / run).exists():
+    alone = cluster_address(address) is None
+    if alone and config.init_from is not None and not (Path(out) / run).exists():
         # A run that goes on has its weights; the nodes of a cluster may see what this one does not.
         find_start_place(config.init_from)
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(out))

@@ -1,47 +1,16 @@
 """A network of all parts at 32 pixels, and pictures whose faces a detector cannot miss."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
+from tiny_run import nano_network
 
 from preprocessing.detect.face import Face
-from xnemo.model.autoencoder import AutoencoderConfig
-from xnemo.model.config import NetworkConfig
-from xnemo.model.image_token import ImageTokenConfig
-from xnemo.model.motion_encoder import MotionEncoderConfig
 from xnemo.model.networks import Networks, build_networks
-from xnemo.model.unet_config import UNetConfig
 
-CONFIG = NetworkConfig(
-    image_size=32,
-    unet=UNetConfig(
-        latent_channels=48,
-        widths=(16, 16),
-        attention=(False, True),
-        layers=1,
-        heads=2,
-        norm_groups=4,
-        module_norm_groups=4,
-        image_token_width=12,
-        motion_width=8,
-        temporal=True,
-        max_frames=8,
-    ),
-    motion=MotionEncoderConfig(
-        image_size=16,
-        stem_width=4,
-        heatmaps=4,
-        hourglass_depth=1,
-        attention_width=16,
-        attention_heads=2,
-        norm_groups=4,
-        latent_width=512,
-        box_width=8,
-        tokens=4,
-        token_width=8,
-    ),
-    autoencoder=AutoencoderConfig("space_to_depth", path=None, factor=4, decode_chunk=4),
-    image_token=ImageTokenConfig("pooled", path=None, subfolder=None, width=12),
-)
+_NANO = nano_network(temporal=True)
+CONFIG = replace(_NANO, image_size=32, autoencoder=replace(_NANO.autoencoder, decode_chunk=4))
 
 
 class BrightSquares:

@@ -72,12 +72,7 @@ class Requests(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         """Take a file."""
         parts = urlsplit(self.path)
-        if self._is_foreign():
-            return
-        if parts.path != "/files":
-            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
-            return
-        length = self._length(_LARGEST)
+        length = self._accepted_length(parts.path, "/files", _LARGEST)
         if length is None:
             return
         name = parse_qs(parts.query).get("name", ["file"])[0]
@@ -91,12 +86,7 @@ class Requests(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Start a job."""
-        if self._is_foreign():
-            return
-        if self.path != "/jobs":
-            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
-            return
-        length = self._length(_LARGEST_MESSAGE)
+        length = self._accepted_length(self.path, "/jobs", _LARGEST_MESSAGE)
         if length is None:
             return
         try:
@@ -136,7 +126,13 @@ class Requests(BaseHTTPRequestHandler):
         self._refuse(HTTPStatus.FORBIDDEN, "this page serves this machine only")
         return True
 
-    def _length(self, largest: int) -> int | None:
+    def _accepted_length(self, path: str, only: str, largest: int) -> int | None:
+        """Return how many bytes follow, or None where the request was refused."""
+        if self._is_foreign():
+            return None
+        if path != only:
+            self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+            return None
         text = self.headers.get("Content-Length", "")
         if not text.isdigit():
             self._refuse(HTTPStatus.LENGTH_REQUIRED, "the request has no length")
