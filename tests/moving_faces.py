@@ -15,6 +15,8 @@ from preprocessing.storage import open_store
 
 # Where the face lies in scikit-image's astronaut, (x0, y0, x1, y1).
 _FACE = np.array([172.0, 62.0, 280.0, 190.0])
+# Her eyes, nose and mouth corners.
+_LANDMARKS = np.array([[201.0, 115], [242, 111], [224, 135], [204, 153], [246, 151]])
 
 
 def write_dataset(
@@ -65,7 +67,7 @@ def _clip(
     rng = np.random.default_rng(number)
     phase, speed = rng.uniform(0, 6.28), rng.uniform(0.1, 0.3)
     tint = np.roll([1.0, 0.8, 0.6], person)
-    boxes, poses, pictures = [], [], []
+    boxes, landmarks, poses, pictures = [], [], [], []
     side = 2 * (_FACE[2:] - _FACE[:2]).max()
     centre = (_FACE[:2] + _FACE[2:]) / 2
     for t in range(frames):
@@ -78,13 +80,14 @@ def _clip(
         pictures.append((warped * tint).astype(np.uint8))
         corners = _FACE.reshape(2, 2) @ affine[:, :2].T + affine[:, 2]
         boxes.append(corners.reshape(4))
+        landmarks.append(_LANDMARKS @ affine[:, :2].T + affine[:, 2])
         poses.append([30 * wave, 10 * np.cos(t), 0])
     box = np.array(boxes, dtype=np.float32)
     return (
         SampleArrays(
             bbox=box,
             bbox_crop=box,
-            landmarks=np.zeros((frames, 5, 2), np.float32),
+            landmarks=np.array(landmarks, dtype=np.float32),
             pose=np.array(poses, dtype=np.float32),
             sharpness=np.ones(frames, np.float32),
             flags=np.ones(frames, np.uint8),

@@ -117,8 +117,6 @@ class XNeMoPipeline(DiffusionPipeline):
             self.denoiser,
             self.reference_net,
             self.motion_encoder,
-            None,
-            None,
             self.autoencoder,
             self.image_token,
         )

@@ -134,6 +134,8 @@ def whole_seconds(
     # Ray gives its workers the lowest priority; where anything else runs, the bare loop has an
     # advantage that is none of the code's.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # A value from the shell would reach Ray's workers, and only them.
+    os.environ["OMP_NUM_THREADS"] = "1"
     from pipelines.train import train
 
     train(

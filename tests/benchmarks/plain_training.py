@@ -28,6 +28,7 @@ from xnemo.diffusion.schedule import NoiseSchedule
 from xnemo.model.adversarial_losses import feature_matching, hinge_critic, hinge_generator
 from xnemo.model.networks import build_networks
 from xnemo.train.config import TrainConfig
+from xnemo.train.face_change import face_change_error
 from xnemo.train.joint_network import JointNetwork
 from xnemo.train.step_inputs import FrozenParts, prepare_inputs
 
@@ -55,7 +56,10 @@ def main() -> None:
         torch.optim.AdamW(critic.parameters(), lr=config.optimizer.critic_lr),
     ]
     sizes = PictureSizes(
-        config.network.image_size, config.network.motion.image_size, config.network.gan.image_size
+        config.network.image_size,
+        config.network.motion.image_size,
+        config.network.gan.image_size,
+        describe_faces=True,
     )
     clips = open_clips([data], config.data.filter)
     reader = SampleReader(clips, config.data, config.augment, sizes, seed=config.seed)
@@ -73,10 +77,13 @@ def main() -> None:
 
 
 def step(network, judge, critic, optimizers, inputs, schedule, config):
-    prediction, pictures, _ = network(inputs)
+    prediction, pictures, _, change = network(inputs)
     loss = diffusion_loss(
         schedule, prediction, inputs.z_BCFhw, inputs.noise_BCFhw, inputs.timesteps_B
     ).mean()
+    loss = loss + config.loss.face_change * face_change_error(
+        change, inputs.face_BFK, inputs.present_B
+    )
     critic.requires_grad_(False)
     fake = critic(pictures)
     with torch.no_grad():

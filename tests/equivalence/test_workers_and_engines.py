@@ -19,6 +19,9 @@ SETTINGS = {
     "checkpoint__every_samples": 1000,
     "network__motion__dropout": 0.0,
     "optimizer__eps": 1e-3,
+    # With two frames a sample, and so with every part that there is.
+    "data__pairs__frames": 2,
+    "loss__face_change": 1.0,
 }
 
 
@@ -49,7 +52,10 @@ def samples_of(run: Path, world: int) -> list[list[Any]]:
 
 def losses_of(run: Path) -> list[list[float]]:
     """Return all losses of every step."""
-    names = ("loss", "diffusion", "critic", "head_l1", "head_feature_matching", "head_adversarial")
+    names = (
+        "loss", "diffusion", "critic", "head_l1", "head_feature_matching", "head_adversarial",
+        "face_change",
+    )  # fmt: skip
     return [[r[n] for n in names] for r in read_log(run / "log.jsonl") if "loss" in r]
 
 

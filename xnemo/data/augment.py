@@ -74,13 +74,18 @@ def draw_augmentation(
 
 
 def change_appearance(
-    frames_THWC: np.ndarray, boxes_T4: np.ndarray, config: AugmentConfig, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+    frames_THWC: np.ndarray,
+    boxes_T4: np.ndarray,
+    landmarks_T52: np.ndarray,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Make another person of a whole sample, alike in every frame: other colours, mirrored.
 
     Args:
         frames_THWC: uint8 pictures of reference and targets.
         boxes_T4: face boxes in their pixels.
+        landmarks_T52: eyes as they appear left to right, nose, mouth corners; mirrored too.
         config: strengths.
         rng: takes the same number of values whatever the strengths are.
     """
@@ -90,11 +95,13 @@ def change_appearance(
         x0, y0, x1, y1 = boxes_T4.T
         width = frames_THWC.shape[2]
         boxes_T4 = np.stack([width - x1, y0, width - x0, y1], axis=1)
+        # What appears on the left is now the other eye, and the other corner of the mouth.
+        landmarks_T52 = landmarks_T52[:, [1, 0, 2, 4, 3]] * [-1, 1] + [width, 0]
     if config.appearance > 0:
         strong = AugmentConfig(brightness=0.3, contrast=0.3, saturation=0.6, hue=0.5)
         colour = _colour_matrix(strong, draws * config.appearance)
         frames_THWC = np.stack([cv2.transform(frame, colour) for frame in frames_THWC])
-    return frames_THWC, boxes_T4
+    return frames_THWC, boxes_T4, landmarks_T52
 
 
 def _colour_matrix(config: AugmentConfig, draws: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ class Sample:
         head_reference: (1, G, G, 3) what the GAN head sees of the reference; None without one.
         head_target: (F, G, G, 3) what the GAN head is to make, not augmented, or None.
         box_F3: (dy, dx, scale) of each target face against the reference face.
+        face_FK: what `describe_face` says of the targets, or None.
         faults: what went wrong with samples that this one replaces.
     """
 
@@ -39,6 +40,7 @@ class Sample:
     head_reference: np.ndarray | None
     head_target: np.ndarray | None
     box_F3: np.ndarray
+    face_FK: np.ndarray | None = None
     faults: tuple[str, ...] = ()
 
 
@@ -60,6 +62,7 @@ class Batch:
     head_reference_BCHW: Tensor | None
     head_target_BCFHW: Tensor | None
     box_BF3: Tensor
+    face_BFK: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Move to `device` and turn pictures into float32 in [-1, 1]."""
@@ -86,6 +89,8 @@ class Batch:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples of equal shapes into one batch."""
+    described = [s.face_FK for s in samples if s.face_FK is not None]
+    faces = described or None
     return Batch(
         keys=tuple(s.key for s in samples),
         faults=tuple(fault for s in samples for fault in s.faults),
@@ -97,6 +102,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         head_reference_BCHW=_optional([s.head_reference for s in samples], squeeze=True),
         head_target_BCFHW=_optional([s.head_target for s in samples], squeeze=False),
         box_BF3=torch.from_numpy(np.stack([s.box_F3 for s in samples])),
+        face_BFK=None if faces is None else torch.from_numpy(np.stack(faces)),
     )
 
 

@@ -18,6 +18,7 @@ from xnemo.data.augment import change_appearance, draw_augmentation
 from xnemo.data.batch import Batch, Sample, collate
 from xnemo.data.clip_table import ClipTable
 from xnemo.data.config import AugmentConfig, DataConfig
+from xnemo.data.face_description import describe_face
 from xnemo.data.order import SampleOrder
 from xnemo.data.pairs import choose_frames
 from xnemo.data.resize import resize_frames
@@ -48,6 +49,8 @@ class PictureSizes:
     # Whether the GAN head sees the wide crop (motion with position) or the tight one (motion
     # alone).
     wide_head: bool = False
+    # Whether samples carry a description of their targets' faces.
+    describe_faces: bool = False
 
 
 class SampleReader:
@@ -145,6 +148,7 @@ class SampleReader:
                     raise ValueError(f"the clip's {member} differs from the index's sha256")
         with np.load(io.BytesIO(npz), allow_pickle=False) as arrays:
             boxes_T4, pose_T3 = arrays["bbox_crop"], arrays["pose"]
+            landmarks_T52 = arrays["landmarks"]
         pairs = self.config.pairs
         rng = sample_rng(self.seed, n, "pair")
         reference, targets = choose_frames(
@@ -160,13 +164,18 @@ class SampleReader:
         wanted, place = np.unique([reference, *targets], return_inverse=True)
         decoded = decode_clip(mp4, wanted.tolist())
         frames = decoded[place]
-        frames, boxes = change_appearance(
+        frames, boxes, landmarks = change_appearance(
             frames,
             boxes_T4[[reference, *targets]],
+            landmarks_T52[[reference, *targets]],
             self.augment,
             sample_rng(self.seed, n, "appearance"),
         )
-        return self._cut(n, row["key"], frames, boxes)
+        sample = self._cut(n, row["key"], frames, boxes)
+        if not self.sizes.describe_faces:
+            return sample
+        seen = zip(frames[1:], boxes[1:], landmarks[1:], strict=True)
+        return replace(sample, face_FK=np.stack([describe_face(*face) for face in seen]))
 
     def _cut(self, n: int, key: str, frames: np.ndarray, boxes: np.ndarray) -> Sample:
         """Cut every picture of a sample; frame 0 is the reference."""

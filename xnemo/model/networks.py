@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from preprocessing.errors import UserError
 from xnemo.config import from_dict, to_dict
+from xnemo.data.face_description import FACE_NUMBERS
 from xnemo.model.autoencoder import Autoencoder, make_autoencoder
 from xnemo.model.config import NetworkConfig
 from xnemo.model.critic import Critic
 from xnemo.model.denoising_unet import DenoisingUNet
+from xnemo.model.face_readout import FaceReadout
 from xnemo.model.fresh_copier import begin_as_copier
 from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.gan_head import GanHead
@@ -29,26 +31,30 @@ from xnemo.model.whole_folder import whole_folder
 
 CONFIG_FILE = "network.json"
 TEMPORAL = ".temporal_modules."
+# Parts that serve training alone.
+TRAINING_PARTS = ("gan_head", "critic", "face_readout")
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 @dataclass
 class Networks:
-    """The parts of X-NeMo. GAN head and critic serve training alone and may be absent."""
+    """The parts of X-NeMo."""
 
     config: NetworkConfig
     denoiser: DenoisingUNet
     reference_net: ReferenceNet
     motion_encoder: MotionEncoder
-    gan_head: GanHead | None
-    critic: Critic | None
     # Frozen: they come from elsewhere, are never trained and are not saved.
     autoencoder: Autoencoder
     image_token: ImageToken
+    # For training alone.
+    gan_head: GanHead | None = None
+    critic: Critic | None = None
+    face_readout: FaceReadout | None = None
 
     def trained_parts(self) -> dict[str, Any]:
         """Return the parts that are trained and saved, by name."""
-        names = ("denoiser", "reference_net", "motion_encoder", "gan_head", "critic")
+        names = ("denoiser", "reference_net", "motion_encoder", *TRAINING_PARTS)
         parts = {name: getattr(self, name) for name in names}
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -114,7 +120,7 @@ class Networks:
         shape = config or read_config(directory)
         networks = empty_networks(paths.applied(shape) if paths else shape, seed, training)
         parts = networks.trained_parts()
-        for name in ("gan_head", "critic"):
+        for name in TRAINING_PARTS:
             if name in parts and not (directory / name).is_dir():
                 del parts[name]
                 if config is None:
@@ -160,22 +166,25 @@ def empty_networks(config: NetworkConfig, seed: int = 0, training: bool = True) 
         denoiser = DenoisingUNet(**asdict(config.unet))
         reference_net = ReferenceNet.from_unet_config(config.unet)
         motion_encoder = MotionEncoder(**asdict(config.motion))
-    gan_head = critic = None
+    gan_head = critic = face_readout = None
     if training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(layer_seed(seed, "gan_head"))
             gan_head = GanHead(**asdict(config.gan))
             torch.manual_seed(layer_seed(seed, "critic"))
             critic = Critic(**asdict(config.critic))
+            torch.manual_seed(layer_seed(seed, "face_readout"))
+            face_readout = FaceReadout(config.motion.latent_width, FACE_NUMBERS)
     return Networks(
         config,
         denoiser,
         reference_net,
         motion_encoder,
-        gan_head,
-        critic,
         make_autoencoder(config.autoencoder),
         make_image_token(config.image_token),
+        gan_head,
+        critic,
+        face_readout,
     )
 
 

@@ -24,13 +24,19 @@ from torch import Tensor, nn
 from preprocessing.errors import UserError
 from xnemo.config import from_dict, to_dict
 from xnemo.model.frozen_paths import FrozenPaths
-from xnemo.model.networks import TEMPORAL, Networks, empty_networks, initialise_missing
+from xnemo.model.networks import (
+    TEMPORAL,
+    TRAINING_PARTS,
+    Networks,
+    empty_networks,
+    initialise_missing,
+)
 from xnemo.model.weights_check import assign_tensors, check_tensors
 from xnemo.train.config import TrainConfig
 from xnemo.train.engine import OptimizerMoments
 
 FORMAT = 1
-PARTS = ("denoiser", "reference_net", "motion_encoder", "gan_head", "critic")
+PARTS = ("denoiser", "reference_net", "motion_encoder", *TRAINING_PARTS)
 Weights = Literal["ema", "raw"]
 
 
@@ -216,7 +222,7 @@ def load_weights(networks: Networks, tensors: Mapping[str, Tensor], source: Path
         own = [name for name in found if name.startswith(f"{part}.")]
         if module is None:
             unused = own
-        elif not own and part in ("gan_head", "critic"):
+        elif not own and part in TRAINING_PARTS:
             fresh.append(part)
             continue
         else:

@@ -41,7 +41,8 @@ class ConditionConfig:
 class LossConfig:
     """Weights of the losses.
 
-    Their sum is diffusion + gan * (l1 + perceptual + feature_matching + adversarial) + identity.
+    Their sum is diffusion + gan * (l1 + perceptual + feature_matching + adversarial) + identity
+    + face_change.
     The weights inside the bracket are not published; they are those of the motion encoder's
     ancestors.
     """
@@ -65,11 +66,17 @@ class LossConfig:
     # handful of people, and minutes, those do not suffice. Small weights take the person out and
     # leave the motion; with large ones the frames' vectors differ by nothing that anybody can read.
     identity: float = 0.0
+    # How far a linear reader is from telling, by how the face-motion vector changes between the
+    # frames of a sample, how the face does: its five landmarks, and the lightness of its parts
+    # (`describe_face`). Not part of the published method, whose encoder begins with the weights of
+    # a landmark network; from fresh weights, and with a handful of people, heads and encoder else
+    # agree on a code for each person, which strangers do not have.
+    face_change: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse negative weights."""
         _require("loss.", self, gan=0, l1=0, perceptual=0, feature_matching=0, adversarial=0)
-        _require("loss.", self, r1=0, identity=0)
+        _require("loss.", self, r1=0, identity=0, face_change=0)
 
 
 @dataclass(frozen=True)
@@ -318,6 +325,11 @@ class TrainConfig:
                     "loss.identity would shrink a motion latent that is not standardised",
                     "set network.motion.standardise=true, or loss.identity=0",
                 )
+        if self.uses_face_readout and pairs.frames < 2:
+            raise UserError(
+                "loss.face_change compares the frames of a sample, and data.pairs.frames is 1",
+                "set data.pairs.frames=2, or loss.face_change=0",
+            )
         if self.stage == "temporal":
             if pairs.layout != "window" or pairs.frames < 2:
                 raise UserError(
@@ -338,3 +350,8 @@ class TrainConfig:
     def uses_gan_head(self) -> bool:
         """Whether the run trains the GAN head and its critic."""
         return self.stage == "image" and self.loss.gan > 0
+
+    @property
+    def uses_face_readout(self) -> bool:
+        """Whether the run has the motion latent read for how the face changes."""
+        return self.stage == "image" and self.loss.face_change > 0

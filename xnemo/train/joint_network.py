@@ -20,14 +20,16 @@ class JointOutput(NamedTuple):
     pictures: Tensor | None
     # The face-motion vectors (B, F, latent_width).
     face: Tensor
+    # What the readout makes of how these differ (B, F, K); None without it.
+    face_change: Tensor | None = None
 
 
 class JointNetwork(nn.Module):
-    """Denoiser, reference network, motion encoder and GAN head.
+    """Denoiser, reference network, motion encoder, and what only training has: GAN head, readout.
 
     One module because one engine owns them: the motion encoder receives gradient from both heads
     in one backward pass. Parameter names are "denoiser.…", "reference_net.…", "motion_encoder.…",
-    "gan_head.…" everywhere, also in a bundle.
+    "gan_head.…", "face_readout.…" everywhere, also in a bundle.
     """
 
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
@@ -37,6 +39,7 @@ class JointNetwork(nn.Module):
         self.reference_net: Any = networks.reference_net
         self.motion_encoder: Any = networks.motion_encoder
         self.gan_head: Any = networks.gan_head if config.uses_gan_head else None
+        self.face_readout: Any = networks.face_readout if config.uses_face_readout else None
         self.reference_masking = config.condition.reference_masking
         self.motion_source = config.network.gan.motion_source
         self.temporal_only = config.stage == "temporal"
@@ -87,7 +90,8 @@ class JointNetwork(nn.Module):
                 motion = latent.face if self.motion_source == "face" else latent.fused
                 seeds = [seed for seed in inputs.mask_seeds for _ in range(motion.shape[1])]
                 pictures = self.gan_head(inputs.head_reference_BCHW, motion.flatten(0, 1), seeds)
-        return JointOutput(prediction, pictures, latent.face)
+            change = None if self.face_readout is None else self.face_readout(latent.face)
+        return JointOutput(prediction, pictures, latent.face, change)
 
 
 def _avoid_channels_last(module: nn.Module) -> None:

@@ -191,6 +191,7 @@ def open_session(
         driving=config.network.motion.image_size,
         head=config.network.gan.image_size if config.uses_gan_head else None,
         wide_head=config.network.gan.motion_source == "fused",
+        describe_faces=config.uses_face_readout,
     )
     reader = SampleReader(clips, config.data, config.augment, sizes, seed=config.seed)
     networks = build_networks(config.network, config.seed)

@@ -19,6 +19,7 @@ from xnemo.model.critic import CriticOutput
 from xnemo.model.perceptual import PerceptualLoss
 from xnemo.train.config import LossConfig
 from xnemo.train.engine import Engine
+from xnemo.train.face_change import face_change_error
 from xnemo.train.identity_leak import identity_leak
 from xnemo.train.step_inputs import StepInputs
 
@@ -50,7 +51,7 @@ def generator_step(
     The critic judges with its parameters frozen: it passes gradient on and takes none, which ZeRO
     needs (its hooks would otherwise reduce the critic's gradients during the network's backward).
     """
-    prediction, pictures, face_BFD = network(inputs)
+    prediction, pictures, face_BFD, change_BFK = network(inputs)
     losses = {
         "diffusion": diffusion_loss(
             schedule, prediction, inputs.z_BCFhw, inputs.noise_BCFhw, inputs.timesteps_B
@@ -60,6 +61,9 @@ def generator_step(
     if config.identity > 0:
         losses["identity"] = identity_leak(face_BFD, inputs.present_B)
         total = total + config.identity * losses["identity"]
+    if change_BFK is not None and inputs.face_BFK is not None:
+        losses["face_change"] = face_change_error(change_BFK, inputs.face_BFK, inputs.present_B)
+        total = total + config.face_change * losses["face_change"]
     if pictures is None or critic is None or inputs.head_target_NCHW is None:
         network.backward(total * weight)
         return GeneratorResult(_detached(losses, total), None)

@@ -50,6 +50,8 @@ class StepInputs:
     # What the GAN head sees and what it is to make, frames folded into the batch; None without it.
     head_reference_BCHW: Tensor | None
     head_target_NCHW: Tensor | None
+    # Descriptions of the targets' faces; None where nobody asks.
+    face_BFK: Tensor | None = None
 
 
 @torch.no_grad()
@@ -101,6 +103,7 @@ def prepare_inputs(
         timesteps_B=timesteps,
         head_reference_BCHW=head_reference,
         head_target_NCHW=head_target,
+        face_BFK=batch.face_BFK,
     )
 
 

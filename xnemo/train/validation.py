@@ -57,7 +57,7 @@ class Validator:
             first = (turn * world.size + world.rank) * size
             batch = self._reader.read_batch(range(first, first + size)).to(world.device)
             inputs = prepare_inputs(batch, self._frozen, ConditionConfig(dropout=0.0), seed=_SEED)
-            prediction, pictures, _ = module(inputs)
+            prediction, pictures, *_ = module(inputs)
             losses = diffusion_loss(
                 self._frozen.schedule,
                 prediction,

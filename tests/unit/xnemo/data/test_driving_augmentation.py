@@ -72,34 +72,39 @@ def test_one_draw_serves_every_frame_alike() -> None:
     assert np.array_equal(first, second)
 
 
-def appearance(seed: int = 0, **strengths: float) -> tuple[np.ndarray, np.ndarray]:
+def appearance(seed: int = 0, **strengths: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     frames = np.random.default_rng(1).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
     boxes = np.array([[2.0, 3.0, 12.0, 15.0]] * 3)
+    points = np.tile([[4.0, 6], [9, 5], [7, 8], [5, 12], [10, 11]], (3, 1, 1))
     config = AugmentConfig(**strengths)
-    return change_appearance(frames, boxes, config, np.random.default_rng(seed))
+    return change_appearance(frames, boxes, points, config, np.random.default_rng(seed))
 
 
 def test_appearance_is_left_alone_by_default():
-    frames, boxes = appearance()
+    frames, boxes, _ = appearance()
     np.testing.assert_array_equal(boxes[0], [2, 3, 12, 15])
     np.testing.assert_array_equal(frames, appearance(seed=5)[0])
 
 
-def test_mirroring_moves_the_box_with_its_pixels():
-    plain, boxes = appearance()
-    mirrored, moved = appearance(mirror=1.0)
+def test_mirroring_moves_box_and_landmarks_with_their_pixels():
+    plain, boxes, points = appearance()
+    mirrored, moved, across = appearance(mirror=1.0)
     x0, y0, x1, y1 = (int(value) for value in boxes[0])
     a, b, c, d = (int(value) for value in moved[0])
     np.testing.assert_array_equal(mirrored[0, b:d, a:c][:, ::-1], plain[0, y0:y1, x0:x1])
+    # The eye that appears on the left is the other one, at its mirrored place.
+    np.testing.assert_array_equal(across[0, 0], [30 - points[0, 1, 0], points[0, 1, 1]])
+    np.testing.assert_array_equal(across[0, 2], [30 - points[0, 2, 0], points[0, 2, 1]])
+    np.testing.assert_array_equal(across[0, 4], [30 - points[0, 3, 0], points[0, 3, 1]])
 
 
 def test_a_colour_change_is_the_same_in_every_frame_of_a_sample():
     frames = np.tile(
         np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3), np.uint8), (3, 1, 1, 1)
     )
-    config = AugmentConfig(appearance=1.0)
-    changed, _ = change_appearance(frames, np.zeros((3, 4)), config, np.random.default_rng(2))
+    config, nowhere = AugmentConfig(appearance=1.0), (np.zeros((3, 4)), np.zeros((3, 5, 2)))
+    changed, *_ = change_appearance(frames, *nowhere, config, np.random.default_rng(2))
     assert np.abs(changed[0].astype(int) - frames[0]).mean() > 5
     np.testing.assert_array_equal(changed[0], changed[2])
-    other, _ = change_appearance(frames, np.zeros((3, 4)), config, np.random.default_rng(3))
+    other, *_ = change_appearance(frames, *nowhere, config, np.random.default_rng(3))
     assert np.abs(changed[0].astype(int) - other[0]).mean() > 5

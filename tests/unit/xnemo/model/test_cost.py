@@ -72,9 +72,10 @@ def test_states_follow_the_parameters_and_zero_shards_them():
     networks = build_networks(config())
     trained = sum(
         p.numel()
-        for part in networks.trained_parts().values()
+        for name, part in networks.trained_parts().items()
         for p in part.parameters()
-        if p.requires_grad
+        # The readout is there in few runs, and is a matrix of no size.
+        if p.requires_grad and name != "face_readout"
     )
     costs = [
         training_cost(config(), precision="fp32", zero_stage=stage, devices=4) for stage in range(4)

@@ -125,7 +125,7 @@ def reduced(official_dir: Path) -> Networks:
     frozen: Any = None
     config = NetworkConfig()
     parts = (denoiser, reference_net, motion_encoder)
-    return Networks(config, *parts, None, None, autoencoder=frozen, image_token=frozen)
+    return Networks(config, *parts, autoencoder=frozen, image_token=frozen)
 
 
 @pytest.mark.slow

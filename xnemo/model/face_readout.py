@@ -1,0 +1,23 @@
+"""A linear reader of the motion latent, used in training only."""
+
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+
+class FaceReadout(ModelMixin, ConfigMixin):
+    """Tell how a face changes between frames from how its motion latent does.
+
+    Linear, and blind to what the frames have in common, so that the same change of latent has to
+    mean the same for everybody.
+    """
+
+    @register_to_config
+    def __init__(self, latent_width: int, numbers: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(latent_width, numbers, bias=False)
+
+    def forward(self, face_BFD: Tensor) -> Tensor:
+        """Return (B, F, numbers): each frame's difference from the mean of its sample's frames."""
+        change: Tensor = self.linear(face_BFD - face_BFD.mean(dim=1, keepdim=True))
+        return change
