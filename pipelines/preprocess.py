@@ -20,6 +20,7 @@ from pipelines.preprocess_progress import JobProgress, OnProgress, shown_by
 from pipelines.preprocess_result import Forecast, PreprocessResult, Verification
 from pipelines.preprocess_tracking import log_report
 from pipelines.preprocess_workers import Workers
+from pipelines.tracking import choose_uri
 from preprocessing.config import PreprocessConfig
 from preprocessing.storage import open_store
 from preprocessing.verify import verify as verify_store
@@ -98,6 +99,7 @@ def preprocess(
         UserError: there is nothing readable, a setting is wrong, or the place to write to refuses.
     """
     began = time.monotonic()
+    uri = choose_uri(tracking, otherwise="")
     with ExitStack() as stack:
         tell = on_progress or shown_by(stack.enter_context(live_progress()))
         store = open_store(out)
@@ -112,7 +114,6 @@ def preprocess(
         if dry_run:
             return forecast(plan, config, pool, tell)
         result = run_job(plan, store, config, pool, tell, began=began, strict=strict)
-    uri = tracking or os.environ.get("MLFLOW_TRACKING_URI")
     if uri and result.is_new:
         problem = log_report(store, config, uri)
         if problem:

@@ -1,6 +1,5 @@
 """Train a recipe: a folder that is held, a journal, MLflow, and workers through Ray Train."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pipelines.cluster import cluster_address, connect, refuse_dead_address
 from pipelines.run_folder import Resume, RunFolder, open_run
 from pipelines.run_record import RunRecord, TrainProgress
 from pipelines.signals import stop_on_signals
-from pipelines.tracking import Journal, Sender, default_uri
+from pipelines.tracking import Journal, Sender, choose_uri, default_uri
 from pipelines.train_job import TrainJob
 from pipelines.worker_count import parse_workers
 from xnemo.config import flatten, to_dict
@@ -108,7 +107,7 @@ def train(
     if alone and config.init_from is not None and not (Path(out) / run).exists():
         # A run that goes on has its weights; the nodes of a cluster may see what this one does not.
         find_start_place(config.init_from)
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(out))
+    uri = choose_uri(tracking_uri, default_uri(Path(out)))
     with open_run(Path(out) / run, config, resume) as folder:
         journal = Journal(folder.path)
         record = RunRecord(journal, config.samples, on_progress)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pipelines.cluster import connect
 from pipelines.run_folder import open_folder
 from pipelines.search_space import read_space
-from pipelines.tracking import Journal, Sender, default_uri, sync
+from pipelines.tracking import Journal, Sender, choose_uri, default_uri, sync
 from pipelines.tracking.sender import wait_until_sent
 from pipelines.tune_trials import Scheduler, TellTrials, TrialPlan, run_trials
 from pipelines.worker_count import parse_workers, resources_per_worker
@@ -122,7 +122,7 @@ def tune(
     count = parse_workers(workers)
     plan_batches(config.global_batch, config.micro_batch, 0, count.most)
     open_clips([data] if isinstance(data, str) else data, config.data.filter)
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(Path(out))
+    uri = choose_uri(tracking_uri, default_uri(Path(out)))
     with open_folder(Path(out) / search) as folder:
         journal = Journal(folder)
         key = journal.start(name=search, experiment=experiment)

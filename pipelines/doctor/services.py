@@ -12,6 +12,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipelines.doctor.check import Check
+from pipelines.tracking import choose_uri
+from preprocessing.errors import UserError
 
 _REINSTALL = "pip install -e . -c constraints.txt"
 
@@ -62,7 +64,10 @@ def _deepspeed_lock() -> Iterator[Check]:
 
 
 def _tracking() -> Check:
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    try:
+        uri = choose_uri(None, otherwise="")
+    except UserError as error:
+        return Check("tracking", "missing", f"MLFLOW_TRACKING_URI: {error.what}", error.remedy)
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
         port = parts.port or (443 if parts.scheme == "https" else 80)

@@ -7,7 +7,15 @@ journal, by the same code.
 
 from pipelines.tracking.journal import Journal
 from pipelines.tracking.sender import Sender
-from pipelines.tracking.store import TrackingStore, default_uri
+from pipelines.tracking.store import TrackingStore, choose_uri, default_uri
 from pipelines.tracking.sync import SyncResult, sync
 
-__all__ = ["Journal", "Sender", "SyncResult", "TrackingStore", "default_uri", "sync"]
+__all__ = [
+    "Journal",
+    "Sender",
+    "SyncResult",
+    "TrackingStore",
+    "choose_uri",
+    "default_uri",
+    "sync",
+]

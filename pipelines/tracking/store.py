@@ -23,6 +23,21 @@ def default_uri(out: Path) -> str:
     return f"sqlite:///{out.resolve() / 'mlflow.db'}"
 
 
+def choose_uri(asked: str | None, otherwise: str) -> str:
+    """Return the store a job is tracked in: the one asked for, MLFLOW_TRACKING_URI, or another.
+
+    Nothing is contacted: a server that is away is no reason not to begin.
+
+    Raises:
+        UserError: it is nothing that MLflow's clients can talk to, so that nothing would ever
+            arrive.
+    """
+    uri = asked or os.environ.get("MLFLOW_TRACKING_URI") or otherwise
+    if uri:
+        _check_uri(uri)
+    return uri
+
+
 def set_limits() -> None:
     """Bound how long MLflow may wait for a server; what the person has set wins.
 

@@ -81,6 +81,13 @@ def test_a_silent_cluster_and_a_silent_server_are_told(monkeypatch: pytest.Monke
     assert (checks["ray cluster"].state, checks["tracking"].state) == ("missing", "warn")
 
 
+def test_a_store_that_no_client_can_talk_to_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "./mlruns")
+    check = by_name(check_services())["tracking"]
+    assert check.state == "missing"
+    assert "'./mlruns' is no MLflow store" in check.found
+
+
 @pytest.mark.parametrize(
     ("name", "found"),
     [

@@ -7,7 +7,9 @@ import pytest
 from moving_faces import write_dataset
 from tiny_run import nano_config
 
+from pipelines.preprocess import preprocess
 from pipelines.train import train
+from pipelines.tune import tune
 from preprocessing.errors import UserError
 
 
@@ -37,3 +39,23 @@ def test_a_cluster_that_does_not_answer_is_told_and_no_run_is_left(
         with pytest.raises(UserError, match=f"no Ray cluster answers at {address}"):
             train(nano_config(), data, "first", out=tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_nothing_would_ever_arrive_at_is_refused_by_every_job(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    space = tmp_path / "space.yaml"
+    space.write_text("optimizer.lr: {loguniform: [1e-4, 1e-3]}\n")
+    for wrong in ("foo://bar", "./mlruns"):
+        with pytest.raises(UserError, match="is no MLflow store"):
+            train(nano_config(), data, "first", out=out, tracking_uri=wrong)
+        with pytest.raises(UserError, match="is no MLflow store"):
+            preprocess(videos, out, tracking=wrong)
+        with pytest.raises(UserError, match="is no MLflow store"):
+            tune(nano_config(), space, data, "search", out=out, tracking_uri=wrong)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "foo://bar")
+    with pytest.raises(UserError, match="is no MLflow store"):
+        train(nano_config(), data, "first", out=out)
+    assert not out.exists()
