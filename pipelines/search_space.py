@@ -66,11 +66,20 @@ def _read_draw(name: str, value: Any, config: TrainConfig) -> tuple[str, list[An
     if not isinstance(values, list) or not values or (wanted and len(values) != wanted):
         raise UserError(f"{name}: {draw} takes {wanted or 'some'} values, not {values!r}", form)
     if wanted:
+        values = [_number(value) for value in values]
         _check_range(name, draw, values, form)
     # Both ends of a range, or all of the choices: the recipe itself says what it takes.
     for example in values[:2] if wanted else values:
         override(config, {name: int(example) if "int" in draw else example})
     return draw, values
+
+
+def _number(value: Any) -> Any:
+    """Take 1e-4 for the number it is meant to be: YAML 1.1 asks for a point in it, 1.0e-4."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _check_range(name: str, draw: str, values: list[Any], form: str) -> None:

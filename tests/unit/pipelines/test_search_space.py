@@ -37,6 +37,11 @@ def test_every_way_to_draw_reaches_ray(tmp_path: Path) -> None:
     assert to_tune(found)["optimizer.schedule"] == {"grid_search": ["constant", "cosine"]}
 
 
+def test_a_power_of_ten_without_a_point_is_a_number_too(tmp_path: Path) -> None:
+    found = space(tmp_path, "optimizer.lr: {loguniform: [1e-5, 1e-2]}")
+    assert found == {"optimizer.lr": ("loguniform", [1e-5, 1e-2])}
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
