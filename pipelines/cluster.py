@@ -137,9 +137,10 @@ def _quoted_interpreter() -> dict[str, str] | None:
 
 def _join(ray: ModuleType, address: str) -> None:
     refuse_dead_address(address)
-    if _token_known():
-        # Ray turns its token on by itself only for "auto"; a cluster without one ignores it.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if "RAY_AUTH_MODE" not in os.environ and _token_known() and _asks_for_token(address):
+        # Ray turns its token on by itself only for "auto". With a cluster that has none it must
+        # stay off: this process would refuse the cluster's own calls, and be taken for dead.
+        os.environ["RAY_AUTH_MODE"] = "token"
         importlib.import_module("ray._raylet").Config.initialize("")
     try:
         ray.init(
@@ -199,6 +200,38 @@ def _token_known() -> bool:
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     path = Path(named) if named else Path.home() / ".ray" / "auth_token"
     return bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
+
+
+def _asks_for_token(address: str) -> bool:
+    """Say whether a cluster refuses who brings no token."""
+    if address == "auto":
+        return True
+    raylet = importlib.import_module("ray._raylet")
+    refusal = importlib.import_module("ray.exceptions").AuthenticationError
+    raylet.Config.initialize("")
+    try:
+        with _silenced():
+            raylet.GcsClient(address=address).internal_kv_keys(b"", None, timeout=_PROBE_TIMEOUT_S)
+    except refusal:
+        return True
+    except Exception:
+        # Whatever else is wrong with it, joining says better.
+        return False
+    return False
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep what Ray's native parts have to say about a question off the terminal."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _describe(ray: ModuleType, address: str, *, owned: bool) -> Cluster:

@@ -2,7 +2,8 @@
 
 Usage: training_driver.py TASK, the task as JSON with data, run, out, workers, settings and, for a
 cluster of several nodes on this machine, nodes: CPUs of each. Lines on stdin are obeyed: "remove"
-kills a node where a worker is, other than the first, and "drain" announces that it will go.
+kills a node where a worker is, other than the first, "drain" announces that it will go, and "add"
+brings one more of a CPU.
 """
 
 import json
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import psutil
 from tiny_run import nano_config
 
+from pipelines import train_job
 from pipelines.run_record import TrainProgress
 from pipelines.train import train
 from preprocessing.errors import UserError
@@ -51,6 +53,12 @@ def obey(cluster: Any, nodes: list[Any]) -> None:
 
     for line in sys.stdin:
         order = line.strip()
+        if order == "add":
+            # Its handler of signals can be set from the main thread alone; the end stops it too.
+            cluster._shutdown_at_exit = False
+            nodes.append(cluster.add_node(num_cpus=1))
+            say(did=order, node=len(nodes) - 1)
+            continue
         # The driver lives on some node of this machine, and would go with it.
         own = ray.get_runtime_context().get_node_id()
         number, node = next(
@@ -76,6 +84,8 @@ def main() -> None:
     """Train, on a cluster where asked to."""
     task = json.loads(sys.argv[1])
     cluster, address = None, None
+    if "grow_every_s" in task:
+        train_job._GROW_EVERY_S = task["grow_every_s"]
     if "nodes" in task:
         from ray.cluster_utils import Cluster
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray_cluster import two_nodes
 
 from pipelines.cluster import Cluster, connect
 from pipelines.worker_count import WorkerCount, parse_workers, resources_per_worker
@@ -108,3 +109,32 @@ with connect(num_cpus=1):
     python = folder / "bin" / "python"
     done = subprocess.run([python, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "yes", done.stderr
+
+
+# Joins a cluster and asks an actor on it, which the cluster must reach this process for.
+_JOIN = """
+import sys, ray
+from pipelines.cluster import connect
+from pipelines.mailbox import open_mailbox
+with connect(sys.argv[1]) as cluster:
+    print(cluster.nodes, ray.get(open_mailbox().fetch.remote()))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_token_in_the_home_folder_is_for_clusters_that_ask_for_one(
+    tmp_path: Path, guarded: bool
+) -> None:
+    with two_nodes(guarded=guarded) as cluster:
+        # Ray leaves one in the home of whoever once started it there.
+        token = cluster.environment.get("RAY_AUTH_TOKEN", "ab" * 32)
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text(token)
+        person = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        joined = subprocess.run(
+            [sys.executable, "-c", _JOIN, cluster.address],
+            capture_output=True, text=True, timeout=120, env={**person, "HOME": str(tmp_path)},
+        )  # fmt: skip
+    assert joined.stdout.strip() == "2 []", joined.stderr
+    assert joined.stderr == ""
