@@ -32,6 +32,7 @@ table { border-collapse: collapse; background: var(--card); border: 1px solid va
   width: 100%; font-variant-numeric: tabular-nums }
 td, th { padding: 4px 10px; border-bottom: 1px solid var(--line); text-align: right }
 td:first-child, th:first-child { text-align: left }
+td:nth-child(6) { white-space: nowrap }
 td.wide { width: 40% } tr.none { color: var(--soft) }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(268px, 1fr)); gap: 12px }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px;

@@ -42,6 +42,15 @@ def hang_in_native_code() -> None:
     ctypes.PyDLL(None).sleep(10_000)
 
 
+_kept: list[np.ndarray] = []
+
+
+def keep(megabytes: int) -> int:
+    """Hold on to memory after the work is done, as a leak does."""
+    _kept.append(np.ones(megabytes << 20, np.uint8))
+    return len(_kept[-1]) >> 20
+
+
 def swallow_memory() -> None:
     kept = []
     while True:

@@ -33,6 +33,16 @@ def test_results_come_back_and_the_child_is_kept(child: Isolated) -> None:
     assert 10 < child.peak_memory_mb < 1000
 
 
+def test_a_child_that_has_kept_much_memory_is_replaced_before_the_next_work() -> None:
+    with Isolated() as child:
+        first = child.run(misbehaving.own_pid, time_limit_s=30)
+        assert child.run(misbehaving.keep, 500, time_limit_s=30) == 500
+        assert child.run(misbehaving.own_pid, time_limit_s=30) != first
+        assert child.starts == 2
+        assert child.peak_memory_mb < 400
+        assert not psutil.pid_exists(first)
+
+
 def test_large_arguments_and_results(child: Isolated) -> None:
     assert child.run(misbehaving.length_of, bytes(20 << 20), time_limit_s=20) == 20 << 20
     assert len(child.run(misbehaving.big_result, 20, time_limit_s=20)) == 20 << 20
