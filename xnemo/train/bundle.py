@@ -124,7 +124,9 @@ def load_bundle(
     has_head = any(name.startswith("gan_head.") for name in tensors)
     network = paths.applied(config.network) if paths else config.network
     networks = empty_networks(network, config.seed, training=has_head)
-    load_weights(networks, tensors, folder)
+    for part in load_weights(networks, tensors, folder):
+        if part in TRAINING_PARTS:
+            setattr(networks, part, None)
     initialise_missing(networks, config.seed)
     for part in PARTS:
         module = getattr(networks, part)

@@ -195,6 +195,8 @@ def open_session(
     )
     reader = SampleReader(clips, config.data, config.augment, sizes, seed=config.seed)
     networks = build_networks(config.network, config.seed)
+    if not config.uses_face_readout:
+        networks.face_readout = None
     _load_start(networks, config, checkpoint)
     modules = networks.modules()
     for name in ("autoencoder", "image_token"):
