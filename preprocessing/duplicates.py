@@ -110,10 +110,11 @@ def find_duplicates(
     """
     keys = sorted(signatures)
     copies: dict[str, str] = {}
-    pairs = sorted(set(_candidates(keys, signatures)))
+    # One long video has many clips of one face: most pairs end here.
+    pairs = {pair for pair in _candidates(keys, signatures) if apart[pair[0]] != apart[pair[1]]}
     links: dict[str, set[str]] = {}
-    for a, b in pairs:
-        if apart[a] != apart[b] and likeness(signatures[a], signatures[b]) >= least_likeness:
+    for a, b in sorted(pairs):
+        if _likeness(signatures[a], signatures[b], least_likeness) >= least_likeness:
             links.setdefault(a, set()).add(b)
             links.setdefault(b, set()).add(a)
     # Best first: whoever is not yet a copy stays, and what is like it goes.
@@ -130,27 +131,76 @@ def likeness(a: Signature, b: Signature) -> float:
 
     It is their correlation, less where the two overlap for a short time only.
     """
-    return max(_agreement(a, b), _agreement(a, b.mirrored()))
+    return _likeness(a, b, -1.0)
 
 
-def _agreement(a: Signature, b: Signature) -> float:
-    """Return how well curves and paths agree at the shift at which they agree best."""
+def _likeness(a: Signature, b: Signature, least: float) -> float:
+    straight = _agreement(a, b, least)
+    if straight >= least > -1:
+        return straight
+    return max(straight, _agreement(a, b.mirrored(), least))
+
+
+def _agreement(a: Signature, b: Signature, least: float = -1.0) -> float:
+    """Return how well curves and paths agree at the shift at which they agree best.
+
+    Below `least` it may be any number that is: paths are only looked at where curves are like
+    enough. One person in one chair gives many clips whose average faces are alike, and a pair has
+    to be cheap.
+    """
     long_a, long_b = len(a.curves), len(b.curves)
     short = min(long_a, long_b)
     reach = min(int(short * _SHIFT), max(_FEW, short - _OVERLAP))
+    # b begins so many samples after a.
+    shifts = np.arange(-(long_b - short) - reach, long_a - short + reach + 1)
+    starts_a, starts_b = np.maximum(shifts, 0), np.maximum(-shifts, 0)
+    counts = np.minimum(long_a - starts_a, long_b - starts_b)
+    enough = counts >= max(short - reach, 1)
+    starts_a, starts_b, counts = starts_a[enough], starts_b[enough], counts[enough]
+    likes = _pearson_by_shift(a.curves, b.curves, starts_a, starts_b, counts)
+    values = 1 - (1 - likes) * np.maximum(1.0, _ENOUGH / counts)
     best = -1.0
-    for shift in range(-(long_b - short) - reach, long_a - short + reach + 1):
-        # b begins `shift` samples after a.
-        start_a, start_b = max(0, shift), max(0, -shift)
-        count = min(long_a - start_a, long_b - start_b)
-        if count < short - reach:
-            continue
-        in_a, in_b = slice(start_a, start_a + count), slice(start_b, start_b + count)
-        doubt = max(1.0, _ENOUGH / count)
-        value = 1 - (1 - _pearson(a.curves[in_a], b.curves[in_b])) * doubt
-        if value > best:
-            best = max(best, min(value, _same_path(a.path[in_a], b.path[in_b])))
+    for n in np.argsort(-values, kind="stable"):
+        value = float(values[n])
+        if value <= best or value < least:
+            # None of those to come can be better, or would do.
+            return max(best, min(value, least))
+        in_a = slice(starts_a[n], starts_a[n] + counts[n])
+        in_b = slice(starts_b[n], starts_b[n] + counts[n])
+        best = max(best, min(value, _same_path(a.path[in_a], b.path[in_b])))
     return best
+
+
+def _pearson_by_shift(
+    a_TC: np.ndarray,
+    b_TC: np.ndarray,
+    starts_a: np.ndarray,
+    starts_b: np.ndarray,
+    counts: np.ndarray,
+) -> np.ndarray:
+    """Return `_pearson` of many overlaps of two sequences of bytes, in whole numbers throughout."""
+    a, b = a_TC.astype(np.int64), b_TC.astype(np.int64)
+    shifts = starts_a - starts_b
+    curves = zip(a_TC.T.astype(np.float64), b_TC.T.astype(np.float64), strict=True)
+    products = np.sum([np.correlate(a_T, b_T, "full") for a_T, b_T in curves], axis=0)
+    # Sums of products of bytes are exact in a float.
+    crossed = np.rint(products[shifts + len(b) - 1]).astype(np.int64)
+    sums_a, sums_b = (_window_sums(x, at, counts) for x, at in ((a, starts_a), (b, starts_b)))
+    squares_a, squares_b = (
+        _window_sums(x * x, at, counts).sum(axis=1) for x, at in ((a, starts_a), (b, starts_b))
+    )
+    shared = counts * crossed - (sums_a * sums_b).sum(axis=1)
+    spread_a = counts * squares_a - (sums_a * sums_a).sum(axis=1)
+    spread_b = counts * squares_b - (sums_b * sums_b).sum(axis=1)
+    norm = np.sqrt(spread_a.astype(np.float64)) * np.sqrt(spread_b.astype(np.float64))
+    likes: np.ndarray = np.divide(shared, norm, out=np.zeros(len(norm)), where=norm > 0)
+    return likes
+
+
+def _window_sums(x_TC: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    total = np.concatenate([np.zeros_like(x_TC[:1]), x_TC.cumsum(axis=0)])
+    sums: np.ndarray = total[starts + counts] - total[starts]
+    return sums
 
 
 def _same_path(a_T3: np.ndarray, b_T3: np.ndarray) -> float:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from preprocessing import duplicates
 from preprocessing.config import ShardConfig
 from preprocessing.duplicates import Signature, find_duplicates, likeness, signature_of
 from preprocessing.identity import assign_identities, assign_splits, split_of
@@ -214,3 +215,52 @@ def test_clips_of_one_source_are_never_compared():
     signatures = {"a": sign(0), "b": sign(0)}
     rank = dict.fromkeys(signatures, (1.0,))
     assert find_duplicates(signatures, rank, {"a": "s", "b": "s"}, 0.85) == {}
+
+
+def plainly_alike(a: Signature, b: Signature) -> float:
+    """The likeness by its definition: every shift, one after the other."""
+    return max(_plain_agreement(a, b), _plain_agreement(a, b.mirrored()))
+
+
+def _plain_agreement(a: Signature, b: Signature) -> float:
+    short = min(len(a.curves), len(b.curves))
+    reach = min(int(short * duplicates._SHIFT), max(duplicates._FEW, short - duplicates._OVERLAP))
+    best = -1.0
+    for shift in range(-len(b.curves), len(a.curves)):
+        x, y = max(0, shift), max(0, -shift)
+        count = min(len(a.curves) - x, len(b.curves) - y)
+        if count < max(short - reach, 1):
+            continue
+        one, other = (
+            part - part.astype(float).mean(axis=0)
+            for part in (a.curves[x : x + count], b.curves[y : y + count])
+        )
+        norm = np.sqrt((one**2).sum() * (other**2).sum())
+        like = (one * other).sum() / norm if norm > 0 else 0.0
+        value = 1 - (1 - like) * max(1.0, duplicates._ENOUGH / count)
+        path = duplicates._same_path(a.path[x : x + count], b.path[y : y + count])
+        best = max(best, min(value, path))
+    return best
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_likeness_is_what_trying_every_shift_finds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    length_a, length_b = rng.integers(1, 130, 2)
+    walk = np.cumsum(rng.normal(0, 3, (300, 12)), axis=0) + 128
+    start = rng.integers(0, 60)
+    noise = rng.choice([0.0, 2.0, 40.0])
+
+    def seen(first: int, length: int, disturbed: float) -> Signature:
+        part = walk[first : first + length] + rng.normal(0, disturbed, (length, 12))
+        both = np.clip(part, 0, 255).astype(np.uint8)
+        return Signature(np.ones(64, np.float32), both[:, :9], both[:, 9:])
+
+    a, b = seen(0, length_a, 0.0), seen(start, length_b, noise)
+    if seed % 10 == 0:
+        b.curves[:] = 7
+    expected = plainly_alike(a, b)
+    assert duplicates.likeness(a, b) == pytest.approx(expected, abs=1e-12)
+    for least in (0.5, 0.9):
+        # Where only a verdict is asked for, it is the same one.
+        assert (duplicates._likeness(a, b, least) >= least) == (expected >= least)
