@@ -101,7 +101,7 @@ def train(
     facts = {
         "bundle": result.bundle if result.bundle.is_dir() else "none yet",
         "samples": f"{result.samples_seen:,}" + (" (stopped early)" if result.stopped else ""),
-        "loss": result.metrics.get("loss"),
+        "loss": f"{result.metrics.get('loss', float('nan')):.4g}",
         "tracked in": result.tracking_uri,
         "took": f"{result.seconds:.1f} s",
     }
