@@ -98,10 +98,11 @@ def train(
             tracking_uri=tracking_uri,
             on_progress=on_progress,
         )
+    loss = result.metrics.get("loss")
     facts = {
         "bundle": result.bundle if result.bundle.is_dir() else "none yet",
         "samples": f"{result.samples_seen:,}" + (" (stopped early)" if result.stopped else ""),
-        "loss": f"{result.metrics.get('loss', float('nan')):.4g}",
+        "loss": "unknown" if loss is None else f"{loss:.4g}",
         "tracked in": result.tracking_uri,
         "took": f"{result.seconds:.1f} s",
     }
