@@ -207,15 +207,15 @@ def _asks_for_token(address: str) -> bool:
     if address == "auto":
         return True
     raylet = importlib.import_module("ray._raylet")
-    refusal = importlib.import_module("ray.exceptions").AuthenticationError
+    errors = importlib.import_module("ray.exceptions")
     raylet.Config.initialize("")
     try:
         with _silenced():
             raylet.GcsClient(address=address).internal_kv_keys(b"", None, timeout=_PROBE_TIMEOUT_S)
-    except refusal:
+    except errors.AuthenticationError:
         return True
-    except Exception:
-        # Whatever else is wrong with it, joining says better.
+    except errors.RayError:
+        # Whatever else is wrong with the cluster, joining it says so.
         return False
     return False
 

@@ -114,7 +114,7 @@ def find_duplicates(
     pairs = {pair for pair in _candidates(keys, signatures) if apart[pair[0]] != apart[pair[1]]}
     links: dict[str, set[str]] = {}
     for a, b in sorted(pairs):
-        if _likeness(signatures[a], signatures[b], least_likeness) >= least_likeness:
+        if _is_copy(signatures[a], signatures[b], least_likeness):
             links.setdefault(a, set()).add(b)
             links.setdefault(b, set()).add(a)
     # Best first: whoever is not yet a copy stays, and what is like it goes.
@@ -131,22 +131,20 @@ def likeness(a: Signature, b: Signature) -> float:
 
     It is their correlation, less where the two overlap for a short time only.
     """
-    return _likeness(a, b, -1.0)
+    return max(_agreement(a, b), _agreement(a, b.mirrored()))
 
 
-def _likeness(a: Signature, b: Signature, least: float) -> float:
-    straight = _agreement(a, b, least)
-    if straight >= least > -1:
-        return straight
-    return max(straight, _agreement(a, b.mirrored(), least))
+def _is_copy(a: Signature, b: Signature, least: float) -> bool:
+    """Tell whether the likeness is `least` or more, for much less than it costs to know it."""
+    return _agreement(a, b, least) >= least or _agreement(a, b.mirrored(), least) >= least
 
 
 def _agreement(a: Signature, b: Signature, least: float = -1.0) -> float:
     """Return how well curves and paths agree at the shift at which they agree best.
 
-    Below `least` it may be any number that is: paths are only looked at where curves are like
-    enough. One person in one chair gives many clips whose average faces are alike, and a pair has
-    to be cheap.
+    What is below `least` may come out lower than it is: paths are only looked at where curves are
+    like enough. One person in one chair gives many clips whose average faces are alike, and a pair
+    has to be cheap.
     """
     long_a, long_b = len(a.curves), len(b.curves)
     short = min(long_a, long_b)
@@ -164,7 +162,7 @@ def _agreement(a: Signature, b: Signature, least: float = -1.0) -> float:
         value = float(values[n])
         if value <= best or value < least:
             # None of those to come can be better, or would do.
-            return max(best, min(value, least))
+            break
         in_a = slice(starts_a[n], starts_a[n] + counts[n])
         in_b = slice(starts_b[n], starts_b[n] + counts[n])
         best = max(best, min(value, _same_path(a.path[in_a], b.path[in_b])))

@@ -218,3 +218,17 @@ def transform_boxes(boxes: ArrayLike, affine_23: ArrayLike) -> NDArray[np.float6
     a = np.asarray(affine_23, dtype=np.float64)
     corners = b.reshape(*b.shape[:-1], 2, 2)
     return (corners @ a[:, :2].T + a[:, 2]).reshape(b.shape)
+
+
+def similarity(source_N2: ArrayLike, target_N2: ArrayLike) -> NDArray[np.float64]:
+    """Return the (2, 3) turn, scaling and shift that brings points nearest to others.
+
+    Points that are all one have no direction: they are drawn to the middle.
+    """
+    a, b = np.asarray(source_N2, np.float64), np.asarray(target_N2, np.float64)
+    # As complex numbers a turn with a scale is one factor, which least squares gives outright.
+    za, zb = ((x - x.mean(0)) @ np.array([1, 1j]) for x in (a, b))
+    power = float((np.abs(za) ** 2).sum())
+    factor = (np.conj(za) * zb).sum() / power if power > 0 else 0j
+    turn = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
+    return np.column_stack([turn, b.mean(0) - turn @ a.mean(0)])

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from xnemo.data.config import AugmentConfig
+from xnemo.data.resize import shrunk
 
 # Luma weights of BT.601, the ones saturation and hue conventionally turn about.
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -31,11 +32,8 @@ class FaceAugmentation:
         size = self.offsets_HW2.shape[0]
         shrink = int(max(box[2] - box[0], box[3] - box[1]) / size)
         if shrink >= 2:
-            # Bilinear sampling would skip pixels: average them first.
-            height, width = image_HWC.shape[:2]
-            reduced = (max(1, width // shrink), max(1, height // shrink))
-            image_HWC = cv2.resize(image_HWC, reduced, interpolation=cv2.INTER_AREA)
-            box = np.asarray(box) * np.tile([reduced[0] / width, reduced[1] / height], 2)
+            image_HWC, factors = shrunk(image_HWC, shrink)
+            box = np.asarray(box) * np.tile(factors, 2)
         x0, y0, x1, y1 = box
         centre = np.array([(x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2], dtype=np.float32)
         side = np.array([x1 - x0, y1 - y0], dtype=np.float32)

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.geometry import tight_box
+from preprocessing.geometry import similarity, tight_box
+from xnemo.data.resize import shrunk
 
 # Length of a description: five landmarks, and the lightness of a grid of cells over the face.
 _CELLS = 8
@@ -43,9 +44,9 @@ def describe_face(
         landmarks_52: eyes as they appear left to right, nose, mouth corners.
     """
     points_52 = np.asarray(landmarks_52, np.float64)
-    affine = _similarity(points_52, _FRONTAL_52 * _SIDE)
-    if not np.isfinite(affine).all() or np.ptp(points_52, axis=0).max() < _LEAST_PIXELS:
+    if not np.isfinite(points_52).all() or np.ptp(points_52, axis=0).max() < _LEAST_PIXELS:
         return np.full(FACE_NUMBERS, np.nan, np.float32)
+    affine = similarity(points_52, _FRONTAL_52 * _SIDE)
     tight = tight_box(box, picture_HWC.shape[:2])
     relative = (points_52 - tight[:2]) / (tight[2:] - tight[:2])
     light = _cells(picture_HWC, affine) / 255
@@ -61,26 +62,11 @@ def _cells(picture_HWC: NDArray[np.uint8], affine_23: NDArray) -> NDArray[np.flo
     affine, picture = affine_23.copy(), picture_HWC
     shrink = int(1 / max(np.hypot(affine[0, 0], affine[1, 0]), _SIDE / max(picture.shape)))
     if shrink >= 2:
-        # Bilinear sampling would skip pixels: average them first.
-        height, width = picture.shape[:2]
-        reduced = (max(1, width // shrink), max(1, height // shrink))
-        picture = cv2.resize(picture, reduced, interpolation=cv2.INTER_AREA).astype(np.uint8)
-        affine[:, :2] *= np.array([width, height]) / reduced
+        picture, factors = shrunk(picture, shrink)
+        affine[:, :2] /= factors
     face = cv2.warpAffine(
         picture, affine, (_SIDE, _SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     step = _SIDE // _CELLS
     cells = face.reshape(_CELLS, step, _CELLS, step, 3).mean(axis=(1, 3), dtype=np.float32)
     return cells @ _LUMA
-
-
-def _similarity(source_N2: NDArray, target_N2: NDArray) -> NDArray[np.float64]:
-    """Return the (2, 3) turn, scaling and shift that brings points nearest to others."""
-    a = source_N2 - source_N2.mean(0)
-    b = target_N2 - target_N2.mean(0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        c, s = (
-            np.array([(a * b).sum(), (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()]) / (a**2).sum()
-        )
-    turn = np.array([[c, -s], [s, c]])
-    return np.column_stack([turn, target_N2.mean(0) - turn @ source_N2.mean(0)])

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from preprocessing.detect.face import Detector, Face
 from preprocessing.detect.pose import head_pose
+from preprocessing.geometry import similarity
 
 Pictures = NDArray[np.uint8]
 
@@ -63,13 +64,10 @@ def landmark_distance(a_52: NDArray, b_52: NDArray) -> float:
     The unit is the distance between b's eyes.
     """
     a, b = a_52.astype(np.float64), b_52.astype(np.float64)
-    a_0, b_0 = a - a.mean(0), b - b.mean(0)
-    # As complex numbers a turn with a scale is one factor, which least squares gives outright.
-    za, zb = a_0[:, 0] + 1j * a_0[:, 1], b_0[:, 0] + 1j * b_0[:, 1]
-    power = float((np.abs(za) ** 2).sum())
-    factor = (np.conj(za) * zb).sum() / power if power > 0 else 0.0
+    affine = similarity(a, b)
+    left = np.linalg.norm(a @ affine[:, :2].T + affine[:, 2] - b, axis=1)
     eyes = np.linalg.norm(b[1] - b[0])
-    return float(np.abs(factor * za - zb).mean() / max(eyes, 1e-6))
+    return float(left.mean() / max(eyes, 1e-6))
 
 
 def _face(detector: Detector, picture: NDArray[np.uint8]) -> Face | None:

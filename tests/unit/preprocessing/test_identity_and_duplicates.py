@@ -263,4 +263,4 @@ def test_likeness_is_what_trying_every_shift_finds(seed: int) -> None:
     assert duplicates.likeness(a, b) == pytest.approx(expected, abs=1e-12)
     for least in (0.5, 0.9):
         # Where only a verdict is asked for, it is the same one.
-        assert (duplicates._likeness(a, b, least) >= least) == (expected >= least)
+        assert duplicates._is_copy(a, b, least) == (expected >= least)
