@@ -7,45 +7,29 @@ threads, locks and handles of the parent never reach it.
 """
 
 import atexit
-import contextlib
-import os
 import pickle
-import select
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import psutil
-
 from preprocessing.heartbeat import heartbeat
-from preprocessing.isolated_child import HEADER
 from preprocessing.isolated_failure import Failure
+from preprocessing.killable_child import KillableChild
 
 __all__ = ["Failure", "Isolated", "heartbeat", "run_isolated", "shared_child", "stream_isolated"]
 
-# Between looks at the child's memory; a kill follows a breach within about this long.
-_POLL_S = 0.1
-# What a cold child gets to start up and import before its own work is on the clock.
-_START_LIMIT_S = 120.0
-# What the end of a generator may take to follow its last item.
-_LAST_WORD_S = 1.0
-_MEGABYTE = 1 << 20
-# A child that holds more than this between two pieces of work is replaced: after some eighty odd
-# sources a decoder's heap is in pieces, and what it has leaked is never given back otherwise.
-_REST_LIMIT_MB = 400
+# A child that holds this much more between two pieces of work than after its first, models
+# included, is replaced: what a decoder has leaked is never given back otherwise.
+_GROWTH_LIMIT_MB = 150
 
 
 class Isolated:
     """A reusable child process, for one thread at a time; close it, or use it in a `with`."""
 
     def __init__(self) -> None:
-        self._child: _Child | None = None
+        self._child: KillableChild | None = None
+        # What the present child held after its first piece of work.
+        self._first_rest_mb: float | None = None
         # Children started so far: 1 plus those that were replaced.
         self.starts = 0
 
@@ -166,144 +150,23 @@ class Isolated:
             return Failure("timeout", f"not done within {time_limit_s:g} s")
         return Failure("timeout", f"no progress for {stall_limit_s:g} s")
 
-    def _ready_child(self) -> "_Child":
+    def _ready_child(self) -> KillableChild:
         child = self._child
-        if child is None or not child.is_alive or child.memory_mb() > _REST_LIMIT_MB:
+        if child is None or not child.is_alive or self._has_grown(child):
             self.close()
-            child = self._child = _Child()
+            child = self._child = KillableChild()
+            self._first_rest_mb = None
             self.starts += 1
         return child
 
-
-class _Child:
-    """The parent's end of one child process."""
-
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        try:
-            # Linux sends the death signal when the *thread* that made the child ends, so one that
-            # lives as long as this process makes them all.
-            self._process = _spawner().submit(self._spawn, theirs).result()
-        finally:
-            theirs.close()
-        self._socket = ours
-        self._reader = psutil.Process(self._process.pid)
-        started, _ = self.receive(_START_LIMIT_S, None)
-        if isinstance(started, Failure):
-            self.kill()
-            raise RuntimeError(f"the isolated process did not start: {started.detail}")
-
-    @staticmethod
-    def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "preprocessing.isolated_child",
-                str(theirs.fileno()),
-                str(os.getpid()),
-            ],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
-
-    @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
-
-    def send(self, message: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            # A child that died since shows itself in `receive`, with the reason.
-            self._socket.sendall(HEADER.pack(len(message)) + message)
-
-    def receive(self, limit_s: float, memory_limit_mb: int | None) -> tuple[Any, float]:
-        """Return (the next message or a Failure, seconds waited)."""
-        began = time.monotonic()
-        data = bytearray()
-        needed = HEADER.size
-        have_header = False
-        peak_mb = 0.0
-        while True:
-            left_s = limit_s - (time.monotonic() - began)
-            if left_s <= 0:
-                return Failure("timeout", f"not done within {limit_s:g} s"), limit_s
-            readable, _, _ = select.select([self._socket], [], [], min(left_s, _POLL_S))
-            if memory_limit_mb is not None:
-                peak_mb = max(peak_mb, self.memory_mb())
-                if peak_mb > memory_limit_mb:
-                    detail = f"used {peak_mb:.0f} MB of the {memory_limit_mb} MB allowed"
-                    return Failure("memory", detail), time.monotonic() - began
-            if not readable:
-                continue
-            try:
-                piece = self._socket.recv(min(needed - len(data), _MEGABYTE))
-            except ConnectionResetError:
-                piece = b""
-            if not piece:
-                return self._obituary(), time.monotonic() - began
-            data += piece
-            if len(data) < needed:
-                continue
-            if not have_header:
-                needed, have_header = HEADER.unpack(data)[0], True
-                data.clear()
-                continue
-            return pickle.loads(bytes(data)), time.monotonic() - began
-
-    def is_at_end(self) -> bool:
-        """Tell whether all that is left to come is the word that a generator has ended."""
-        message, _ = self.receive(_LAST_WORD_S, None)
-        while not isinstance(message, Failure) and message[0] == "beat":
-            message, _ = self.receive(_LAST_WORD_S, None)
-        return not isinstance(message, Failure) and message[0] == "generator_end"
-
-    def memory_mb(self) -> float:
-        """Return what the child holds now."""
-        try:
-            return self._reader.memory_info().rss / _MEGABYTE
-        except psutil.Error:
-            return 0.0
-
-    def peak_memory_mb(self) -> float:
-        try:
-            with open(f"/proc/{self._process.pid}/status") as status:
-                peak = next((line for line in status if line.startswith("VmHWM")), "VmHWM: 0")
-        except OSError:
-            return 0.0
-        return int(peak.split()[1]) / 1024
-
-    def _obituary(self) -> Failure:
-        try:
-            status = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            return Failure("crash", "the decoding process closed its channel and went on")
-        if status < 0:
-            name = signal.Signals(-status).name
-            return Failure("crash", f"the decoding process was ended by {name}")
-        return Failure("crash", f"the decoding process ended itself with status {status}")
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._socket.close()
+    def _has_grown(self, child: KillableChild) -> bool:
+        held_mb = child.memory_mb()
+        if self._first_rest_mb is None:
+            self._first_rest_mb = held_mb
+        return held_mb > self._first_rest_mb + _GROWTH_LIMIT_MB
 
 
 _shared = threading.local()
-_spawner_lock = threading.Lock()
-_spawner_pool: list[ThreadPoolExecutor] = []
-
-
-def _spawner() -> ThreadPoolExecutor:
-    with _spawner_lock:
-        if not _spawner_pool:
-            _spawner_pool.append(ThreadPoolExecutor(1, thread_name_prefix="isolate"))
-        return _spawner_pool[0]
 
 
 def shared_child() -> Isolated:

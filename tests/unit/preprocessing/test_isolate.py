@@ -33,7 +33,7 @@ def test_results_come_back_and_the_child_is_kept(child: Isolated) -> None:
     assert 10 < child.peak_memory_mb < 1000
 
 
-def test_a_child_that_has_kept_much_memory_is_replaced_before_the_next_work() -> None:
+def test_a_child_that_keeps_more_and_more_is_replaced_before_the_next_work() -> None:
     with Isolated() as child:
         first = child.run(misbehaving.own_pid, time_limit_s=30)
         assert child.run(misbehaving.keep, 500, time_limit_s=30) == 500
@@ -41,6 +41,24 @@ def test_a_child_that_has_kept_much_memory_is_replaced_before_the_next_work() ->
         assert child.starts == 2
         assert child.peak_memory_mb < 400
         assert not psutil.pid_exists(first)
+
+
+def test_a_child_with_large_models_is_kept() -> None:
+    """What it holds from its first piece of work on is no leak."""
+    with Isolated() as child:
+        assert child.run(misbehaving.keep, 500, time_limit_s=30) == 500
+        first = child.run(misbehaving.own_pid, time_limit_s=30)
+        assert child.run(misbehaving.own_pid, time_limit_s=30) == first
+        assert child.starts == 1
+
+
+def test_a_child_that_has_freed_its_memory_is_kept() -> None:
+    """A clip's frames, once freed, lie beneath what came after; the system gets them back."""
+    with Isolated() as child:
+        first = child.run(misbehaving.own_pid, time_limit_s=30)
+        assert child.run(misbehaving.leave_a_heap_in_pieces, 500, time_limit_s=30) == 7999
+        assert child.run(misbehaving.own_pid, time_limit_s=30) == first
+        assert child.peak_memory_mb > 500
 
 
 def test_large_arguments_and_results(child: Isolated) -> None:
