@@ -4,6 +4,7 @@ Started as `python -m preprocessing.isolated_child FD PARENT`; nothing else impo
 """
 
 import ctypes
+import gc
 import importlib
 import inspect
 import os
@@ -95,8 +96,12 @@ def _limit_address_space(memory_limit_mb: int) -> None:
 
 def _give_memory_back() -> None:
     """Return freed memory to the system, lest the parent replace this process for it."""
+    if _memory()[1] <= _REST_MB * _MEGABYTE:
+        return
+    # A frame whose side data were read is in a cycle, and with it its decoder's whole pool.
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None and _memory()[1] > _REST_MB * _MEGABYTE:
+    if trim is not None:
         trim(0)
 
 

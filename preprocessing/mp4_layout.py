@@ -25,7 +25,7 @@ def index_first(mp4: bytes) -> bytes:
     return parts[b"ftyp"] + moved + parts[b"mdat"]
 
 
-def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(data: bytes | bytearray, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield (kind, start, end) of the boxes in a stretch of bytes."""
     while start + 8 <= end:
         length, kind = struct.unpack_from(">I4s", data, start)
@@ -39,18 +39,19 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]
 
 def _shifted(moov: bytes, by: int) -> bytes:
     out = bytearray(moov)
-
-    def walk(start: int, end: int) -> None:
-        for kind, box_start, box_end in _boxes(moov, start, end):
-            if kind in _HOLDERS:
-                walk(box_start + 8, box_end)
-            elif kind == b"co64":
-                raise ValueError("64-bit chunk offsets are not expected in a clip")
-            elif kind == b"stco":
-                count = struct.unpack_from(">I", moov, box_start + 12)[0]
-                form = f">{count}I"
-                offsets = struct.unpack_from(form, moov, box_start + 16)
-                struct.pack_into(form, out, box_start + 16, *(value + by for value in offsets))
-
-    walk(0, len(moov))
+    _shift(out, 0, len(out), by)
     return bytes(out)
+
+
+def _shift(out: bytearray, start: int, end: int, by: int) -> None:
+    """Move the chunk offsets that lie between `start` and `end`, in place."""
+    for kind, box_start, box_end in _boxes(out, start, end):
+        if kind in _HOLDERS:
+            _shift(out, box_start + 8, box_end, by)
+        elif kind == b"co64":
+            raise ValueError("64-bit chunk offsets are not expected in a clip")
+        elif kind == b"stco":
+            count = struct.unpack_from(">I", out, box_start + 12)[0]
+            form = f">{count}I"
+            offsets = struct.unpack_from(form, out, box_start + 16)
+            struct.pack_into(form, out, box_start + 16, *(value + by for value in offsets))
