@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from preprocessing.chunk_task import Chunk, ChunkEnd, ClipResult, Position, process_chunk
+from preprocessing.chunk_task import Chunk, ChunkEnd, ClipResult, process_chunk
 from preprocessing.config import PreprocessConfig
 from preprocessing.isolate import Failure, shared_child
 from preprocessing.part import pack_part
@@ -57,12 +57,13 @@ def run_chunk(chunk: Chunk, part: str, store: Store, config: PreprocessConfig) -
     failures = 0
     while stretches:
         stretch = stretches.pop(0)
-        clips, end, failure, reached_us = _attempt(stretch, config)
+        clips, end, failure = _attempt(stretch, config)
         if end is not None:
             outcome.add(clips, end)
             continue
         assert failure is not None
         failures += 1
+        reached_us = failure.reached
         if failure.reason not in _LOCAL or reached_us is None or failures > _MOST_FAILURES:
             # Nothing came, or nothing more can be hoped for: keep the clips that were finished.
             outcome.clips += clips
@@ -102,24 +103,21 @@ def run_chunk(chunk: Chunk, part: str, store: Store, config: PreprocessConfig) -
 
 def _attempt(
     chunk: Chunk, config: PreprocessConfig
-) -> tuple[list[ClipResult], ChunkEnd | None, Failure | None, int | None]:
-    """Run a stretch once; return its clips, how it ended, and the latest time reached."""
+) -> tuple[list[ClipResult], ChunkEnd | None, Failure | None]:
+    """Run a stretch once; return its clips, and how it ended."""
     clips: list[ClipResult] = []
-    reached_us: int | None = None
     end: ChunkEnd | None = None
     # To the very end: a child whose last word is not heard is taken for stuck, and replaced.
     for item in _stream(chunk, config):
-        if isinstance(item, Position):
-            reached_us = item.time_us
-        elif isinstance(item, ClipResult):
+        if isinstance(item, ClipResult):
             clips.append(item)
         elif isinstance(item, ChunkEnd):
             end = item
         elif isinstance(item, Failure):
-            return clips, None, item, reached_us
+            return clips, None, item
     if end is None:
-        return clips, None, Failure("crash", "the process ended without a word"), reached_us
-    return clips, end, None, reached_us
+        return clips, None, Failure("crash", "the process ended without a word")
+    return clips, end, None
 
 
 def _stream(chunk: Chunk, config: PreprocessConfig) -> Iterator[Any]:

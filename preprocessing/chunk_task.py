@@ -37,7 +37,6 @@ from preprocessing.tube import cut, stored_size
 
 #: Frames per second of every clip.
 FPS = 25.0
-_POSITION_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -81,13 +80,6 @@ class ClipResult:
 
 
 @dataclass(frozen=True)
-class Position:
-    """How far the task has come, said several times a second of source."""
-
-    time_us: int
-
-
-@dataclass(frozen=True)
 class ChunkEnd:
     """What a task says last."""
 
@@ -103,7 +95,9 @@ class ChunkEnd:
 
 
 def process_chunk(chunk: Chunk, config: PreprocessConfig) -> Iterator[Any]:
-    """Yield a chunk's clips (ClipResult), kept and dropped, and Positions, then one ChunkEnd.
+    """Yield a chunk's clips (ClipResult), kept and dropped, then one ChunkEnd.
+
+    Its heartbeats say the time reached, in microseconds.
 
     Raises DecodeError where the source yields nothing.
     """
@@ -116,9 +110,7 @@ def process_chunk(chunk: Chunk, config: PreprocessConfig) -> Iterator[Any]:
         frames = reader.frames(chunk.decode_from_s, chunk.decode_to_s, chunk.decode_from_index)
         ticks = resample(frames, FPS, origin_us=chunk.origin_us)
         for tick in clock.each("decode", ticks):
-            heartbeat()
-            if tick.number % _POSITION_EVERY == 0:
-                yield Position(tick.time_us)
+            heartbeat(tick.time_us)
             yield from worker.push(tick)
         yield from worker.flush()
         yield ChunkEnd(

@@ -10,6 +10,7 @@ import atexit
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from preprocessing.heartbeat import heartbeat
@@ -116,15 +117,19 @@ class Isolated:
                 wait_s = left_s if stall_limit_s is None else min(left_s, stall_limit_s)
                 message, spent_s = child.receive(wait_s, memory_limit_mb)
                 left_s -= spent_s
+                broken: Failure | None = None
                 if isinstance(message, Failure):
-                    yield "failure", self._timed(message, left_s, time_limit_s, stall_limit_s)
+                    broken = self._timed(message, left_s, time_limit_s, stall_limit_s)
+                elif message[0] == "beat":
+                    if left_s > 0:
+                        continue
+                    broken = Failure("timeout", f"not done within {time_limit_s:g} s")
+                if broken is not None:
+                    yield "failure", replace(broken, reached=child.reached)
                     return
                 kind, value = message
-                if kind == "beat":
-                    if left_s <= 0:
-                        yield "failure", Failure("timeout", f"not done within {time_limit_s:g} s")
-                        return
-                    continue
+                if isinstance(value, Failure):
+                    value = replace(value, reached=child.reached)
                 finished = kind != "item" and not (
                     isinstance(value, Failure) and value.reason == "memory"
                 )

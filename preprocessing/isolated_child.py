@@ -1,12 +1,13 @@
 """The far end of `preprocessing.isolate`: does what it is sent, and can be killed for it.
 
-Started as `python -m preprocessing.isolated_child FD PARENT`; nothing else imports its `main`.
+Started as `python -m preprocessing.isolated_child FD PARENT MARK`; nothing else imports its `main`.
 """
 
 import ctypes
 import gc
 import importlib
 import inspect
+import mmap
 import os
 import pickle
 import resource
@@ -22,6 +23,8 @@ from preprocessing.heartbeat import listen
 from preprocessing.isolated_failure import Failure, failure_of
 
 HEADER = struct.Struct(">Q")
+#: How far the work has come, in memory that the parent can read whatever became of the child.
+MARK = struct.Struct("=q")
 _MEGABYTE = 1 << 20
 _PR_SET_PDEATHSIG = 1
 # Holding more than this after a piece of work, the child gives back what is free of it: the C
@@ -32,8 +35,11 @@ _ADDRESS_SLACK_MB = 4096
 _channel: socket.socket | None = None
 
 
-def main(descriptor: int, parent: int) -> None:
-    """Serve calls from the socket `descriptor` until it closes or the process `parent` is gone."""
+def main(descriptor: int, parent: int, mark: int) -> None:
+    """Serve calls from the socket `descriptor` until it closes or the process `parent` is gone.
+
+    `mark` is the descriptor of the memory for `MARK`.
+    """
     global _channel
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -41,7 +47,8 @@ def main(descriptor: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _channel = socket.socket(fileno=descriptor)
-    listen(lambda: _send("beat", None))
+    memory = mmap.mmap(mark, MARK.size)
+    listen(lambda: _send("beat", None), lambda at: MARK.pack_into(memory, 0, at))
     _send("ready", None)
     while (request := _receive()) is not None:
         _serve(request)
@@ -139,4 +146,4 @@ def _exactly(count: int) -> bytes | None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*(int(argument) for argument in sys.argv[1:4]))

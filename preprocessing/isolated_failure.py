@@ -16,6 +16,8 @@ class Failure:
     detail: str
     # The child's traceback for the reason "error", else empty.
     traceback: str = ""
+    # The last that the work said of how far it had come; see `heartbeat`.
+    reached: int | None = None
 
     def __bool__(self) -> bool:
         return False

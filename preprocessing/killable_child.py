@@ -1,6 +1,7 @@
 """A process of ours that can be killed at any moment: started, talked to, watched and ended."""
 
 import contextlib
+import mmap
 import os
 import pickle
 import select
@@ -15,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from preprocessing.isolated_child import HEADER
+from preprocessing.isolated_child import HEADER, MARK
 from preprocessing.isolated_failure import Failure
 
 # Between looks at the child's memory; a kill follows a breach within about this long.
@@ -25,6 +26,7 @@ _START_LIMIT_S = 120.0
 # What the end of a generator may take to follow its last item.
 _LAST_WORD_S = 1.0
 _MEGABYTE = 1 << 20
+_NOWHERE = -(1 << 63)
 
 
 class KillableChild:
@@ -32,12 +34,16 @@ class KillableChild:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
+        mark = os.memfd_create("mark")
         try:
+            os.ftruncate(mark, MARK.size)
+            self._mark = mmap.mmap(mark, MARK.size)
             # Linux sends the death signal when the *thread* that made the child ends, so one that
             # lives as long as this process makes them all.
-            self._process = _spawner().submit(self._spawn, theirs).result()
+            self._process = _spawner().submit(self._spawn, theirs, mark).result()
         finally:
             theirs.close()
+            os.close(mark)
         self._socket = ours
         self._reader = psutil.Process(self._process.pid)
         self._received = bytearray()
@@ -48,7 +54,7 @@ class KillableChild:
             raise RuntimeError(f"the isolated process did not start: {started.detail}")
 
     @staticmethod
-    def _spawn(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    def _spawn(theirs: socket.socket, mark: int) -> subprocess.Popen[bytes]:
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
         return subprocess.Popen(
             [
@@ -57,8 +63,9 @@ class KillableChild:
                 "preprocessing.isolated_child",
                 str(theirs.fileno()),
                 str(os.getpid()),
+                str(mark),
             ],
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), mark],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -73,9 +80,16 @@ class KillableChild:
 
     def send(self, message: bytes) -> None:
         """Send a request; what it leads to is read by `receive`."""
+        MARK.pack_into(self._mark, 0, _NOWHERE)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             # A child that died since shows itself in `receive`, with the reason.
             self._socket.sendall(HEADER.pack(len(message)) + message)
+
+    @property
+    def reached(self) -> int | None:
+        """How far the present request has come by its own word; see `heartbeat`."""
+        at: int = MARK.unpack_from(self._mark)[0]
+        return None if at == _NOWHERE else at
 
     def receive(self, limit_s: float, memory_limit_mb: int | None) -> tuple[Any, float]:
         """Return (the next message or a Failure, seconds waited)."""

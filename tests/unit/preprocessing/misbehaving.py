@@ -106,6 +106,13 @@ def beat_from_a_thread_and_hang() -> None:
     hang_in_native_code()
 
 
+def go_to(at: int, how: str) -> None:
+    """Say how far the work has come, many times, then go wrong."""
+    for place in range(at + 1):
+        heartbeat(place)
+    globals()[how]()
+
+
 def big_result(megabytes: int) -> bytes:
     return bytes(megabytes << 20)
 

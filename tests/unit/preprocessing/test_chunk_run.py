@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from preprocessing import chunk_run
-from preprocessing.chunk_task import Chunk, ChunkEnd, ClipResult, Position
+from preprocessing.chunk_task import Chunk, ChunkEnd, ClipResult
 from preprocessing.config import DecodeConfig, PreprocessConfig
-from preprocessing.isolate import Failure
+from preprocessing.isolate import Failure, heartbeat
 from preprocessing.part import read_part, read_part_member
 from preprocessing.sources import status_now
 from preprocessing.storage import open_store
@@ -33,12 +33,8 @@ def fake(monkeypatch, damage_at_s, failure, length_s=20.0):
         second = start
         while second < end:
             if start <= damage_at_s < end and second >= damage_at_s:
-                yield failure
+                yield replace(failure, reached=int((damage_at_s - 0.1) * 1e6))
                 return
-            latest = min(second + 0.8, end)
-            if second < damage_at_s:
-                latest = min(latest, damage_at_s - 0.1)
-            yield Position(int(latest * 1e6))
             yield clip(int(second * 1000))
             second += 1.0
         yield ChunkEnd((0,), int((end - start) * 25), 1, (), {"decode": 1.0})
@@ -113,8 +109,8 @@ def test_failures_everywhere_come_to_an_end(monkeypatch, tmp_path):
 
     def stream(chunk, config):
         calls.append(chunk)
-        yield Position(int(((chunk.decode_from_s or 0) + 1) * 1e6))
-        yield Failure("timeout", "no progress")
+        reached_us = int(((chunk.decode_from_s or 0) + 1) * 1e6)
+        yield Failure("timeout", "no progress", reached=reached_us)
 
     monkeypatch.setattr(chunk_run, "_stream", stream)
     record = chunk_run.run_chunk(CHUNK, "p.tar", open_store(tmp_path), PreprocessConfig())
@@ -138,7 +134,6 @@ def test_members_are_found_in_a_part(monkeypatch, tmp_path):
 def counted(chunk, config):
     global calls
     calls += 1
-    yield Position(calls)
     yield ChunkEnd((), calls, 0, (), {})
 
 
@@ -157,8 +152,9 @@ def test_the_child_is_kept_from_chunk_to_chunk(monkeypatch, tmp_path):
 
 
 def hang(chunk, config):
-    yield Position(1_000_000)
+    heartbeat(1_000_000)
     time.sleep(60)
+    yield
 
 
 @pytest.mark.slow

@@ -118,6 +118,15 @@ def test_heartbeats_keep_long_work_alive_but_not_for_ever(child: Isolated) -> No
     assert time.monotonic() - began < 1.0 + GRACE_S
 
 
+@pytest.mark.parametrize("how", ["segfault", "raise_surprise", "hang_in_native_code"])
+def test_a_failure_says_how_far_the_work_had_come(child: Isolated, how: str) -> None:
+    """To the last heartbeat, however quickly they followed each other."""
+    failure = child.run(misbehaving.go_to, 12345, how, time_limit_s=60, stall_limit_s=2.0)
+    assert failure.reached == 12345
+    assert child.run(misbehaving.go_to, 0, how, time_limit_s=60, stall_limit_s=2.0).reached == 0
+    assert child.run(misbehaving.raise_surprise, time_limit_s=60).reached is None
+
+
 def test_a_heartbeat_outside_isolation_does_nothing() -> None:
     heartbeat()
 
