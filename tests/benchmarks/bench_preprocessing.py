@@ -14,6 +14,7 @@ the note says so.
 import argparse
 import io
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -209,6 +211,14 @@ def two_workers(report: Report, setting: Setting) -> None:
         )
     plain_s += _plain_loop(sample[1::2], setting)
     plain_s *= count / len(sample)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        at_once = [float(s) for s in pool.map(_alone, sample[:WORKERS])]
+    report.add(
+        "two plain loops at once / one",
+        WORKERS * plain_s / count / statistics.mean(at_once),
+        "x",
+        note="what two cores of this machine do beside each other",
+    )
     ratio = plain_s / (marks["process"] - marks["first process"])
     report.add(
         "two Ray workers / B1",
@@ -217,6 +227,10 @@ def two_workers(report: Report, setting: Setting) -> None:
         bar=1.85,
         note=f"{count} videos of {seconds:g} s, {load}",
     )
+
+
+def _alone(path: Path) -> str:
+    return _in_fresh_process("process_alone", path)
 
 
 def _plain_loop(paths: list[Path], setting: Setting) -> float:

@@ -74,9 +74,9 @@ def main() -> int:
 
 def measure_step(report: Report, folder: Path, smoke: bool) -> None:
     """Time a step under Ray, DeepSpeed and MLflow against the bare loop, two workers each."""
-    steps = 3 if smoke else 12
+    steps = 3 if smoke else 10
     data = write_dataset(folder / "step_faces", clips=6)
-    config = step_config(steps, smoke)
+    config = step_config(steps, smoke, batch=96)
     before = plain_seconds(config, data, folder, steps)
     whole = whole_seconds(config, data, folder, "bench")
     after = plain_seconds(config, data, folder, steps)
@@ -91,9 +91,9 @@ def load() -> str:
     return f"load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
 
 
-def step_config(steps: int, smoke: bool) -> TrainConfig:
+def step_config(steps: int, smoke: bool, batch: int = 32) -> TrainConfig:
     """Return the tiny recipe with a batch whose step takes a second or more."""
-    batch = 4 if smoke else 32
+    batch = 4 if smoke else batch
     return override(
         get_recipe("tiny"),
         {

@@ -27,6 +27,21 @@ def process_in_child(path: Path) -> float:
         return shared_child().peak_memory_mb
 
 
+def process_alone(path: Path) -> float:
+    """Process a video as the plain loop does; return the seconds it takes, imports left out."""
+    from preprocessing.chunk_task import process_chunk
+    from preprocessing.plan import chunks_of, look_into
+    from preprocessing.sources import find_sources
+
+    config = PreprocessConfig()
+    file = find_sources(path).files[0]
+    chunks = chunks_of(file, look_into(file, config), config)
+    began = time.perf_counter()
+    for chunk in chunks:
+        list(process_chunk(chunk, config))
+    return time.perf_counter() - began
+
+
 def finish_job(job: Path) -> float:
     """Run a planned job to its end; return this process's own peak memory in MB."""
     _run(job)
