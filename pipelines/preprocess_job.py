@@ -139,6 +139,8 @@ def _seal(
         "workers": workers.used,
     }
     write_report(store, rows, quarantine, gathered.ends, config, about_run)
+    # A worker that outlived a killed driver may have begun to write since this job began.
+    store.sweep()
     tell(JobProgress("done", 1, 1, _kept(rows), len(rows), len(quarantine)))
     return rows
 

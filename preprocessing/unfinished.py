@@ -6,8 +6,6 @@ import time
 import uuid
 from pathlib import Path
 
-import psutil
-
 #: A name with this in it is being written; readers and listings never see it.
 UNFINISHED = ".unfinished-"
 
@@ -17,12 +15,27 @@ _FORGOTTEN_S = 86400.0
 
 def unfinished_name() -> str:
     """Return a new name for a file that is being written; it says by whom."""
-    return f"{UNFINISHED}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+    pid = os.getpid()
+    writer = f"{socket.gethostname()}-{pid}-{_start_of(pid)}"
+    return f"{UNFINISHED}{writer}-{uuid.uuid4().hex[:12]}"
 
 
 def is_abandoned(path: Path) -> bool:
     """Tell whether nobody will finish the file with this unfinished name."""
-    host, _, rest = path.name.removeprefix(UNFINISHED).rpartition("-")[0].rpartition("-")
-    if host == socket.gethostname() and rest.isdigit():
-        return not psutil.pid_exists(int(rest))
+    words = path.name.removeprefix(UNFINISHED).rsplit("-", 3)
+    if len(words) == 4 and words[0] == socket.gethostname() and words[1].isdigit():
+        return words[2] != str(_start_of(int(words[1])))
     return time.time() - path.stat().st_mtime > _FORGOTTEN_S
+
+
+def _start_of(pid: int) -> int | None:
+    """Return when a process began, in clock ticks since the system did; None where it is over.
+
+    A number alone may by now be another process's, or that of one that has ended and is still
+    listed because nobody has asked what became of it.
+    """
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if words[0] in "ZX" else int(words[19])
