@@ -280,6 +280,7 @@ VARIANTS: dict[str, Callable[[Networks], None]] = {
 
 def matrix_rate(device: str, dtype: torch.dtype = torch.bfloat16) -> float:
     """Return the operations per second of a large matrix product."""
+    # On a CPU bf16 may be emulated, and slow.
     size = 8192 if device == "cuda" else 2048 if dtype == torch.float32 else 512
     a = torch.randn(size, size, device=device, dtype=dtype)
     b = torch.randn(size, size, device=device, dtype=dtype)

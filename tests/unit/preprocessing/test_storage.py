@@ -76,8 +76,8 @@ def test_what_killed_processes_left_is_swept(tmp_path):
     store.write_atomic("a", b"1")
     host = unfinished.socket.gethostname()
     (tmp_path / "sub").mkdir()
-    dead = tmp_path / "sub" / f".unfinished-{host}-999999999-abc"
-    alive = tmp_path / f".unfinished-{host}-{unfinished.os.getpid()}-abc"
+    dead = tmp_path / "sub" / f".unfinished-{host}-999999999-1-abc"
+    alive = tmp_path / unfinished.unfinished_name()
     elsewhere = tmp_path / ".unfinished-another-host-1-abc"
     for path in (dead, alive, elsewhere):
         path.write_bytes(b"half")
