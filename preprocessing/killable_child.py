@@ -18,6 +18,7 @@ import psutil
 
 from preprocessing.isolated_child import HEADER, MARK
 from preprocessing.isolated_failure import Failure
+from preprocessing.peak_memory import peak_memory_mb
 
 # Between looks at the child's memory; a kill follows a breach within about this long.
 _POLL_S = 0.1
@@ -153,12 +154,7 @@ class KillableChild:
 
     def peak_memory_mb(self) -> float:
         """Return the most it has held at once; 0.0 where it is gone."""
-        try:
-            with open(f"/proc/{self._process.pid}/status") as status:
-                peak = next((line for line in status if line.startswith("VmHWM")), "VmHWM: 0")
-        except OSError:
-            return 0.0
-        return int(peak.split()[1]) / 1024
+        return peak_memory_mb(self._process.pid)
 
     def _obituary(self) -> Failure:
         try:

@@ -10,7 +10,9 @@ from xnemo.model.config import MotionEncoderConfig, NetworkConfig, UNetConfig
 from xnemo.model.critic import CriticConfig
 from xnemo.model.gan_head import GanHeadConfig
 from xnemo.model.image_token import ImageTokenConfig
-from xnemo.train.config import CheckpointConfig, LossConfig, OptimizerConfig, TrainConfig
+from xnemo.train.config import CheckpointConfig, TrainConfig
+from xnemo.train.loss_config import LossConfig
+from xnemo.train.optimizer_config import OptimizerConfig
 
 
 def nano_network(**unet: Any) -> NetworkConfig:

@@ -28,6 +28,7 @@ from xnemo.model.image_token import ImageTokenConfig
 from xnemo.model.motion_encoder import MotionEncoderConfig
 from xnemo.model.networks import Networks, build_networks
 from xnemo.model.unet_config import UNetConfig
+from xnemo.train.speed import matrix_rate
 
 CPU_BAR = 1.5
 GPU_BAR = 3.0
@@ -182,7 +183,7 @@ def bench_cpu(report: Report, repeats: int, smoke: bool) -> None:
     cached = timed({"cached": lambda: run_plain(twin, inputs, sampler, True)}, 1)["cached"]
     report.add("cpu: of it by encoding motion once", seconds["plain"] / cached, "x")
     # Every multiplication at the speed of a large matrix product, and all else for nothing.
-    rate = matrix_rate("cpu", torch.float32)
+    rate = matrix_rate(torch.device("cpu"), torch.float32)
     least_s = here.ours * steps * windows * window / rate
     report.add("cpu: measured fp32 matrix rate", rate / 1e9, "GFLOP/s")
     report.add(
@@ -213,7 +214,7 @@ def bench_gpu(
     for part in (networks.denoiser, networks.reference_net, networks.motion_encoder):
         torch.nn.Module.to(part, dtype=torch.bfloat16)
     inputs = make_inputs(config, frames).to(device, torch.bfloat16)
-    rate = matrix_rate(device)
+    rate = matrix_rate(torch.device(device), torch.bfloat16)
     flops = pass_flops(networks, config, sampler, device)
     report.settings["gpu"] = {
         "frames": frames,
@@ -276,20 +277,6 @@ VARIANTS: dict[str, Callable[[Networks], None]] = {
     "+ channels-last": _channels_last,
     "+ compiled blocks": lambda networks: networks.denoiser.compile_repeated_blocks(),
 }
-
-
-def matrix_rate(device: str, dtype: torch.dtype = torch.bfloat16) -> float:
-    """Return the operations per second of a large matrix product."""
-    # On a CPU bf16 may be emulated, and slow.
-    size = 8192 if device == "cuda" else 2048 if dtype == torch.float32 else 512
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    b = torch.randn(size, size, device=device, dtype=dtype)
-
-    def products() -> None:
-        for _ in range(10):
-            a @ b
-
-    return 10 * 2 * size**3 / timed({"": products}, 5)[""]
 
 
 @torch.no_grad()

@@ -1,152 +1,16 @@
 """Everything that decides a training run."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from preprocessing.errors import UserError
 from xnemo.data.config import AugmentConfig, DataConfig
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.model.config import NetworkConfig
 from xnemo.model.perceptual import PerceptualConfig
-
-
-def _require(section: str, config: Any, **least: float) -> None:
-    """Refuse a field below its least value, by name."""
-    for name, bound in least.items():
-        value = getattr(config, name)
-        if value is not None and not value >= bound:
-            raise UserError(f"{section}{name} is {value}", f"set it to {bound} or more")
-
-
-@dataclass(frozen=True)
-class ConditionConfig:
-    """What training hides from the denoiser now and then."""
-
-    # Share of samples whose reference, image token and motion are nulled together, for guidance.
-    # Not published; the rate of its relatives.
-    dropout: float = 0.1
-    # Share of reference tokens removed at random in every layer (reference feature masking).
-    reference_masking: float = 0.3
-
-    def __post_init__(self) -> None:
-        """Refuse shares outside [0, 1)."""
-        for name in ("dropout", "reference_masking"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"condition.{name} is {getattr(self, name)}", "set it to at least 0, below 1"
-                )
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights of the losses.
-
-    Their sum is diffusion + gan * (l1 + perceptual + feature_matching + adversarial) + identity
-    + face_change.
-    The weights inside the bracket are not published; they are those of the motion encoder's
-    ancestors.
-    """
-
-    # Weight of the whole GAN head against the diffusion loss. Not published; chosen so that both
-    # heads pull at the motion latent with gradients of comparable size.
-    gan: float = 0.3
-    # Absolute difference of pixels.
-    l1: float = 1.0
-    # Difference of VGG features, see `perceptual`. 0 switches it off.
-    perceptual: float = 10.0
-    # Difference of the critic's own features.
-    feature_matching: float = 10.0
-    # Hinge loss against the critic.
-    adversarial: float = 1.0
-    # Gradient penalty of the critic at real pictures, by finite difference. 0 switches it off:
-    # spectral normalisation already bounds the critic.
-    r1: float = 0.0
-    # What the face-motion vector says alike of all frames of a sample: mostly who it is. Not part
-    # of the published method, which leaves it to augmentation and to the narrow latent; with a
-    # handful of people, and minutes, those do not suffice. Small weights take the person out and
-    # leave the motion; with large ones the frames' vectors differ by nothing that anybody can read.
-    identity: float = 0.0
-    # How far a linear reader is from telling, by how the face-motion vector changes between the
-    # frames of a sample, how the face does: its five landmarks, and the lightness of its parts
-    # (`describe_face`). Not part of the published method, whose encoder begins with the weights of
-    # a landmark network; from fresh weights, and with a handful of people, heads and encoder else
-    # agree on a code for each person, which strangers do not have.
-    face_change: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse negative weights."""
-        _require("loss.", self, gan=0, l1=0, perceptual=0, feature_matching=0, adversarial=0)
-        _require("loss.", self, r1=0, identity=0, face_change=0)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW for both engines and the course of its learning rate, counted in samples."""
-
-    # "adamw": torch's own. "fused": torch's fused kernels. "8bit": bitsandbytes, where installed.
-    kind: Literal["adamw", "fused", "8bit"] = "adamw"
-    # Learning rate of denoiser and reference network.
-    lr: float = 1e-5
-    # Learning rate of what brings motion in, encoder and motion modules, as a multiple of lr.
-    motion_lr_scale: float = 1.0
-    # The same for the encoder alone; empty takes motion_lr_scale.
-    encoder_lr_scale: float | None = None
-    # Learning rate of the GAN head. Its kernels are kept at unit deviation (StyleGAN2's equalised
-    # rate, which is 2e-3 there), so that a step counts for less than elsewhere.
-    gan_lr: float = 1e-3
-    # Learning rate of the critic.
-    critic_lr: float = 2e-4
-    # Decay of the first and second moments, network engine.
-    betas: tuple[float, float] = (0.9, 0.999)
-    # The same for GAN head and critic: adversarial training wants little momentum.
-    gan_betas: tuple[float, float] = (0.5, 0.99)
-    # Added to the root of the second moment.
-    eps: float = 1e-8
-    # Decoupled weight decay of matrices and kernels; norms and biases have none.
-    weight_decay: float = 1e-2
-    # Gradients of an engine are scaled down to this global norm.
-    clip: float = 1.0
-    # Samples over which the learning rate rises from zero.
-    warmup_samples: int = 0
-    # Course after the warm-up.
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
-    # Share of the learning rate left at the end of "cosine" and "linear".
-    final_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse rates that cannot train."""
-        _require("optimizer.", self, lr=0, gan_lr=0, critic_lr=0, weight_decay=0, warmup_samples=0)
-        _require("optimizer.", self, motion_lr_scale=0, encoder_lr_scale=0)
-        if self.clip <= 0:
-            raise UserError(f"optimizer.clip is {self.clip}", "set it above 0; 1e9 clips nothing")
-        if self.eps <= 0:
-            raise UserError(f"optimizer.eps is {self.eps}", "set it above 0, as 1e-8")
-        for name in ("betas", "gan_betas"):
-            if not all(0 <= beta < 1 for beta in getattr(self, name)):
-                raise UserError(
-                    f"optimizer.{name} is {getattr(self, name)}", "set both to at least 0, below 1"
-                )
-        if not 0 <= self.final_share <= 1:
-            raise UserError(
-                f"optimizer.final_share is {self.final_share}", "set it between 0 and 1"
-            )
-
-
-@dataclass(frozen=True)
-class EmaConfig:
-    """Running average of the weights, power profile of Karras et al. 2024 (EDM2), section 3."""
-
-    # Whether to keep one; the bundle then holds both.
-    enabled: bool = True
-    # Width of the averaging window relative to the samples seen so far.
-    relative_width: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse widths for which no power exists."""
-        if not 0 < self.relative_width < 0.28:
-            raise UserError(
-                f"ema.relative_width is {self.relative_width}", "set it above 0 and below 0.28"
-            )
+from xnemo.train.bounds import require_at_least
+from xnemo.train.loss_config import ConditionConfig, LossConfig
+from xnemo.train.optimizer_config import EmaConfig, OptimizerConfig
 
 
 @dataclass(frozen=True)
@@ -204,7 +68,7 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts below one."""
-        _require("checkpoint.", self, every_samples=1, keep_last=1)
+        require_at_least("checkpoint.", self, every_samples=1, keep_last=1)
 
 
 @dataclass(frozen=True)
@@ -220,7 +84,7 @@ class ValidationConfig:
 
     def __post_init__(self) -> None:
         """Refuse negative counts."""
-        _require("validation.", self, every_samples=0, samples=1)
+        require_at_least("validation.", self, every_samples=0, samples=1)
 
 
 @dataclass(frozen=True)
@@ -243,7 +107,7 @@ class GuardConfig:
 
     def __post_init__(self) -> None:
         """Refuse limits that would fire at once."""
-        _require(
+        require_at_least(
             "guards.",
             self,
             max_skipped_steps=1,
@@ -306,7 +170,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot run."""
-        _require("", self, samples=1, global_batch=1, micro_batch=1, log_every=1, seed=0)
+        require_at_least("", self, samples=1, global_batch=1, micro_batch=1, log_every=1, seed=0)
         pairs = self.data.pairs
         alone = self.micro_batch * pairs.frames == 1 and self.engine.batch_norm != "frozen"
         if self.network.motion.standardise and alone and self.stage != "temporal":

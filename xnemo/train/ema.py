@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xnemo.train.config import EmaConfig
 from xnemo.train.engine import Engine
 from xnemo.train.flat_shards import flat_shard, gather_shards
+from xnemo.train.optimizer_config import EmaConfig
 from xnemo.train.world import World
 
 

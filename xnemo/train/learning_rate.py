@@ -2,7 +2,7 @@
 
 import math
 
-from xnemo.train.config import OptimizerConfig
+from xnemo.train.optimizer_config import OptimizerConfig
 
 
 def learning_rate_scale(config: OptimizerConfig, samples_seen: int, total: int) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from preprocessing.errors import UserError
-from xnemo.train.config import OptimizerConfig
+from xnemo.train.optimizer_config import OptimizerConfig
 
 
 def network_groups(network: nn.Module, config: OptimizerConfig) -> list[dict]:

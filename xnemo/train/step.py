@@ -17,10 +17,10 @@ from xnemo.model.adversarial_losses import (
 )
 from xnemo.model.critic import CriticOutput
 from xnemo.model.perceptual import PerceptualLoss
-from xnemo.train.config import LossConfig
 from xnemo.train.engine import Engine
 from xnemo.train.face_change import face_change_error
 from xnemo.train.identity_leak import identity_leak
+from xnemo.train.loss_config import LossConfig
 from xnemo.train.step_inputs import StepInputs
 
 # Step of the finite difference in the critic's gradient penalty.

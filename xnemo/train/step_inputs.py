@@ -13,7 +13,7 @@ from xnemo.data.seeding import sample_rng, stream_seed
 from xnemo.diffusion.schedule import NoiseSchedule
 from xnemo.model.autoencoder import Autoencoder
 from xnemo.model.image_token import ImageToken
-from xnemo.train.config import ConditionConfig
+from xnemo.train.loss_config import ConditionConfig
 
 
 @dataclass(frozen=True)

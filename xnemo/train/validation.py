@@ -9,8 +9,9 @@ from xnemo.data.clip_table import open_clips
 from xnemo.data.config import AugmentConfig
 from xnemo.data.sample_reader import PictureSizes, SampleReader
 from xnemo.diffusion.objective import diffusion_loss
-from xnemo.train.config import ConditionConfig, TrainConfig
+from xnemo.train.config import TrainConfig
 from xnemo.train.engine import Engine
+from xnemo.train.loss_config import ConditionConfig
 from xnemo.train.step_inputs import FrozenParts, prepare_inputs
 from xnemo.train.world import World
 

@@ -35,7 +35,8 @@ def test_a_file_of_a_living_process_is_left_alone(tmp_path):
 
 def test_a_file_of_a_dead_process_is_removed_even_where_nobody_has_buried_it(tmp_path):
     process, name = begun_by(NAME)
-    path = tmp_path / name
+    path = tmp_path / "sub" / name
+    path.parent.mkdir()
     path.touch()
     deadline = time.monotonic() + 20
     while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:

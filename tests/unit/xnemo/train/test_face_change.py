@@ -14,9 +14,9 @@ from xnemo.data.face_description import FACE_NUMBERS
 from xnemo.model.face_readout import FaceReadout
 from xnemo.model.networks import build_networks
 from xnemo.train.bundle import load_bundle, load_weights, read_weights
-from xnemo.train.config import ConditionConfig
 from xnemo.train.face_change import face_change_error
 from xnemo.train.loop import run_training
+from xnemo.train.loss_config import ConditionConfig
 from xnemo.train.session import Session, open_session
 from xnemo.train.step import generator_step
 from xnemo.train.step_inputs import prepare_inputs

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from preprocessing.errors import UserError
-from xnemo.train.config import ConditionConfig
 from xnemo.train.identity_leak import identity_leak
+from xnemo.train.loss_config import ConditionConfig
 from xnemo.train.session import Session, open_session
 from xnemo.train.step import generator_step
 from xnemo.train.step_inputs import prepare_inputs

@@ -4,9 +4,10 @@ import pytest
 
 from preprocessing.errors import UserError
 from xnemo.config import from_dict, override, to_dict
-from xnemo.train.config import OptimizerConfig, TrainConfig
+from xnemo.train.config import TrainConfig
 from xnemo.train.ema import power_of_width
 from xnemo.train.learning_rate import learning_rate_scale
+from xnemo.train.optimizer_config import OptimizerConfig
 from xnemo.train.recipes import RECIPES, get_recipe
 
 

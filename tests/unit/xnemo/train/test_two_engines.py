@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from xnemo.train.config import ConditionConfig
+from xnemo.train.loss_config import ConditionConfig
 from xnemo.train.session import Session, open_session
 from xnemo.train.step import critic_step, generator_step
 from xnemo.train.step_inputs import StepInputs, prepare_inputs
