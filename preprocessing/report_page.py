@@ -37,7 +37,8 @@ td.wide { width: 40% } tr.none { color: var(--soft) }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(268px, 1fr)); gap: 12px }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: 8px; overflow: hidden }
-figure img { width: 100%; display: block; border-radius: 4px }
+figure img { width: 100%; max-height: 7rem; object-fit: contain; object-position: left;
+  display: block; border-radius: 4px }
 figcaption { font-size: 12px; color: var(--soft); overflow-wrap: anywhere }
 svg { display: block; width: 100%; height: auto }
 .k { fill: var(--kept) } .d { fill: var(--lost) } .t { stroke: var(--ink); stroke-dasharray: 3 2 }

@@ -70,7 +70,15 @@ def preprocess(
     )
     show_facts(result.title, result.facts())
     if dry_run:
-        show_next(quoted("xnemo", "preprocess", videos, out))
+        options = {
+            "--detector": detector,
+            "--faces-pack": faces_pack,
+            "--workers": workers,
+            "--address": address,
+            "--config": config,
+        }
+        given = [word for option, value in options.items() if value for word in (option, value)]
+        show_next(quoted("xnemo", "preprocess", videos, out, *(overrides or ()), *given))
     elif not verify:
         show_next(
             quoted("xnemo", "inspect", out),

@@ -1,6 +1,7 @@
 """The command line's manners: one line for bad input, the right status, a near miss named."""
 
 import errno
+import shlex
 import signal
 import subprocess
 import sys
@@ -159,3 +160,14 @@ def test_help_names_every_command(capsys):
     printed = capsys.readouterr().out
     for info in cli.app.registered_commands:
         assert info.name in printed
+
+
+def test_what_a_dry_run_says_to_run_next_is_what_it_forecast(monkeypatch, capsys):
+    from pipelines.preprocess_result import Forecast
+
+    forecast = Forecast(1, 1, 2.0, 1, 1, 1.0, 2.0, 3.0, 0.1, 2.0)
+    monkeypatch.setattr("pipelines.preprocess.preprocess", lambda *args, **kwargs: forecast)
+    words = ["preprocess", "my videos", "out", "tube.size=256", "--workers", "2"]
+    assert cli.run([*words, "--dry-run"]) == 0
+    command = capsys.readouterr().out.split("next: ")[1]
+    assert shlex.split(command)[1:] == words
