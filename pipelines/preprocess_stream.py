@@ -101,8 +101,12 @@ def stream_chunks(
             compute=ray.data.TaskPoolStrategy(size=min(workers, len(items))),
             num_cpus=1,
         )
-        for row in results.iter_rows():
-            yield json.loads(row["record"])
+        # Without prefetching, which would hold every record back until the next one is there.
+        tables: Iterable[Any] = results.iter_batches(
+            batch_size=None, prefetch_batches=0, batch_format="pyarrow"
+        )
+        for table in tables:
+            yield from map(json.loads, table["record"].to_pylist())
 
 
 def _process_item(row: dict[str, Any], config: PreprocessConfig, store_url: str) -> dict[str, str]:

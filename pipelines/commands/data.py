@@ -11,6 +11,7 @@ from pipelines.commands.options import (
     FacesPack,
     Overrides,
     configure,
+    detector_named,
 )
 from pipelines.commands.report import console, quoted, show_facts, show_next
 
@@ -55,7 +56,7 @@ def preprocess(
     from pipelines.preprocess import preprocess as run
     from preprocessing.config import PreprocessConfig
 
-    named = {"detect.name": detector, "detect.faces_pack": faces_pack}
+    named = {"detect.name": detector_named(detector, faces_pack), "detect.faces_pack": faces_pack}
     settings = configure(PreprocessConfig(), config, overrides, named)
     result = run(
         videos,

@@ -29,7 +29,8 @@ Overrides = Annotated[
 ]
 DetectorName = Annotated[str | None, typer.Option(help="Face detector: centerface or insightface.")]
 FacesPack = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Folder of an insightface model pack (*.onnx).")
+    str | None,
+    typer.Option(metavar="DIR", help="Folder of an insightface model pack (*.onnx), to detect by."),
 ]
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="Recipe to start from; see `xnemo recipes`.")
@@ -46,6 +47,11 @@ TrackingUri = Annotated[
 
 #: Where runs lie unless a person says otherwise.
 RUNS = Path("runs")
+
+
+def detector_named(detector: str | None, faces_pack: str | None) -> str | None:
+    """Return the detector that a person means: who names a pack means the one that reads packs."""
+    return detector or ("insightface" if faces_pack else None)
 
 
 def _folder_name(name: str) -> str:

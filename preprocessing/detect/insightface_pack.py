@@ -30,7 +30,8 @@ class InsightFacePack:
         """Load a pack.
 
         Args:
-            pack: a folder of ONNX files, or the name of a pack that insightface fetches by itself.
+            pack: a folder of ONNX files, insightface's own folder where it holds one pack, or the
+                name of a pack that insightface fetches by itself.
             size: pictures are shrunk to this longer side before detection.
             threshold: least confidence of a face.
 
@@ -103,11 +104,13 @@ def _load(pack: str) -> Any:
         # It prints what it loads.
         with contextlib.redirect_stdout(io.StringIO()):
             return FaceAnalysis(
-                name=str(folder.resolve()) if is_folder else pack,
+                name=str(_pack_in(folder).resolve()) if is_folder else pack,
                 allowed_modules=["detection", "recognition"],
                 providers=providers(),
                 sess_options=session_options(),
             )
+    except UserError:
+        raise
     except AssertionError as error:
         raise UserError(
             f"the faces pack {pack} has no detection model",
@@ -120,3 +123,19 @@ def _load(pack: str) -> Any:
             f"the faces pack {pack} cannot be loaded: {first}",
             "give --faces-pack DIR with a pack's ONNX files, or use --detector centerface",
         ) from error
+
+
+def _pack_in(folder: Path) -> Path:
+    """Return the folder that holds the models: this one, or the one pack below insightface's own.
+
+    Raises:
+        UserError: there are several.
+    """
+    if any(folder.glob("*.onnx")):
+        return folder
+    below = [file for way in ("*/*.onnx", "models/*/*.onnx") for file in folder.glob(way)]
+    packs = sorted({file.parent for file in below})
+    if len(packs) > 1:
+        names = ", ".join(pack.name for pack in packs)
+        raise UserError(f"{folder} holds several packs: {names}", f"name one, as {packs[0]}")
+    return packs[0] if packs else folder

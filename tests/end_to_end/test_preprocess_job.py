@@ -273,6 +273,20 @@ def test_progress_reaches_every_stage(finished, progress):
     assert all(0 <= p.done <= p.total + 1e-6 for p in progress)
 
 
+def test_a_chunk_is_told_of_before_the_next_one_is_done(tmp_path, ray_local):
+    out, parts = tmp_path / "out", []
+    (tmp_path / "videos").mkdir()
+    for seed in (1, 2):
+        encode(tmp_path / "videos" / f"{seed}.mp4", astronaut_footage(seed, 150, 256, 256))
+
+    def note(progress):
+        if progress.stage == "process" and progress.done:
+            parts.append(len(list(out.glob("_work/parts/**/*.tar"))))
+
+    preprocess(tmp_path / "videos", out, config(), workers=1, on_progress=note)
+    assert parts == [1, 2]
+
+
 def test_strips_in_parts_are_pictures(finished):
     from PIL import Image
 

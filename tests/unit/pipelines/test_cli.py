@@ -171,3 +171,10 @@ def test_what_a_dry_run_says_to_run_next_is_what_it_forecast(monkeypatch, capsys
     assert cli.run([*words, "--dry-run"]) == 0
     command = capsys.readouterr().out.split("next: ")[1]
     assert shlex.split(command)[1:] == words
+
+
+def test_who_names_a_pack_means_the_detector_that_reads_packs(tmp_path, capsys):
+    (tmp_path / "a.mp4").touch()
+    words = ["preprocess", str(tmp_path), str(tmp_path / "out"), "--faces-pack", "/no/pack"]
+    assert "no faces pack at /no/pack" in refusal(capsys, *words)
+    assert "reads no pack" in refusal(capsys, *words, "--detector", "centerface")

@@ -77,6 +77,21 @@ def test_insightface_pack_detects_and_recognises(assets_dir, picture):
     assert float(ours @ detector.embed(mirrored, turned.landmarks_52)) > 0.6
 
 
+@pytest.mark.assets
+def test_a_pack_is_found_in_insightface_s_own_folder(assets_dir):
+    root = assets_dir / "weights" / "insightface"
+    below, named = (make_detector("insightface", str(root / p)) for p in ("", "models/dev_pack"))
+    assert below.model_sha256 == named.model_sha256
+
+
+def test_of_several_packs_one_is_to_be_named(tmp_path):
+    for name in ("large", "small"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "det.onnx").touch()
+    with pytest.raises(UserError, match="several packs: large, small"):
+        make_detector("insightface", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
