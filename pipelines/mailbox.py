@@ -52,10 +52,17 @@ class Mailbox:
 
 
 def open_mailbox() -> Any:
-    """Return the handle of a new mailbox on this node, which costs no CPU of the cluster's."""
+    """Return the handle of a new mailbox on this node, which costs no CPU of the cluster's.
+
+    One that is killed, or was put on another node after all and went with it, is started anew,
+    empty; whoever was calling calls again.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
     placed = NodeAffinitySchedulingStrategy(node_id=here, soft=True)
-    return ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=placed).remote()
+    lasting = ray.remote(Mailbox).options(
+        num_cpus=0, scheduling_strategy=placed, max_restarts=-1, max_task_retries=-1
+    )
+    return lasting.remote()

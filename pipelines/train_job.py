@@ -1,5 +1,6 @@
 """One start of a training job's workers through Ray Train, watched until they end."""
 
+import math
 import os
 import shutil
 import threading
@@ -162,7 +163,8 @@ class TrainJob:
 
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         thread.start()
-        asked, patience = False, time.monotonic() + _WAIT_TOLD_S
+        asked_at: float | None = None
+        patience = time.monotonic() + _WAIT_TOLD_S
         while thread.is_alive():
             thread.join(_FETCH_EVERY_S)
             self.record.take(_fetch(mailbox))
@@ -174,15 +176,31 @@ class TrainJob:
             if not self.record.started and time.monotonic() > patience:
                 patience = float("inf")
                 self.record.tell("starting", _waited_for())
-            if stop.is_set() and not asked:
-                asked = True
-                mailbox.request_stop.remote()
+            if not stop.is_set():
+                continue
+            # Every time: a mailbox that was started anew does not know.
+            mailbox.request_stop.remote()
+            if asked_at is None:
+                asked_at = time.monotonic()
                 self.record.tell("stopping", "saving a checkpoint; once more ends at once")
-            if asked and _nobody_trains(mailbox):
+            if self._nobody_trains(mailbox, time.monotonic() - asked_at):
                 # They may be waited for until machines come: there is nothing to be saved.
                 return
         self.record.take(_fetch(mailbox))
         self._judge(outcome[0])
+
+    def _nobody_trains(self, mailbox: Any, waited: float) -> bool:
+        """Say whether no worker is there to save a checkpoint; each asks every second."""
+        import ray
+
+        try:
+            silence: float = ray.get(mailbox.silence.remote())
+        except ray.exceptions.ActorUnavailableError:
+            return False
+        if math.isinf(silence) and self.record.started:
+            # A mailbox that was started anew was not asked yet, and may be.
+            silence = waited
+        return silence > _GONE_AFTER_S
 
     def _judge(self, outcome: Any) -> None:
         """Turn what Ray says into nothing, or into one line."""
@@ -215,17 +233,6 @@ def _fetch(mailbox: Any) -> list[Any]:
         return list(ray.get(mailbox.fetch.remote()))
     except ray.exceptions.ActorUnavailableError:
         return []
-
-
-def _nobody_trains(mailbox: Any) -> bool:
-    """Say whether no worker is there to save a checkpoint; each asks every second."""
-    import ray
-
-    try:
-        silence: float = ray.get(mailbox.silence.remote())
-    except ray.exceptions.ActorUnavailableError:
-        return False
-    return silence > _GONE_AFTER_S
 
 
 def _finish(previewer: Previewer, stop: threading.Event) -> None:

@@ -74,9 +74,12 @@ class Driver:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that train, newest last."""
+        return sorted(self.processes("RayTrainWorker"), key=lambda p: p.create_time())
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """The processes that the driver or its Ray started under a name."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        found = [p for p in children if "RayTrainWorker" in " ".join(p.cmdline())]
-        return sorted(found, key=lambda p: p.create_time())
+        return [p for p in children if name in " ".join(p.cmdline())]
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +124,17 @@ def test_a_killed_worker_is_made_up_for(task: dict[str, Any], undisturbed) -> No
     assert resumed["seen"] >= 8
     assert driver.finish() | {"pid": 0} == {"done": True, "seen": 48, "stopped": False, "pid": 0}
     assert_same(weights(task, "worker"), undisturbed)
+
+
+def test_a_killed_mailbox_costs_nothing(task: dict[str, Any], undisturbed) -> None:
+    driver = Driver(**task, run="mailbox")
+    for seen in (8, 24):
+        driver.until(is_past(seen))
+        (mailbox,) = driver.processes("Mailbox")
+        mailbox.kill()
+    assert driver.finish()["seen"] == 48
+    assert not [line for line in driver.lines if line.get("phase") == "restarting"]
+    assert_same(weights(task, "mailbox"), undisturbed)
 
 
 def test_a_killed_driver_goes_on_when_started_again(task: dict[str, Any], undisturbed) -> None:

@@ -60,7 +60,7 @@ def build_optimizer(groups: list[dict], config: OptimizerConfig) -> torch.optim.
         except ImportError:
             raise UserError(
                 "optimizer.kind is 8bit and bitsandbytes is not installed",
-                "pip install bitsandbytes, or set optimizer.kind=fused",
+                "pip install 'xnemo[eight-bit]', or set optimizer.kind=fused",
             ) from None
         return AdamW8bit(groups, eps=config.eps)
     return torch.optim.AdamW(groups, eps=config.eps, fused=True if config.kind == "fused" else None)
