@@ -55,7 +55,7 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> Iterator
 
     Raises:
         UserError: the address has the wrong form, does not answer, refuses the credentials, or runs
-            another version of Ray or Python.
+            another version of Ray or Python; or Ray itself ends under the block.
     """
     address = cluster_address(address)
     _quieten()
@@ -63,6 +63,7 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> Iterator
     if ray.is_initialized():
         yield _describe(ray, address or "local", owned=False)
         return
+    gone = ray.exceptions.LocalRayletDiedError, ray.exceptions.ActorDiedError
     before = {name: os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")}
     try:
         if address in (None, "local"):
@@ -71,6 +72,12 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> Iterator
         else:
             _join(ray, str(address))
         yield _describe(ray, str(address), owned=True)
+    except gone as error:
+        # Killed for want of memory, as a rule. Actors of ours outlive all else.
+        raise UserError(
+            f"Ray ended on this machine: {_first_line(error)}",
+            "look at its memory; the same command goes on where it stopped",
+        ) from error
     finally:
         ray.shutdown()
         _restore_credentials(before)

@@ -30,7 +30,8 @@ def quiet_ray() -> None:
     import ray.data
 
     for name in ("ray.data", "ray.data._internal"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        # Errors are raised as well, and told once by whoever handles them.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -1,6 +1,7 @@
 """Ray for a preprocessing job: started when there is work for it and not before."""
 
 from contextlib import ExitStack
+from typing import Any
 
 from pipelines.cluster import connect
 from pipelines.preprocess_stream import quiet_ray
@@ -37,5 +38,5 @@ class Workers:
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._stack.close()
+    def __exit__(self, *exc_info: Any) -> None:
+        self._stack.__exit__(*exc_info)
