@@ -75,7 +75,7 @@ def connect(address: str | None = None, num_cpus: int | None = None) -> Iterator
     except gone as error:
         # Killed for want of memory, as a rule. Actors of ours outlive all else.
         raise UserError(
-            f"Ray ended on this machine: {_first_line(error)}",
+            "Ray ended on this machine while the job was at work",
             "look at its memory; the same command goes on where it stopped",
         ) from error
     finally:

@@ -55,14 +55,12 @@ def open_mailbox() -> Any:
     """Return the handle of a new mailbox on this node, which costs no CPU of the cluster's.
 
     One that is killed, or was put on another node after all and went with it, is started anew,
-    empty; whoever was calling calls again.
+    empty. Whoever is calling it then hears that it is unavailable.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
     placed = NodeAffinitySchedulingStrategy(node_id=here, soft=True)
-    lasting = ray.remote(Mailbox).options(
-        num_cpus=0, scheduling_strategy=placed, max_restarts=-1, max_task_retries=-1
-    )
+    lasting = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=placed, max_restarts=-1)
     return lasting.remote()
