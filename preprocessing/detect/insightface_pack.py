@@ -100,17 +100,16 @@ def _load(pack: str) -> Any:
     is_folder = folder.is_dir()
     if not is_folder and ("/" in pack or pack.endswith(".onnx")):
         raise UserError(f"no faces pack at {pack}", "name a folder of ONNX files")
+    name = str(_pack_in(folder).resolve()) if is_folder else pack
     try:
         # It prints what it loads.
         with contextlib.redirect_stdout(io.StringIO()):
             return FaceAnalysis(
-                name=str(_pack_in(folder).resolve()) if is_folder else pack,
+                name=name,
                 allowed_modules=["detection", "recognition"],
                 providers=providers(),
                 sess_options=session_options(),
             )
-    except UserError:
-        raise
     except AssertionError as error:
         raise UserError(
             f"the faces pack {pack} has no detection model",
