@@ -101,13 +101,16 @@ def evaluate(
     source: Annotated[str, typer.Argument(help="Shards, or a list of portraits and drivers.")],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--output", "-o", help="JSON to write.")] = None,
+    detector: DetectorName = None,
+    faces_pack: FacesPack = None,
     config: ConfigFile = None,
 ) -> None:
     """Measure a model: reenactment errors, following, identity, what the motion latent knows."""
     from pipelines.evaluate import EvaluateOptions
     from pipelines.evaluate import evaluate as run
 
-    options = configure(EvaluateOptions(), config, overrides)
+    named = {"detector": detector_named(detector, faces_pack), "faces_pack": faces_pack}
+    options = configure(EvaluateOptions(), config, overrides, named)
     with live_progress() as tell:
         result = run(
             bundle,
