@@ -11,7 +11,7 @@ from pipelines.commands.options import (
     FacesPack,
     Overrides,
     configure,
-    detector_named,
+    detector_settings,
 )
 from pipelines.commands.report import quoted, show_facts, show_next, show_rows
 from pipelines.live_progress import live_progress
@@ -42,11 +42,7 @@ def animate(
     from pipelines.animate import AnimateOptions
     from pipelines.animate import animate as run
 
-    named = {
-        "detector": detector_named(detector, faces_pack),
-        "faces_pack": faces_pack,
-        "max_frames": max_frames,
-    }
+    named = {**detector_settings(detector, faces_pack), "max_frames": max_frames}
     options = configure(AnimateOptions(), config, overrides, named)
     with live_progress() as tell:
         result = run(
@@ -86,7 +82,7 @@ def ui(
     from pipelines.animate import AnimateOptions
     from pipelines.ui.serve import serve
 
-    named = {"detector": detector_named(detector, faces_pack), "faces_pack": faces_pack}
+    named = detector_settings(detector, faces_pack)
     options = configure(AnimateOptions(), config, overrides, named)
 
     def on_ready(address: str) -> None:
@@ -109,7 +105,7 @@ def evaluate(
     from pipelines.evaluate import EvaluateOptions
     from pipelines.evaluate import evaluate as run
 
-    named = {"detector": detector_named(detector, faces_pack), "faces_pack": faces_pack}
+    named = detector_settings(detector, faces_pack)
     options = configure(EvaluateOptions(), config, overrides, named)
     with live_progress() as tell:
         result = run(

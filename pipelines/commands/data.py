@@ -11,7 +11,7 @@ from pipelines.commands.options import (
     FacesPack,
     Overrides,
     configure,
-    detector_named,
+    detector_settings,
 )
 from pipelines.commands.report import console, quoted, show_facts, show_next
 
@@ -56,7 +56,7 @@ def preprocess(
     from pipelines.preprocess import preprocess as run
     from preprocessing.config import PreprocessConfig
 
-    named = {"detect.name": detector_named(detector, faces_pack), "detect.faces_pack": faces_pack}
+    named = detector_settings(detector, faces_pack, name="detect.name", pack="detect.faces_pack")
     settings = configure(PreprocessConfig(), config, overrides, named)
     result = run(
         videos,

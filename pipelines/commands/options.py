@@ -49,9 +49,15 @@ TrackingUri = Annotated[
 RUNS = Path("runs")
 
 
-def detector_named(detector: str | None, faces_pack: str | None) -> str | None:
-    """Return the detector that a person means: who names a pack means the one that reads packs."""
-    return detector or ("insightface" if faces_pack else None)
+def detector_settings(
+    detector: str | None,
+    faces_pack: str | None,
+    *,
+    name: str = "detector",
+    pack: str = "faces_pack",
+) -> dict[str, str | None]:
+    """Return the options of the detector as settings: who names a pack means what reads packs."""
+    return {name: detector or ("insightface" if faces_pack else None), pack: faces_pack}
 
 
 def _folder_name(name: str) -> str:
