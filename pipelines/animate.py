@@ -22,6 +22,7 @@ from preprocessing.encode import encode_clip
 from preprocessing.errors import UserError
 from xnemo.animate import AnimateConfig, Animator, Progress
 from xnemo.driving_video import DrivingVideo
+from xnemo.model.compiling import require_compiling
 from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.networks import Networks
 from xnemo.trained_model import TrainedModel, load_trained
@@ -94,7 +95,8 @@ def load_animator(bundle: str | Path, options: AnimateOptions) -> Animator:
     """Return a model's networks where the options want them, with a detector.
 
     Raises:
-        UserError: The model is missing or damaged, or there is no such device or detector.
+        UserError: The model is missing or damaged, there is no such device or detector, or this
+            machine cannot compile.
     """
     detector = make_detector(options.detector, options.faces_pack)
     loaded = _load(bundle, options)
@@ -202,12 +204,17 @@ def place_networks(networks: Networks, device: str, precision: str) -> None:
 
 
 def speed_up(networks: Networks, channels_last: bool, compile_blocks: bool) -> None:
-    """Turn on what makes the UNets faster without changing their numbers."""
+    """Turn on what makes the UNets faster without changing their numbers.
+
+    Raises:
+        UserError: this machine cannot compile.
+    """
     if channels_last:
         unets: tuple[Any, ...] = (networks.denoiser, networks.reference_net)
         for unet in unets:
             unet.to(memory_format=torch.channels_last)
     if compile_blocks:
+        require_compiling(networks.denoiser.device.type)
         networks.denoiser.compile_repeated_blocks()
 
 

@@ -18,12 +18,13 @@ from pipelines.run_record import RunRecord, root_cause
 from pipelines.tracking import Journal
 from pipelines.train_worker import run_worker
 from pipelines.worker_count import WorkerCount, resources_per_worker
+from pipelines.worker_memory import kept_memory
 from preprocessing.errors import UserError
 from xnemo.config import to_dict
 from xnemo.train.config import TrainConfig
 
 # How often the driver fetches the workers' messages, in seconds.
-_FETCH_EVERY_S = 0.5
+_FETCH_EVERY_S = 1.0
 
 # How often an elastic job looks for machines that came (back), in seconds. Growing costs the
 # samples since the last checkpoint, so it is not done at every opportunity.
@@ -81,7 +82,8 @@ class TrainJob:
         previewer = Previewer(self.journal, self.data, self.folder.path)
         spare = free_gpus(cluster, count.most, gpu) if self.previews else None
         try:
-            trainer = self._trainer(mailbox, token.name, count, resources, gpu)
+            environment = kept_memory() if cluster.address == "local" and not gpu else {}
+            trainer = self._trainer(mailbox, token.name, count, resources, gpu, environment)
             self._watch(trainer, mailbox, previewer, spare, stop)
             forget_placement(self.folder.path)
         finally:
@@ -106,6 +108,7 @@ class TrainJob:
         count: WorkerCount,
         resources: dict[str, float],
         gpu: bool,
+        environment: dict[str, str],
     ) -> Any:
         # The controller looks after its workers this often; it bounds how late the end is seen.
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1.0")
@@ -141,6 +144,7 @@ class TrainJob:
                 storage_path=str(self.folder.path / ".ray"),
                 failure_config=FailureConfig(max_failures=self.max_failures),
                 logging_config=LoggingConfig(log_level="ERROR"),
+                worker_runtime_env={"env_vars": environment} if environment else None,
             ),
         )
 
@@ -190,7 +194,7 @@ class TrainJob:
         self._judge(outcome[0])
 
     def _nobody_trains(self, mailbox: Any, waited: float) -> bool:
-        """Say whether no worker is there to save a checkpoint; each asks every second."""
+        """Say whether no worker is there to save a checkpoint; each asks every other second."""
         import ray
 
         try:

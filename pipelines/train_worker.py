@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # How often a worker asks whether it is to stop, in seconds.
-_ASK_EVERY_S = 1.0
+_ASK_EVERY_S = 2.0
 
 
 class Preempted(Exception):  # noqa: N818 - no error: the machine goes, the run goes on elsewhere

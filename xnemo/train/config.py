@@ -28,7 +28,8 @@ class EngineConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     # Recompute activations in the backward pass: less memory, a third more time.
     gradient_checkpointing: bool = False
-    # Compile the denoiser and the reference network block by block.
+    # Compile the denoiser and the reference network block by block. On a CPU torch wants a C++
+    # compiler, and to lie in a path without a space.
     compile: bool = False
     # Statistics of the motion encoder's batch norms. "synced" takes them over all workers' samples
     # of a pass, "local" over each worker's own, "frozen" uses the running ones and switches its

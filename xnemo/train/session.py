@@ -15,6 +15,7 @@ from xnemo.data.batch_plan import BatchPlan, plan_batches
 from xnemo.data.clip_table import ClipTable, open_clips
 from xnemo.data.sample_reader import PictureSizes, SampleReader
 from xnemo.diffusion.schedule import NoiseSchedule
+from xnemo.model.compiling import require_compiling
 from xnemo.model.networks import Networks, build_networks
 from xnemo.model.perceptual import PerceptualLoss
 from xnemo.train.bundle import (
@@ -180,8 +181,10 @@ def open_session(
     """Build a worker's session: fresh, from `config.init_from`, or at a checkpoint.
 
     Raises:
-        UserError: the data, a bundle or the settings do not suit.
+        UserError: the data, a bundle or the settings do not suit, or this machine cannot compile.
     """
+    if config.engine.compile:
+        require_compiling(world.device.type)
     # ZeRO-3 replaces it for the whole process: a run after such a run is to calculate as if alone.
     functional.linear = _LINEAR
     plan = plan_batches(config.global_batch, config.micro_batch, world.rank, world.size)
