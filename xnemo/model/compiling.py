@@ -42,7 +42,8 @@ def _remedy() -> str:
 def _gist(error: Exception) -> str:
     """Return the line of the compiler's report that says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # A compiler that ran has its say below its command line.
+    # A compiler that ran has its say below its command line, warnings first.
     if "Output:" in lines[:-1]:
         lines = lines[lines.index("Output:") + 1 :]
+        lines = [line for line in lines if "error:" in line or "cannot find" in line] or lines
     return lines[0] if lines else type(error).__name__

@@ -15,6 +15,8 @@ Command:
 g++ main.cpp -I/a b/torch/include -o main.so -ltorch -L/a b/torch/lib
 
 Output:
+In file included from /a b/torch/include/vec512.h:15,
+vec512.h:20: warning: ignoring attributes on template argument
 /usr/bin/ld: cannot find -ltorch: No such file or directory
 /usr/bin/ld: cannot find b/torch/lib: No such file or directory
 collect2: error: ld returned 1 exit status
