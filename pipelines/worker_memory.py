@@ -11,8 +11,8 @@ _SETTINGS = {
     "MALLOC_ARENA_MAX": "1",
     "GLIBC_TUNABLES": ":".join(f"glibc.malloc.{tunable}" for tunable in _TUNABLES),
 }
-# Who sets one of these has an allocator of their own choice.
-_CHOICES = ("GLIBC_TUNABLES", "LD_PRELOAD")
+# Who sets one that begins so has an allocator of their own choice.
+_CHOICES = ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_")
 
 
 def kept_memory() -> dict[str, str]:
@@ -20,7 +20,5 @@ def kept_memory() -> dict[str, str]:
 
     It must be there when the process starts. Empty where the person has chosen otherwise.
     """
-    chosen = any(name in os.environ for name in _CHOICES) or any(
-        name.startswith("MALLOC_") for name in os.environ
-    )
+    chosen = any(name.startswith(_CHOICES) for name in os.environ)
     return {} if chosen else dict(_SETTINGS)
