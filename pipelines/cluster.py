@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from preprocessing.errors import UserError
+from pipelines.batch_scheduling import batch_scheduling
+from preprocessing.errors import UserError, first_line
 
 # Frames stay inside the tasks and what crosses the object store is a few KB, so a private Ray needs
 # little; Ray's own default would take 30 % of the machine's memory.
@@ -109,16 +110,17 @@ def _start_local(ray: ModuleType, num_cpus: int | None) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                namespace="xnemo",
-                runtime_env=_quoted_interpreter(),
-            )
+            with batch_scheduling():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    namespace="xnemo",
+                    runtime_env=_quoted_interpreter(),
+                )
             return
         except Exception as error:
             # Ray gives its own processes thirty seconds, whatever the load of the machine, and then
@@ -127,7 +129,7 @@ def _start_local(ray: ModuleType, num_cpus: int | None) -> None:
             if attempt < _START_ATTEMPTS and "timed out" in str(error):
                 continue
             raise UserError(
-                f"Ray does not start on this machine: {_first_line(error)}",
+                f"Ray does not start on this machine: {first_line(error)}",
                 "look at memory, disk and load with 'xnemo doctor'; Ray's words are in /tmp/ray",
             ) from error
 
@@ -158,7 +160,7 @@ def _join(ray: ModuleType, address: str) -> None:
         )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(
-            f"cannot join the Ray cluster at {address}: {_first_line(error)}",
+            f"cannot join the Ray cluster at {address}: {first_line(error)}",
             "use the same Ray, Python and token (RAY_AUTH_TOKEN, ~/.ray/auth_token) on both sides, "
             "or leave --address out",
         ) from error
@@ -251,8 +253,3 @@ def _describe(ray: ModuleType, address: str, *, owned: bool) -> Cluster:
         nodes=alive,
         owned=owned,
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

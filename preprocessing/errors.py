@@ -1,4 +1,4 @@
-"""The one error a person is meant to read."""
+"""The one error a person is meant to read, and what to tell in it of a library's."""
 
 
 class UserError(Exception):
@@ -18,3 +18,14 @@ class UserError(Exception):
     def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
         """Rebuild from both parts, so that the error survives the trip between processes."""
         return (type(self), (self.what, self.remedy))
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """Return the first line of an error's text, or its class where it says nothing.
+
+    Args:
+        error: a library's, whose text may run over pages.
+        limit: most characters to keep.
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0][:limit] if lines else type(error).__name__

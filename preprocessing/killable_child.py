@@ -57,6 +57,8 @@ class KillableChild:
     @staticmethod
     def _spawn(theirs: socket.socket, mark: int) -> subprocess.Popen[bytes]:
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
+        # There is a child a core; OpenCV in each would start a thread for every core.
+        environment.setdefault("OPENCV_FOR_THREADS_NUM", "1")
         return subprocess.Popen(
             [
                 sys.executable,

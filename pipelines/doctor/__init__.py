@@ -8,6 +8,7 @@ from pipelines.doctor.machine import check_machine
 from pipelines.doctor.recipe import check_recipe
 from pipelines.doctor.services import check_services
 from pipelines.doctor.video import check_decoders
+from preprocessing.errors import first_line
 from xnemo.train.config import TrainConfig
 
 __all__ = ["Check", "State", "run_doctor"]
@@ -46,8 +47,6 @@ def _collect(name: str, group: Callable[[], Iterator[Check]]) -> list[Check]:
         # One at a time, so that what was found before a defect is kept.
         found.extend(group())
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        found.append(
-            Check(name, "missing", f"the check failed: {lines[0]}", "reinstall: pip install -e .")
-        )
+        problem = f"the check failed: {first_line(error)}"
+        found.append(Check(name, "missing", problem, "reinstall: pip install -e ."))
     return found

@@ -6,6 +6,7 @@ import time
 
 from pipelines.tracking.delivery import Delivery
 from pipelines.tracking.journal import Journal
+from preprocessing.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +84,7 @@ class Sender:
 
     def _tell(self, error: Exception) -> None:
         """Say once, not at every attempt, that the store is away."""
-        lines = str(error).strip().splitlines()
-        problem = lines[0] if lines else type(error).__name__
+        problem = first_line(error)
         if self._problem is None:
             log.warning(
                 "MLflow at %s does not take records (%s); training goes on", self.uri, problem

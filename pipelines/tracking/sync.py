@@ -7,7 +7,7 @@ from pipelines.tracking import journal
 from pipelines.tracking.delivery import Delivery
 from pipelines.tracking.progress import known_stores
 from pipelines.tracking.store import default_uri, set_limits
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,9 @@ def sync(run_dir: str | Path, uri: str | None = None) -> SyncResult:
     except UserError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines()
         raise UserError(
             f"MLflow at {target} has {delivery.progress.next_seq} of {total} records and stopped "
-            f"answering ({lines[0] if lines else type(error).__name__})",
+            f"answering ({first_line(error)})",
             "run the same command again when it is back",
         ) from error
     progress = delivery.progress

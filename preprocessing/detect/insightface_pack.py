@@ -13,7 +13,7 @@ import numpy as np
 from preprocessing.detect.face import Face
 from preprocessing.detect.picture import shrink
 from preprocessing.detect.session import providers, session_options
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, first_line
 
 _DEFAULT_PACK = "buffalo_l"
 
@@ -117,9 +117,8 @@ def _load(pack: str) -> Any:
         ) from error
     except Exception as error:
         # Fetching fails with any of a dozen network errors, loading with as many of ONNX Runtime's.
-        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(
-            f"the faces pack {pack} cannot be loaded: {first}",
+            f"the faces pack {pack} cannot be loaded: {first_line(error)}",
             "give --faces-pack DIR with a pack's ONNX files, or use --detector centerface",
         ) from error
 

@@ -39,7 +39,9 @@ class BatchLoader:
         if config.workers:
             self._batches = self._from_processes(config.workers, config.prefetch, pin_memory)
         else:
-            self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="loader")
+            self._pool = ThreadPoolExecutor(
+                config.threads, thread_name_prefix="loader", initializer=_use_one_thread
+            )
             self._batches = self._from_threads(config.prefetch, pin_memory)
 
     def __enter__(self) -> "BatchLoader":
@@ -104,8 +106,12 @@ class _Requests(Dataset):
             return error
 
 
-def _use_one_thread(worker: int) -> None:
-    """Keep OpenCV from starting a thread for every core in every worker."""
+def _use_one_thread(worker: int = 0) -> None:
+    """Keep OpenCV, process-wide, from starting a thread for every core in every worker.
+
+    Pictures of faces are too small to share out, and its threads poll for their share: beside two
+    training processes on two cores a thousand times a second each.
+    """
     cv2.setNumThreads(1)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, first_line
 
 # Convolutions per stage; each stage but the last ends in a 2×2 max-pool.
 STAGES = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -147,9 +147,8 @@ def _load(vgg: VggFeatures, path: Path, network: str) -> None:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling raises anything
-        reason = (str(error).strip().splitlines() or [repr(error)])[0][:120]
         raise UserError(
-            f"perceptual.weights = {str(path)!r} is no file of tensors: {reason}",
+            f"perceptual.weights = {str(path)!r} is no file of tensors: {first_line(error)}",
             f"download torchvision's {network} file again",
         ) from error
     own = vgg.state_dict()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, first_line
 
 
 def load_pretrained(
@@ -44,14 +44,14 @@ def load_pretrained(
         else:
             model = _from_hub(model_class, path, options)
     except Exception as error:  # the libraries raise a dozen kinds for a missing or damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         remedy = (
             "check the folder's files"
             if is_local
             else "give a local folder; the hub could not be reached or does not have it"
         )
         raise UserError(
-            f"{field} = {path!r} does not load as {model_class.__name__}: {reason[:200]}", remedy
+            f"{field} = {path!r} does not load as {model_class.__name__}: {first_line(error)}",
+            remedy,
         ) from error
     return model.float().eval()
 

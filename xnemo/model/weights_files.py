@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, first_line
 
 # In order of preference, as diffusers names them.
 FOLDER_NAMES = (
@@ -110,7 +110,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path} is damaged or no safetensors file ({_first_line(error)})", "fetch it again"
+            f"{path} is damaged or no safetensors file ({first_line(error)})", "fetch it again"
         ) from error
 
 
@@ -127,7 +127,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{path} is damaged or no PyTorch file ({_first_line(error)})", "fetch it again"
+            f"{path} is damaged or no PyTorch file ({first_line(error)})", "fetch it again"
         ) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
@@ -151,8 +151,3 @@ def _is_state_dict(content: object) -> bool:
     return bool(items) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in items
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__

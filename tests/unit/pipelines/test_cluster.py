@@ -66,6 +66,13 @@ def test_a_ray_that_runs_is_used_and_left_running(ray_local: None) -> None:
     assert os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE")
 
 
+@pytest.mark.ray
+def test_a_private_rays_workers_never_take_a_core_from_one_that_computes(ray_local: None) -> None:
+    policy = ray.remote(num_cpus=0)(lambda: os.sched_getscheduler(0))
+    assert ray.get(policy.remote(), timeout=60) == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "this process keeps its own"
+
+
 @pytest.mark.parametrize(("text", "count"), [("1", (1, 1)), (3, (3, 3)), ("2:8", (2, 8))])
 def test_workers_are_read(text: str | int, count: tuple[int, int]) -> None:
     assert parse_workers(text) == WorkerCount(*count)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 
 from preprocessing.decode import DecodeError
@@ -18,6 +19,10 @@ def add(left: int, right: int = 1) -> int:
 
 def own_pid() -> int:
     return os.getpid()
+
+
+def opencv_threads() -> int:
+    return cv2.getNumThreads()
 
 
 def segfault() -> None:

@@ -66,6 +66,10 @@ def test_large_arguments_and_results(child: Isolated) -> None:
     assert len(child.run(misbehaving.big_result, 20, time_limit_s=20)) == 20 << 20
 
 
+def test_a_child_keeps_to_one_core(child: Isolated) -> None:
+    assert child.run(misbehaving.opencv_threads, time_limit_s=30) == 1
+
+
 def test_standard_streams_do_not_matter(child: Isolated) -> None:
     assert child.run(misbehaving.print_and_read, time_limit_s=10) == ""
 

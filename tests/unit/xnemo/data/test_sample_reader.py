@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import fsspec
 import numpy as np
 import pandas as pd
@@ -114,6 +115,17 @@ def test_workers_change_nothing(faces: Path, workers: int) -> None:
         direct = reader.read_batch(micro.indices)
         assert batch.keys == direct.keys
         assert torch.equal(batch.driving_BCFHW, direct.driving_BCFHW)
+
+
+def test_opencv_adds_no_threads_to_the_loaders_own(faces: Path) -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        with BatchLoader(open_reader(faces, AugmentConfig()), BatchPlan(2, 2)) as loader:
+            next(loader)
+        assert cv2.getNumThreads() == 1
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_an_object_store_gives_the_same_samples_by_one_read_each(

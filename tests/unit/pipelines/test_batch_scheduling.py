@@ -1,0 +1,40 @@
+import os
+import subprocess
+import sys
+
+from pipelines.batch_scheduling import batch_scheduling
+
+ASK = "import os; print(os.sched_getscheduler(0))"
+
+
+def policy_of_a_child() -> int:
+    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def test_what_is_started_inside_keeps_the_policy_and_this_thread_does_not():
+    with batch_scheduling():
+        assert policy_of_a_child() == os.SCHED_BATCH
+    assert policy_of_a_child() == os.SCHED_OTHER
+
+
+def test_a_policy_of_ones_own_stands():
+    script = f"""
+import os
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+from pipelines.batch_scheduling import batch_scheduling
+with batch_scheduling():
+    {ASK}
+{ASK}
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == [str(os.SCHED_IDLE)] * 2, done.stderr
+
+
+def test_a_system_that_allows_no_other_policy_is_no_error(monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    with batch_scheduling():
+        assert policy_of_a_child() == os.SCHED_OTHER
