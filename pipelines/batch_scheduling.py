@@ -24,6 +24,16 @@ def batch_scheduling() -> Iterator[None]:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
+def leave_batch() -> None:
+    """Give this thread, and what it starts from now on, the ordinary policy again.
+
+    For one that others do wait on: a thread that feeds a GPU computes next to nothing, and must
+    have a core the moment it wakes, however many loaders are at work.
+    """
+    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_BATCH:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def _to_batch() -> bool:
     """Change this thread's policy; return whether that was done."""
     if not hasattr(os, "SCHED_BATCH"):

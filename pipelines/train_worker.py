@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.batch_scheduling import leave_batch
 from pipelines.placement import note_placement
 from preprocessing.errors import UserError
 from xnemo.config import from_dict
@@ -91,6 +92,7 @@ def _train(job: dict[str, Any], stop: "StopSignal", rank: int) -> dict[str, Any]
         from ray.train.torch import get_device
 
         torch.cuda.set_device(get_device())
+        leave_batch()
     metrics = run_training(
         from_dict(TrainConfig, job["config"]),
         job["data"],

@@ -119,6 +119,7 @@ def run_demo(
 
     Raises:
         UserError: something in `out` is in the way, or a photograph of the demo is missing.
+        KeyboardInterrupt: training was told to stop (Ctrl-C, SIGTERM) and has saved its state.
     """
     config = config or DemoConfig()
     out = Path(out)
@@ -132,6 +133,9 @@ def run_demo(
             dataset = _preprocess(out, config, address, workers, tell)
         with stages.measure("train"):
             training = _train(out, config, address, workers, tell)
+    if training.stopped:
+        # What follows would show and measure a model of half a run as if it were whole.
+        raise KeyboardInterrupt
     driver = next(c for c in clips if c.identity == DRIVER and c.split == "held_out")
     with stages.measure("animate"):
         portrait, animation, sheet = _animate(out, training.bundle, driver, config, tell)

@@ -123,6 +123,10 @@ def main() -> int:
                 ),
             )
             print()
+            if trained.stopped:
+                # A model of half a run would be measured as if it were whole.
+                print("stopped; the same command goes on from here", file=sys.stderr)
+                return 130
             results[name].append(measure(trained.bundle))
     study = "learning_real" if args.videos else "learning"
     report = Report(

@@ -2,6 +2,11 @@
 
 import io
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import av
 import pytest
@@ -13,6 +18,7 @@ from pipelines.demo.summary import show_summary
 from pipelines.inspect import examine
 from preprocessing.index import read_index
 from xnemo.train.bundle import load_bundle
+from xnemo.train.run_log import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
 
@@ -95,3 +101,27 @@ def test_the_same_call_again_goes_on_where_it_was(demo):
     assert again.dataset.processed == 0
     assert again.training.samples_seen == 32
     assert again.scores == result.scores
+
+
+def test_a_demo_interrupted_in_training_shows_no_half_trained_model(demo, tmp_path):
+    for folder in ("videos", "dataset"):
+        shutil.copytree(demo[0] / folder, tmp_path / folder)
+    sizes = ["clips_per_identity=1", "clip_seconds=2.0", "train_samples=3200"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "demo", "--out", tmp_path, *sizes],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    log = tmp_path / "runs" / "demo" / "log.jsonl"
+    deadline = time.monotonic() + 300
+    while not (log.exists() and any("loss" in record for record in read_log(log))):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "interrupted; run the same command again to go on" in told
+    assert read_log(log)[-1]["event"] == "stopped"
+    assert not list(tmp_path.glob("animated.*"))
+    assert not (tmp_path / "demo.json").exists()

@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 
-from pipelines.batch_scheduling import batch_scheduling
+from pipelines.batch_scheduling import batch_scheduling, leave_batch
 
 ASK = "import os; print(os.sched_getscheduler(0))"
 
@@ -18,13 +18,20 @@ def test_what_is_started_inside_keeps_the_policy_and_this_thread_does_not():
     assert policy_of_a_child() == os.SCHED_OTHER
 
 
+def test_a_thread_that_others_wait_on_leaves_it():
+    with batch_scheduling():
+        leave_batch()
+        assert policy_of_a_child() == os.SCHED_OTHER
+
+
 def test_a_policy_of_ones_own_stands():
     script = f"""
 import os
 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-from pipelines.batch_scheduling import batch_scheduling
+from pipelines.batch_scheduling import batch_scheduling, leave_batch
 with batch_scheduling():
     {ASK}
+leave_batch()
 {ASK}
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
