@@ -14,6 +14,7 @@ from preprocessing.decode.conversion import rgb_to_yuv709
 from preprocessing.decode.planes import plane_array
 from preprocessing.errors import UserError
 from preprocessing.mp4_layout import index_first
+from preprocessing.x264_vectors import x264_vectors
 
 # x264 writes 4:2:0, so sides must be even; the contract's own rule for tubes is a multiple of 16.
 _SIDE_STEP = 2
@@ -124,7 +125,8 @@ def _add_stream(
         "a53cc": "0",
         "x264-params": (
             f"keyint={config.gop}:min-keyint=1:open-gop=0:bframes=0:threads=1:lookahead-threads=1:"
-            "sliced-threads=0:scenecut=40:rc-lookahead=12:nal-hrd=none"
+            "sliced-threads=0:scenecut=40:rc-lookahead=12:nal-hrd=none:"
+            f"{x264_vectors()}"
         ),
     }
     return stream

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipelines.demo.faces import SITTERS, load_portrait
 from pipelines.demo.motion import MOTION_NAMES, sample_motion
 from pipelines.demo.warp import render
+from preprocessing.x264_vectors import x264_vectors
 
 Split = Literal["train", "held_out"]
 
@@ -178,7 +179,7 @@ def write_video(
 
 def _encoder_options(codec: str) -> dict[str, str]:
     if codec == "libx264":
-        return {"preset": "veryfast", "crf": "18"}
+        return {"preset": "veryfast", "crf": "18", "x264-params": x264_vectors()}
     if codec == "libx265":
         return {"preset": "ultrafast", "crf": "20", "x265-params": "log-level=none:pools=1"}
     return {}

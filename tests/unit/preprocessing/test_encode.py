@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import platform
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -16,6 +18,7 @@ from preprocessing.decode.clip import ClipReader
 from preprocessing.encode import EncodeConfig, encode_clip
 from preprocessing.errors import UserError
 from preprocessing.mp4_layout import index_first
+from preprocessing.x264_vectors import x264_vectors
 
 
 def _moving(count: int, side: int = 128, seed: int = 0) -> list[np.ndarray]:
@@ -86,6 +89,27 @@ def test_the_same_pictures_give_the_same_bytes_in_any_process(clip: bytes) -> No
         env={"OMP_NUM_THREADS": "2", "PATH": ""},
     )
     assert output.stdout.strip() == hashlib.sha256(clip).hexdigest()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names vector code of x86")
+@pytest.mark.parametrize("side", [96, 144, 304, 512])
+def test_an_old_cpu_and_a_new_one_write_the_same_bytes(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_vectors = encode_clip(_moving(25, side))
+    monkeypatch.setattr("preprocessing.encode.x264_vectors", lambda: "asm=sse4.2")
+    assert with_vectors == encode_clip(_moving(25, side))
+
+
+def test_a_cpu_is_asked_for_avx512_and_one_that_cannot_be_asked_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flags, expected in (("fma avx2 avx512f", "asm=avx2"), ("fma avx2", "asm=auto")):
+        (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+        monkeypatch.setattr("preprocessing.x264_vectors._CPU", tmp_path / "cpuinfo")
+        assert x264_vectors.__wrapped__() == expected
+    monkeypatch.setattr("preprocessing.x264_vectors._CPU", tmp_path / "none")
+    assert x264_vectors.__wrapped__() == "asm=auto"
 
 
 def test_planes_from_a_decoder_carry_nothing_but_pixels() -> None:

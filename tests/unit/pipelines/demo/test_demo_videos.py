@@ -1,10 +1,12 @@
 import hashlib
+import platform
 
 import av
 import numpy as np
 import pytest
 
 from pipelines.demo.faces import load_portrait
+from pipelines.demo.motion import sample_motion
 from pipelines.demo.videos import CLIP_FORMATS, HELD_OUT_IDENTITIES, make_demo_videos, write_video
 from pipelines.demo.warp import render
 
@@ -36,6 +38,16 @@ def test_the_same_arguments_give_the_same_bytes(clips, tmp_path):
         again, seed=3, clips_per_identity=1, seconds=0.6, identities=("collins", "hopper")
     )
     assert digests(again) == digests(folder)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names vector code of x86")
+def test_an_old_cpu_and_a_new_one_write_the_same_bytes(tmp_path, monkeypatch):
+    style, times = CLIP_FORMATS[0], np.arange(20) / 30
+    pictures = list(render(load_portrait("sitter-1"), sample_motion((0, 2, 0), times)))
+    write_video(tmp_path / "with.mp4", iter(pictures), times, style)
+    monkeypatch.setattr("pipelines.demo.videos.x264_vectors", lambda: "asm=sse4.2")
+    write_video(tmp_path / "without.mp4", iter(pictures), times, style)
+    assert (tmp_path / "with.mp4").read_bytes() == (tmp_path / "without.mp4").read_bytes()
 
 
 def test_held_out_people_and_motions_are_in_no_training_clip(clips):
