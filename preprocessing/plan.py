@@ -24,7 +24,7 @@ from preprocessing.sources import SourceFile
 from preprocessing.storage import Store
 
 #: Raised whenever the same source and settings give other clips than before.
-ANALYSIS_VERSION = 4
+ANALYSIS_VERSION = 5
 
 _SOURCES = "_work/plan/sources.parquet"
 _PLAN = "_work/plan/plan.parquet"
