@@ -16,12 +16,12 @@ def batch_scheduling() -> Iterator[None]:
     worker that computes off its core. Shares of the CPU stay as they are. A policy of the person's
     own (`chrt`) stands, and where the system knows or allows no other nothing changes.
     """
-    changed = _to_batch()
+    changed = _change("SCHED_OTHER", "SCHED_BATCH")
     try:
         yield
     finally:
         if changed:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            leave_batch()
 
 
 def leave_batch() -> None:
@@ -30,19 +30,18 @@ def leave_batch() -> None:
     For one that others do wait on: a thread that feeds a GPU computes next to nothing, and must
     have a core the moment it wakes, however many loaders are at work.
     """
-    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_BATCH:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    _change("SCHED_BATCH", "SCHED_OTHER")
 
 
-def _to_batch() -> bool:
-    """Change this thread's policy; return whether that was done."""
+def _change(present: str, wanted: str) -> bool:
+    """Change this thread's policy if it is the present one named; return whether that was done."""
     if not hasattr(os, "SCHED_BATCH"):
         return False
     try:
-        if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        if os.sched_getscheduler(0) != getattr(os, present):
             return False
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        os.sched_setscheduler(0, getattr(os, wanted), os.sched_param(0))
     except OSError as error:
-        log.debug("no batch scheduling here: %s", error)
+        log.debug("no %s here: %s", wanted, error)
         return False
     return True

@@ -20,12 +20,10 @@ class UserError(Exception):
         return (type(self), (self.what, self.remedy))
 
 
-def first_line(error: BaseException, limit: int = 200) -> str:
-    """Return the first line of an error's text, or its class where it says nothing.
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, at most 200 characters, or its class without one.
 
-    Args:
-        error: a library's, whose text may run over pages.
-        limit: most characters to keep.
+    For a library's error, whose text may run over pages.
     """
     lines = str(error).strip().splitlines()
-    return lines[0][:limit] if lines else type(error).__name__
+    return lines[0][:200] if lines else type(error).__name__
