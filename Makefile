@@ -41,16 +41,16 @@ lint: install
 	$(BIN)/mypy
 
 bench-decode: install
-	$(BIN)/python tests/benchmarks/bench_decode.py
+	$(BIN)/python benchmarks/bench_decode.py
 
 bench-network: install
-	$(BIN)/python tests/benchmarks/bench_network.py
+	$(BIN)/python benchmarks/bench_network.py
 
 bench-preprocessing: install
-	$(BIN)/python tests/benchmarks/bench_preprocessing.py
+	$(BIN)/python benchmarks/bench_preprocessing.py
 
 bench-training: install
-	$(BIN)/python tests/benchmarks/bench_training.py
+	$(BIN)/python benchmarks/bench_training.py
 
 # A CPU build of torch calls itself 2.13.0+cpu; the pin must fit the CUDA build as well.
 lock: install

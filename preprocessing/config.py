@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from preprocessing.encode import EncodeConfig
+from preprocessing.encode.clip_encoder import EncodeConfig
 from preprocessing.errors import UserError
 
 
@@ -159,7 +159,7 @@ class FilterConfig:
     max_yaw: float = 75.0
     max_pitch: float = 60.0
     max_roll: float = 45.0
-    # Least median sharpness of the face, 0 to 1; see `preprocessing.score`.
+    # Least median sharpness of the face, 0 to 1; see `preprocessing.chunk.score`.
     min_sharpness: float = 0.12
     # Bounds on the face's median brightness, and least contrast, of 0 to 1.
     min_exposure: float = 0.08
@@ -173,7 +173,7 @@ class FilterConfig:
     max_pad: float = 0.75
     # Largest share of frames in which another face shows in the tube.
     max_others: float = 0.1
-    # Largest occlusion and overlay scores, 0 to 1; see `preprocessing.score`.
+    # Largest occlusion and overlay scores, 0 to 1; see `preprocessing.chunk.score`.
     max_occlusion: float = 0.25
     max_overlay: float = 0.6
     # Largest share of frames that repeat the one before.

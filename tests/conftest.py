@@ -28,9 +28,9 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def official_dir(shared_dir: Path) -> Path:
+def official_dir() -> Path:
     """Manifests and golden outputs of the authors' classes."""
-    return shared_dir / "fixtures" / "official"
+    return ROOT / "tests" / "golden" / "fixtures"
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def ray_local() -> Iterator[None]:
     """One Ray of two CPUs in this process, for every test that asks for it."""
     import ray
 
-    from pipelines.cluster import connect
+    from pipelines.cluster.connect import connect
 
     with connect(None, num_cpus=2):
         assert ray.is_initialized()

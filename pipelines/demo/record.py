@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.tracking import Journal, sync
-from pipelines.train import TrainResult
+from pipelines.train.job import TrainResult
 from preprocessing.errors import UserError
-from xnemo.evaluate.followers import Followed
+from xnemo.evaluation.motion_correlation import Followed
 
 # Where samples lie in the run's folder and in MLflow.
 _SAMPLES = "samples"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipelines.animate import AnimateOptions, animate
-from pipelines.cluster import connect
-from pipelines.contact_sheet import save_sheet
+from pipelines.animate.contact_sheet import save_sheet
+from pipelines.animate.job import AnimateOptions, animate
+from pipelines.cluster.connect import connect
 from pipelines.demo.contact_sheet import Picture, contact_sheet
 from pipelines.demo.faces import load_portrait
 from pipelines.demo.record import record_results
@@ -22,21 +22,21 @@ from pipelines.demo.videos import (
     make_demo_videos,
     read_frames,
 )
-from pipelines.preprocess import preprocess
-from pipelines.preprocess_result import PreprocessResult
-from pipelines.train import TrainResult, train
+from pipelines.preprocess.job import preprocess
+from pipelines.preprocess.result import PreprocessResult
+from pipelines.train.job import TrainResult, train
 from preprocessing import geometry
 from preprocessing.config import PreprocessConfig
-from preprocessing.detect import make_detector
 from preprocessing.errors import UserError
-from xnemo.animate import AnimateConfig, Animator
+from preprocessing.faces import make_detector
+from xnemo.animation.animator import AnimateConfig, Animator
+from xnemo.animation.driving import find_faces
 from xnemo.diffusion.sampler import SamplerConfig
-from xnemo.driving import find_faces
-from xnemo.evaluate.followers import Followed, compare_followers, framed
+from xnemo.evaluation.motion_correlation import Followed, compare_followers, framed
 from xnemo.model.networks import build_networks
-from xnemo.train.bundle import load_bundle
-from xnemo.train.recipes import get_recipe
-from xnemo.train.run_log import read_log
+from xnemo.recipes import get_recipe
+from xnemo.training.checkpoint.bundle import load_bundle
+from xnemo.training.monitor.run_log import read_log
 
 # The losses shown, in this order.
 _LOSSES = ("diffusion", "head_l1", "critic")

@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.commands.report import quoted, show_next
 from pipelines.demo.run import DemoResult
+from pipelines.terminal.report import quoted, show_next
 
 
 def show_summary(result: DemoResult, console: Console) -> None:

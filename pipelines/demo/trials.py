@@ -11,7 +11,7 @@ import numpy as np
 from pipelines.demo.faces import load_portrait
 from pipelines.demo.videos import DemoClip, read_frames
 from pipelines.demo.warp import render
-from xnemo.evaluate.followers import Trial
+from xnemo.evaluation.motion_correlation import Trial
 
 
 def make_trial(identity: str, clip: DemoClip, every: int = 1) -> Trial:

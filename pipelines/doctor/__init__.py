@@ -9,7 +9,7 @@ from pipelines.doctor.recipe import check_recipe
 from pipelines.doctor.services import check_services
 from pipelines.doctor.video import check_decoders
 from preprocessing.errors import first_line
-from xnemo.train.config import TrainConfig
+from xnemo.training.config import TrainConfig
 
 __all__ = ["Check", "State", "run_doctor"]
 

@@ -10,9 +10,9 @@ from pipelines.doctor.check import Check
 from pipelines.doctor.gpus import Gpu, find_gpu
 from pipelines.doctor.machine import memory_limit
 from preprocessing.errors import UserError
-from xnemo.model.autoencoder import FIXED
 from xnemo.model.cost import TrainingCost, training_cost
-from xnemo.train.config import TrainConfig
+from xnemo.model.frozen.autoencoder import FIXED
+from xnemo.training.config import TrainConfig
 
 # Share of a GPU's memory left to the allocator, kernels' work space and the driver.
 _RESERVE = 0.1

@@ -61,7 +61,7 @@ def check_decoders() -> Iterator[Check]:
 def _encode() -> bytes:
     import numpy as np
 
-    from preprocessing.encode import encode_clip
+    from preprocessing.encode.clip_encoder import encode_clip
 
     ramp = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
     return encode_clip(np.roll(ramp, number, axis=0) for number in range(_FRAMES))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.errors import UserError
-from xnemo.train.appended_file import AppendedFile
+from xnemo.training.monitor.appended_file import AppendedFile
 
 #: Name of the journal inside a run's folder.
 FILE = "journal.jsonl"

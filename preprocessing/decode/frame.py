@@ -9,10 +9,10 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from preprocessing.decode.colour import SWSCALE_NAME, Colour, colour_of
-from preprocessing.decode.conversion import rgb_frame, rgb_to_yuv709, to_rgb, to_yuv709
-from preprocessing.decode.orientation import Box, Orientation
-from preprocessing.decode.planes import (
+from preprocessing.decode.pixels.colour import SWSCALE_NAME, Colour, colour_of
+from preprocessing.decode.pixels.conversion import rgb_frame, rgb_to_yuv709, to_rgb, to_yuv709
+from preprocessing.decode.pixels.orientation import Box, Orientation
+from preprocessing.decode.pixels.planes import (
     EXACT,
     EXACT_SHARP,
     FULL,

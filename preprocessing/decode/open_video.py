@@ -4,7 +4,7 @@ from typing import Literal
 
 from preprocessing.decode.failure import BackendRefusalError
 from preprocessing.decode.limits import DecodeLimits
-from preprocessing.decode.pyav_reader import PyavReader
+from preprocessing.decode.pyav.reader import PyavReader
 from preprocessing.decode.reader import VideoReader
 from preprocessing.decode.source import Source
 
@@ -28,10 +28,10 @@ def open_video(
         return PyavReader(source, limits)
     try:
         if backend == "decord":
-            from preprocessing.decode.decord_reader import DecordReader
+            from preprocessing.decode.random_access.decord_reader import DecordReader
 
             return DecordReader(source, limits)
-        from preprocessing.decode.torchcodec_reader import TorchcodecReader
+        from preprocessing.decode.random_access.torchcodec_reader import TorchcodecReader
 
         return TorchcodecReader(source, limits)
     except BackendRefusalError:

@@ -6,9 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
-from preprocessing.decode.colour import Colour
 from preprocessing.decode.failure import DamagedSpan
 from preprocessing.decode.frame import Frame
+from preprocessing.decode.pixels.colour import Colour
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from pipelines.demo.run import DemoConfig, run_demo
 from pipelines.demo.summary import show_summary
-from pipelines.inspect import examine
-from preprocessing.index import read_index
-from xnemo.train.bundle import load_bundle
-from xnemo.train.run_log import read_log
+from pipelines.inspect.examine import examine
+from preprocessing.storage.index import read_index
+from xnemo.training.checkpoint.bundle import load_bundle
+from xnemo.training.monitor.run_log import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
 
@@ -108,7 +108,7 @@ def test_a_demo_interrupted_in_training_shows_no_half_trained_model(demo, tmp_pa
         shutil.copytree(demo[0] / folder, tmp_path / folder)
     sizes = ["clips_per_identity=1", "clip_seconds=2.0", "train_samples=3200"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "demo", "--out", tmp_path, *sizes],
+        [sys.executable, "-m", "pipelines.cli.main", "demo", "--out", tmp_path, *sizes],
         stderr=subprocess.PIPE,
         text=True,
     )

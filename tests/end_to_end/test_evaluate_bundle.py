@@ -11,12 +11,12 @@ from moving_faces import write_dataset
 from PIL import Image
 from tiny_run import nano_config
 
-from pipelines.evaluate import EvaluateOptions, evaluate, read_pairs
-from preprocessing.encode import encode_clip
+from pipelines.evaluate.job import EvaluateOptions, evaluate, read_pairs
+from preprocessing.encode.clip_encoder import encode_clip
 from preprocessing.errors import UserError
-from xnemo.animate import AnimateConfig
+from xnemo.animation.animator import AnimateConfig
 from xnemo.diffusion.sampler import SamplerConfig
-from xnemo.train.loop import run_training
+from xnemo.training.loop import run_training
 
 FEW_STEPS = AnimateConfig(sampler=SamplerConfig(steps=2, guidance=1.0), box="real")
 FEW = EvaluateOptions(animate=FEW_STEPS, clips=3, frames=3, probe_clips=6)

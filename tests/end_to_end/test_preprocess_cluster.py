@@ -9,7 +9,7 @@ from footage import astronaut_footage
 from ray_cluster import two_nodes
 from writing import encode
 
-from preprocessing.index import index_digest, read_index
+from preprocessing.storage.index import index_digest, read_index
 
 pytestmark = pytest.mark.ray
 

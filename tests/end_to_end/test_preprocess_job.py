@@ -11,13 +11,13 @@ import pytest
 from footage import astronaut_footage
 from writing import encode
 
-from pipelines.preprocess import Forecast, PreprocessResult, Verification, preprocess
+from pipelines.preprocess.job import Forecast, PreprocessResult, Verification, preprocess
 from preprocessing.config import PreprocessConfig
 from preprocessing.decode import decode_clip
 from preprocessing.errors import UserError
 from preprocessing.geometry import union_box
-from preprocessing.index import index_digest, read_index
-from preprocessing.sample import read_sample
+from preprocessing.storage.index import index_digest, read_index
+from preprocessing.storage.sample import read_sample
 from xnemo.config import override
 
 pytestmark = pytest.mark.ray
@@ -153,7 +153,7 @@ def test_the_report_is_one_page_with_the_funnel(finished):
 def test_running_again_does_nothing_and_starts_no_ray(finished, videos, monkeypatch):
     out, _ = finished
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
-    monkeypatch.setattr("pipelines.preprocess_workers.connect", None)
+    monkeypatch.setattr("pipelines.preprocess.workers.connect", None)
     result = run(videos, out)
     assert (result.processed, result.kept) == (0, 2)
     assert result.title == "preprocessing: nothing new to do"
@@ -162,7 +162,7 @@ def test_running_again_does_nothing_and_starts_no_ray(finished, videos, monkeypa
 
 def test_bytes_do_not_depend_on_workers_place_or_order(finished, videos, tmp_path, monkeypatch):
     """One worker, from a list in another order, at another time, in waves of a chunk."""
-    monkeypatch.setattr("pipelines.preprocess_stream._CHUNKS_AT_ONCE", 1)
+    monkeypatch.setattr("pipelines.preprocess.stream._CHUNKS_AT_ONCE", 1)
     out, _ = finished
     names = [str(p.relative_to(videos)) for p in videos.rglob("*.mp4")]
     listed = videos / "shuffled.txt"
@@ -290,8 +290,8 @@ def test_a_chunk_is_told_of_before_the_next_one_is_done(tmp_path, ray_local):
 def test_strips_in_parts_are_pictures(finished):
     from PIL import Image
 
-    from preprocessing.part import read_part, read_part_member
-    from preprocessing.storage import open_store
+    from preprocessing.chunk.output import read_part, read_part_member
+    from preprocessing.storage.store import open_store
 
     store = open_store(finished[0])
     for part in store.list("_work/parts"):

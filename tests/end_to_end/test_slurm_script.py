@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.demo.videos import make_demo_videos
-from preprocessing.index import read_index
+from preprocessing.storage.index import read_index
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 

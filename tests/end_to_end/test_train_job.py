@@ -9,12 +9,12 @@ from moving_faces import write_dataset
 from safetensors.torch import load_file
 from tiny_run import nano_config
 
-from pipelines.previews import PreviewJob, make_preview
-from pipelines.run_record import TrainProgress
 from pipelines.tracking import journal
-from pipelines.train import TrainResult, train
+from pipelines.train.job import TrainResult, train
+from pipelines.train.previews import PreviewJob, make_preview
+from pipelines.train.progress import TrainProgress
 from preprocessing.errors import UserError
-from xnemo.train.bundle import load_bundle
+from xnemo.training.checkpoint.bundle import load_bundle
 
 pytestmark = pytest.mark.ray
 

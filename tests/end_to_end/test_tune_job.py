@@ -10,8 +10,8 @@ import ray
 from moving_faces import write_dataset
 from tiny_run import nano_config
 
-from pipelines.live_progress import live_progress
-from pipelines.tune import tune
+from pipelines.terminal.live_progress import live_progress
+from pipelines.tune.job import tune
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-TESTS = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent.parent / "support"
 WORKER = Path(__file__).resolve().parent / "train_worker.py"
 
 
@@ -60,7 +60,7 @@ def run_workers(tmp_path: Path, faces: Path) -> Callable[..., dict[str, Path]]:
             "store": str(store),
             "runs": [[str(folders[name]), changes] for name, changes in scenarios],
         }
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent)}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent.parent)}
         workers = [
             subprocess.Popen(
                 [sys.executable, str(WORKER), str(rank), str(world), json.dumps(task)],

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xnemo.train.loop import run_training
+from xnemo.training.loop import run_training
 
 pytest.importorskip("bitsandbytes", reason="needs pip install 'xnemo[eight-bit]'")
 

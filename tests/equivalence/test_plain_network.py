@@ -15,10 +15,10 @@ from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.initial_latents import frame_noise
 from xnemo.diffusion.sampler import SamplerConfig, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
-from xnemo.diffusion.solver import make_solver
-from xnemo.model.denoising_unet import DenoisingUNet
-from xnemo.model.reference_net import ReferenceNet
-from xnemo.model.unet_config import UNetConfig
+from xnemo.diffusion.scheduler import make_solver
+from xnemo.model.unet.config import UNetConfig
+from xnemo.model.unet.denoising_unet import DenoisingUNet
+from xnemo.model.unet.reference_net import ReferenceNet
 
 REDUCED = {"widths": (32, 64, 128, 128), "norm_groups": 8, "image_token_width": 24}
 LITTLE = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from xnemo.train.loop import run_training
+from xnemo.training.loop import run_training
 
 # Two forward passes per step, dropout on, warm-up and schedule under way: all that could depend on
 # where a run was stopped.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from xnemo.train.loop import run_training
+from xnemo.training.loop import run_training
 
 SETTINGS = {"samples": 12, "checkpoint__every_samples": 1000, "optimizer__eps": 1e-3}
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from xnemo.train.loop import run_training
-from xnemo.train.run_log import read_log
+from xnemo.training.loop import run_training
+from xnemo.training.monitor.run_log import read_log
 
 SETTINGS = {
     "samples": 20,

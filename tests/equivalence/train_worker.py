@@ -11,15 +11,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 
 import torch
 import torch.distributed as dist
 from tiny_run import nano_config
 
 from xnemo.data.batch import Batch
-from xnemo.train import loop
-from xnemo.train.step_inputs import StepInputs
+from xnemo.training import loop
+from xnemo.training.step_inputs import StepInputs
 
 
 class Passes:

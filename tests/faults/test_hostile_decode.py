@@ -9,7 +9,7 @@ import pytest
 from decode_whole import Decoded, decode_whole
 from hostile_corpus import Entry, kinds
 
-from preprocessing.isolate import Failure, Isolated
+from preprocessing.sandbox.isolate import Failure, Isolated
 
 TIME_LIMIT_S = 120.0
 MEMORY_LIMIT_MB = 700

@@ -9,7 +9,7 @@ from job_process import published, run_job
 from s3_server import BUCKET, s3_server
 from writing import encode
 
-from preprocessing.index import index_digest
+from preprocessing.storage.index import index_digest
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

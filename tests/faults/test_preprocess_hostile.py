@@ -7,7 +7,7 @@ import pytest
 from job_process import run_job
 
 from preprocessing.config import PreprocessConfig
-from preprocessing.index import read_index
+from preprocessing.storage.index import read_index
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

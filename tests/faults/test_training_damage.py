@@ -14,9 +14,9 @@ from tiny_run import nano_config
 
 from preprocessing.errors import UserError
 from xnemo.data.clip_table import open_clips
-from xnemo.train.checkpoint import CheckpointStore
-from xnemo.train.loop import run_training
-from xnemo.train.run_log import read_log
+from xnemo.training.checkpoint.store import CheckpointStore
+from xnemo.training.loop import run_training
+from xnemo.training.monitor.run_log import read_log
 
 pytestmark = pytest.mark.slow
 

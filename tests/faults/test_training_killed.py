@@ -15,7 +15,7 @@ import torch
 from moving_faces import write_dataset
 from safetensors.torch import load_file
 
-DRIVER = Path(__file__).resolve().parent / "training_driver.py"
+DRIVER = Path(__file__).resolve().parent / "support" / "training_driver.py"
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(2400)]
 

@@ -11,9 +11,9 @@ from s3_server import BUCKET, s3_server
 from safetensors.torch import load_file
 from tiny_run import nano_config
 
-from pipelines.run_folder import open_run
-from xnemo.train.loop import run_training
-from xnemo.train.uploaded import find_uploaded
+from pipelines.train.run_folder import open_run
+from xnemo.training.checkpoint.download import find_uploaded
+from xnemo.training.loop import run_training
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import pytest
 
 from preprocessing import geometry
 from xnemo.diffusion.schedule import DiffusionConfig, NoiseSchedule
-from xnemo.diffusion.solver import make_solver
+from xnemo.diffusion.scheduler import make_solver
 from xnemo.diffusion.windows import make_windows
 
 

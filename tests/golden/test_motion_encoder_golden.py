@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from xnemo.model.motion_encoder import MotionEncoder
+from xnemo.model.motion.encoder import MotionEncoder
 
 PREFIX = "_tap_"
 

@@ -4,8 +4,8 @@ import json
 
 import torch
 
-from xnemo.model.motion_encoder import MotionEncoder
-from xnemo.model.position_tables import frame_table, patch_table
+from xnemo.model.layers.position_embeddings import frame_table, patch_table
+from xnemo.model.motion.encoder import MotionEncoder
 
 
 def test_token_and_patch_positions(official_dir):

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from xnemo.model.config import full
-from xnemo.model.denoising_unet import DenoisingUNet
-from xnemo.model.motion_encoder import MotionEncoder
-from xnemo.model.reference_net import ReferenceNet
-from xnemo.model.unet_config import UNetConfig
+from xnemo.model.motion.encoder import MotionEncoder
+from xnemo.model.unet.config import UNetConfig
+from xnemo.model.unet.denoising_unet import DenoisingUNet
+from xnemo.model.unet.reference_net import ReferenceNet
 
 
 def layout(module: nn.Module) -> dict:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from xnemo.model.denoising_unet import DenoisingUNet
-from xnemo.model.reference_attention import ReferenceTokens
-from xnemo.model.reference_features import ReferenceFeatures
-from xnemo.model.reference_net import ReferenceNet
-from xnemo.model.unet_config import UNetConfig
-from xnemo.model.zero_linear import ZeroLinear
+from xnemo.model.layers.zero_linear import ZeroLinear
+from xnemo.model.unet.config import UNetConfig
+from xnemo.model.unet.denoising_unet import DenoisingUNet
+from xnemo.model.unet.reference_attention import ReferenceTokens
+from xnemo.model.unet.reference_features import ReferenceFeatures
+from xnemo.model.unet.reference_net import ReferenceNet
 
 FRAMES = 5
 

@@ -11,16 +11,16 @@ import yaml
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from pipelines.animate import AnimateOptions
-from pipelines.cli import app
+from pipelines.animate.job import AnimateOptions
+from pipelines.cli.main import app
 from pipelines.demo.run import DemoConfig
-from pipelines.evaluate import EvaluateOptions
+from pipelines.evaluate.job import EvaluateOptions
 from preprocessing.config import PreprocessConfig
 from preprocessing.errors import UserError
-from preprocessing.index import SCHEMA
-from preprocessing.sample import SampleArrays
+from preprocessing.storage.index import SCHEMA
+from preprocessing.storage.sample import SampleArrays
 from xnemo.config import override
-from xnemo.train.recipes import RECIPES, get_recipe
+from xnemo.recipes import RECIPES, get_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "infra" / "README.md", *sorted(ROOT.glob("docs/*.md"))]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from preprocessing.errors import UserError
-from preprocessing.index import index_digest, read_index
+from preprocessing.storage.index import index_digest, read_index
 from xnemo.data.selection import select
 
 

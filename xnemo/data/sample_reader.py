@@ -13,7 +13,7 @@ import numpy as np
 from preprocessing.decode import decode_clip
 from preprocessing.errors import UserError
 from preprocessing.geometry import box_vector, crop, tight_box
-from preprocessing.sample import read_members
+from preprocessing.storage.sample import read_members
 from xnemo.data.augment import change_appearance, draw_augmentation
 from xnemo.data.batch import Batch, Sample, collate
 from xnemo.data.clip_table import ClipTable

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xnemo.model.reference_features import ReferenceFeatures
+from xnemo.model.unet.reference_features import ReferenceFeatures
 
 Denoiser = Callable[..., Tensor]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from preprocessing.errors import UserError
 from xnemo.diffusion.guidance import Conditions, Denoiser, guided_prediction
 from xnemo.diffusion.initial_latents import initial_latents
-from xnemo.diffusion.solver import SOLVERS, SPACINGS
+from xnemo.diffusion.scheduler import SOLVERS, SPACINGS
 from xnemo.diffusion.windows import make_windows
 
 # Frames that the solver steps at once; bounds its temporary tensors.

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 
 from preprocessing.errors import UserError
-from xnemo.model.autoencoder import AutoencoderConfig
-from xnemo.model.critic import CriticConfig
-from xnemo.model.gan_head import GanHeadConfig
-from xnemo.model.image_token import ImageTokenConfig
-from xnemo.model.motion_encoder import MotionEncoderConfig
-from xnemo.model.unet_config import UNetConfig
+from xnemo.model.frozen.autoencoder import AutoencoderConfig
+from xnemo.model.frozen.image_embedding import ImageTokenConfig
+from xnemo.model.gan.discriminator import CriticConfig
+from xnemo.model.gan.gan_head import GanHeadConfig
+from xnemo.model.motion.encoder import MotionEncoderConfig
+from xnemo.model.unet.config import UNetConfig
 
 __all__ = ["MotionEncoderConfig", "NetworkConfig", "UNetConfig", "full", "small", "tiny"]
 

@@ -12,14 +12,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from xnemo.model.autoencoder import FIXED, RANDOM, make_autoencoder
 from xnemo.model.config import NetworkConfig
-from xnemo.model.critic import Critic
-from xnemo.model.denoising_unet import DenoisingUNet
-from xnemo.model.gan_head import GanHead
-from xnemo.model.image_token import make_image_token
-from xnemo.model.motion_encoder import MotionEncoder
-from xnemo.model.reference_net import ReferenceNet
+from xnemo.model.frozen.autoencoder import FIXED, RANDOM, make_autoencoder
+from xnemo.model.frozen.image_embedding import make_image_token
+from xnemo.model.gan.discriminator import Critic
+from xnemo.model.gan.gan_head import GanHead
+from xnemo.model.motion.encoder import MotionEncoder
+from xnemo.model.unet.denoising_unet import DenoisingUNet
+from xnemo.model.unet.reference_net import ReferenceNet
 
 GIB = 2**30
 # Each of weights, gradients and Adam's two moments in fp32; bf16 is a copy made by autocast.

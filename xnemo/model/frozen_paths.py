@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from xnemo.model.autoencoder import FIXED
 from xnemo.model.config import NetworkConfig
+from xnemo.model.frozen.autoencoder import FIXED
 
 
 @dataclass(frozen=True)

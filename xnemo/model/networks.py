@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from preprocessing.errors import UserError
 from xnemo.config import from_dict, to_dict
 from xnemo.data.face_description import FACE_NUMBERS
-from xnemo.model.autoencoder import Autoencoder, make_autoencoder
 from xnemo.model.config import NetworkConfig
-from xnemo.model.critic import Critic
-from xnemo.model.denoising_unet import DenoisingUNet
-from xnemo.model.face_readout import FaceReadout
-from xnemo.model.fresh_copier import begin_as_copier
+from xnemo.model.frozen.autoencoder import Autoencoder, make_autoencoder
+from xnemo.model.frozen.image_embedding import ImageToken, make_image_token
 from xnemo.model.frozen_paths import FrozenPaths
-from xnemo.model.gan_head import GanHead
-from xnemo.model.image_token import ImageToken, make_image_token
-from xnemo.model.initialise import initialise, layer_seed
-from xnemo.model.motion_encoder import MotionEncoder
-from xnemo.model.reference_net import ReferenceNet
-from xnemo.model.weights_check import assign_tensors, check_tensors
-from xnemo.model.weights_files import read_tensors
-from xnemo.model.whole_folder import whole_folder
+from xnemo.model.gan.discriminator import Critic
+from xnemo.model.gan.gan_head import GanHead
+from xnemo.model.motion.encoder import MotionEncoder
+from xnemo.model.motion.face_readout import FaceReadout
+from xnemo.model.unet.denoising_unet import DenoisingUNet
+from xnemo.model.unet.reference_copy import begin_as_copier
+from xnemo.model.unet.reference_net import ReferenceNet
+from xnemo.model.weights.atomic_folder import whole_folder
+from xnemo.model.weights.check import assign_tensors, check_tensors
+from xnemo.model.weights.files import read_tensors
+from xnemo.model.weights.initialise import initialise, layer_seed
 
 CONFIG_FILE = "network.json"
 TEMPORAL = ".temporal_modules."

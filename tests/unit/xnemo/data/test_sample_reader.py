@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from preprocessing.errors import UserError
 from preprocessing.geometry import resize
-from preprocessing.sample import read_member
+from preprocessing.storage.sample import read_member
 from xnemo.data.batch_plan import BatchPlan
 from xnemo.data.clip_table import open_clips
 from xnemo.data.config import AugmentConfig, DataConfig, PairConfig

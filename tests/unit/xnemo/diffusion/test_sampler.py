@@ -12,11 +12,11 @@ from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.initial_latents import initial_latents
 from xnemo.diffusion.sampler import SamplerConfig, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
-from xnemo.diffusion.solver import make_solver
+from xnemo.diffusion.scheduler import make_solver
 from xnemo.diffusion.windows import make_windows
-from xnemo.model.denoising_unet import DenoisingUNet
-from xnemo.model.reference_net import ReferenceNet
-from xnemo.model.unet_config import UNetConfig
+from xnemo.model.unet.config import UNetConfig
+from xnemo.model.unet.denoising_unet import DenoisingUNet
+from xnemo.model.unet.reference_net import ReferenceNet
 
 UNET = UNetConfig(
     latent_channels=4,

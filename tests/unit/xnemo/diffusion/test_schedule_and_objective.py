@@ -7,7 +7,7 @@ from preprocessing.errors import UserError
 from xnemo.diffusion.initial_latents import blur, frame_noise, initial_latents
 from xnemo.diffusion.objective import diffusion_loss
 from xnemo.diffusion.schedule import DiffusionConfig, NoiseSchedule
-from xnemo.diffusion.solver import make_solver
+from xnemo.diffusion.scheduler import make_solver
 
 CONFIGS = [
     DiffusionConfig(),

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from xnemo.model.denoising_unet import DenoisingUNet
-from xnemo.model.reference_net import ReferenceNet
-from xnemo.model.unet_config import UNetConfig
+from xnemo.model.unet.config import UNetConfig
+from xnemo.model.unet.denoising_unet import DenoisingUNet
+from xnemo.model.unet.reference_net import ReferenceNet
 
 
 def wake(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from xnemo.model.config import full
-from xnemo.model.denoising_unet import DenoisingUNet
-from xnemo.model.initialise import initialise
+from xnemo.model.unet.denoising_unet import DenoisingUNet
+from xnemo.model.weights.initialise import initialise
 
 GB = 1e9
 

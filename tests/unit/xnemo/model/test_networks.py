@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from preprocessing.errors import UserError
 from xnemo.model.config import NetworkConfig, full, small, tiny
 from xnemo.model.networks import Networks, build_networks
-from xnemo.model.unet_config import UNetConfig
+from xnemo.model.unet.config import UNetConfig
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -1,0 +1,1 @@
+"""`xnemo animate`: from model, portrait and driving video to an animated video."""

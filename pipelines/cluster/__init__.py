@@ -1,0 +1,1 @@
+"""Ray: joining or starting a cluster, worker resources, signals."""

@@ -1,0 +1,70 @@
+"""How many workers a job gets, and what each may use."""
+
+import math
+from dataclasses import dataclass
+
+from pipelines.cluster.connect import Cluster
+from preprocessing.errors import UserError
+
+
+@dataclass(frozen=True)
+class WorkerCount:
+    """Least and most workers of a job; equal where the number is fixed."""
+
+    least: int
+    most: int
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the job may shrink and grow."""
+        return self.least < self.most
+
+
+def parse_workers(text: str | int) -> WorkerCount:
+    """Read ``"4"`` or ``"2:8"``.
+
+    Raises:
+        UserError: it is neither.
+    """
+    least, colon, most = str(text).partition(":")
+    try:
+        count = WorkerCount(int(least), int(most) if colon else int(least))
+    except ValueError:
+        count = WorkerCount(0, 0)
+    if not 1 <= count.least <= count.most:
+        raise UserError(f"workers is {text!r}", "write a number, or MIN:MAX as in 2:8")
+    return count
+
+
+def resources_per_worker(
+    count: WorkerCount, cluster: Cluster, cpus: float | None, gpu: bool
+) -> dict[str, float]:
+    """Return what one worker reserves.
+
+    Left out, the CPUs of a private Ray are shared out evenly; on a cluster a worker takes one, or
+    four beside a GPU, for its decoding threads.
+
+    Raises:
+        UserError: a private Ray, which cannot grow, has too little for the least number of workers.
+    """
+    if cpus is not None and cpus <= 0:
+        raise UserError(f"cpus per worker is {cpus}", "give a positive number")
+    private = cluster.address == "local"
+    if cpus is not None:
+        share = cpus
+    elif private:
+        share = cluster.cpus / count.most
+        share = math.floor(share) if share >= 1 else math.floor(100 * share) / 100
+    else:
+        share = 4.0 if gpu else 1.0
+    wanted = {"CPU": float(share)} | ({"GPU": 1.0} if gpu else {})
+    if private:
+        for name, amount in wanted.items():
+            have = cluster.cpus if name == "CPU" else cluster.gpus
+            if amount * count.least > have + 1e-6:
+                raise UserError(
+                    f"{count.least} workers need {amount * count.least:g} {name}s and this machine "
+                    f"has {have:g}",
+                    "ask for fewer workers or fewer CPUs each, or join a cluster with --address",
+                )
+    return wanted

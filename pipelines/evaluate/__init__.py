@@ -1,0 +1,1 @@
+"""`xnemo evaluate`: measuring a trained model on held-out clips or listed pairs."""

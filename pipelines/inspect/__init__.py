@@ -1,0 +1,1 @@
+"""`xnemo inspect`: what a data set, bundle, run, weight file, shard, video or picture holds."""

@@ -1,0 +1,135 @@
+"""What is in a single file: a WebDataset shard, a video or a picture."""
+
+import json
+import shlex
+import tarfile
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+from pipelines.inspect.findings import Findings
+from preprocessing.errors import UserError
+
+# Opening a healthy video takes well under a second; a hostile one must not hold the terminal.
+_TIME_LIMIT_S = 30.0
+# A tar is made of blocks of this many bytes.
+_BLOCK = 512
+
+
+def inspect_shard(path: str) -> Findings:
+    """Describe a tar at a path or URL by its members.
+
+    Raises:
+        UserError: it is missing, no tar, or cut short.
+    """
+    import fsspec
+
+    sizes: dict[str, int] = defaultdict(int)
+    samples: dict[str, list[str]] = defaultdict(list)
+    first: dict[str, Any] = {}
+    end = 0
+    try:
+        with fsspec.open(path, "rb") as stream:
+            length = stream.seek(0, 2)
+            stream.seek(0)
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                for member in tar:
+                    if member.offset_data + member.size > length:
+                        raise tarfile.ReadError("unexpected end of data")
+                    key, _, ending = member.name.partition(".")
+                    samples[key].append(ending)
+                    sizes[ending] += member.size
+                    if ending == "json" and not first:
+                        content = tar.extractfile(member)
+                        first = json.load(content) if content else {}
+                    end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
+            # Two empty blocks close a tar; without them members may be missing.
+            if length < end + 2 * _BLOCK:
+                raise tarfile.ReadError("the end mark is missing")
+    except FileNotFoundError:
+        raise UserError(f"nothing is at {path}", "check the path") from None
+    except (tarfile.TarError, ValueError) as error:
+        raise UserError(
+            f"{path} is no whole tar: {error}",
+            "make or copy it again; 'xnemo preprocess ... --verify' checks a whole data set",
+        ) from error
+    shapes = Counter("+".join(sorted(endings)) for endings in samples.values())
+    facts = {
+        "samples": len(samples),
+        "members of a sample": dict(shapes),
+        "bytes": length,
+        "bytes by member": dict(sizes),
+    }
+    rows = [
+        {
+            "field": name,
+            "value": value if isinstance(value, int | float | str) else json.dumps(value),
+        }
+        for name, value in first.items()
+    ]
+    return Findings("shard", path, facts, {"the first sample": rows})
+
+
+def inspect_video(path: Path) -> Findings:
+    """Describe a video by its stream and its first frame.
+
+    Raises:
+        UserError: it does not decode, with the reason.
+    """
+    from preprocessing.sandbox.isolate import Failure, run_isolated
+
+    facts = run_isolated(_video_facts, str(path), time_limit_s=_TIME_LIMIT_S)
+    if isinstance(facts, Failure):
+        raise UserError(
+            f"{path} is no video that can be read: {facts.reason}: {facts.detail}",
+            "play it in another program to see whether it is whole",
+        )
+    following = f"xnemo preprocess {shlex.quote(str(path))} OUT"
+    return Findings("video", str(path), facts, next=(following,))
+
+
+def inspect_picture(path: Path) -> Findings:
+    """Describe a picture by its faces, as a portrait to animate.
+
+    Raises:
+        UserError: it does not decode.
+    """
+    from pipelines.animate.portrait import read_portrait
+    from preprocessing.faces import make_detector
+
+    # Read as `xnemo animate` will read it.
+    picture = read_portrait(path)
+    faces = make_detector().detect(picture)
+    facts = {"width": picture.shape[1], "height": picture.shape[0], "faces": len(faces)}
+    rows = [
+        {
+            "face": number,
+            "confidence": round(float(face.score), 3),
+            **{
+                side: round(float(value), 1)
+                for side, value in zip(("left", "top", "right", "bottom"), face.box, strict=True)
+            },
+        }
+        for number, face in enumerate(faces, 1)
+    ]
+    command = f"xnemo animate BUNDLE {shlex.quote(str(path))} DRIVING -o animated.mp4"
+    return Findings("picture", str(path), facts, {"faces found": rows}, (command,) if rows else ())
+
+
+def _video_facts(path: str) -> dict[str, Any]:
+    """Facts of a video; runs in a process of its own."""
+    from preprocessing.decode import open_video
+
+    with open_video(path) as reader:
+        info = reader.info
+    return {
+        "width": info.width,
+        "height": info.height,
+        "frames per second": round(info.fps, 3),
+        "seconds": None if info.duration_s is None else round(info.duration_s, 3),
+        "codec": info.codec,
+        "container": info.container,
+        "pixel format": info.pixel_format,
+        "rotation": info.rotation,
+        "interlaced": info.interlaced,
+    }

@@ -1,0 +1,1 @@
+"""`xnemo preprocess`: the Ray Data job from raw videos to shards."""

@@ -1,0 +1,1 @@
+"""`xnemo train`: distributed training through Ray Train."""

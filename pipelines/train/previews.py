@@ -1,0 +1,195 @@
+"""Pictures, clips and figures of what a run can do so far, made beside it, not by its workers."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.cluster.connect import Cluster
+from pipelines.tracking import Journal
+from preprocessing.errors import UserError
+
+log = logging.getLogger(__name__)
+
+#: Folder of the previews, in the run's folder and in MLflow.
+FOLDER = "previews"
+
+# People shown, frames of each, and denoising steps: a look, not a measurement.
+_CLIPS, _FRAMES, _STRIDE, _STEPS = 3, 8, 3, 12
+
+
+@dataclass(frozen=True)
+class PreviewJob:
+    """What to show."""
+
+    # Folder of the bundle.
+    bundle: str
+    # Data sets.
+    data: list[str]
+    # Where the files go, and their name without ending.
+    folder: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What was made."""
+
+    # A contact sheet and a clip: portrait, driver and result, somebody else driving.
+    files: tuple[str, ...]
+    # How near people driven by themselves come to their own frames; see `followers.Followed`.
+    metrics: Mapping[str, float]
+
+
+class Previewer:
+    """Starts a preview at a checkpoint and collects it when it is done, one at a time.
+
+    It is made in a process of its own, at the lowest priority. On GPUs it takes one that the
+    workers leave free; where there is none, only the finished run is shown.
+    """
+
+    def __init__(self, journal: Journal, data: list[str], run_dir: Path) -> None:
+        """Prepare to put previews into ``run_dir/previews`` and into the journal."""
+        self._journal, self._data = journal, data
+        self._folder = run_dir / FOLDER
+        self._task: Any = None
+        self._samples = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a preview is under way."""
+        return self._task is not None
+
+    def start(self, bundle: Path, samples_seen: int, gpus: float | None) -> None:
+        """Begin to show a bundle, unless the one before is still being shown.
+
+        Args:
+            bundle: its folder.
+            samples_seen: names the files.
+            gpus: GPUs for it; None where it must wait for the end of the run.
+        """
+        if self._task is not None or gpus is None:
+            return
+        import ray
+
+        self._folder.mkdir(exist_ok=True)
+        job = PreviewJob(str(bundle), self._data, str(self._folder), f"{samples_seen:012d}")
+        remote = ray.remote(make_preview).options(num_cpus=0, num_gpus=gpus, max_retries=0)
+        self._task, self._samples = remote.remote(job), samples_seen
+
+    def collect(self, timeout_s: float = 0.0) -> None:
+        """Note a finished preview in the journal; a failure costs the preview and nothing else."""
+        if self._task is None:
+            return
+        import ray
+
+        done, _ = ray.wait([self._task], timeout=timeout_s)
+        if not done:
+            return
+        task, self._task = self._task, None
+        try:
+            preview: Preview = ray.get(task)
+        except Exception as error:
+            # A checkpoint may be pruned, a GPU full: previews are a courtesy.
+            log.warning("no preview: %s", str(error).strip().splitlines()[-1])
+            return
+        for file in preview.files:
+            self._journal.artifact(Path(file), FOLDER)
+        self._journal.metrics(self._samples, preview.metrics)
+
+
+def free_gpus(cluster: Cluster, workers: int, gpu: bool) -> float | None:
+    """Return how many GPUs a preview may take while training goes on; None for none at all."""
+    if not gpu:
+        return 0.0
+    return 1.0 if cluster.gpus > workers else None
+
+
+def make_preview(job: PreviewJob) -> Preview:
+    """Animate a few held-out people by each other, to be seen, and by themselves, to be measured.
+
+    The run's own modules are not touched: networks are built anew from the bundle.
+    """
+    os.nice(19)
+    import torch
+
+    from preprocessing.encode.clip_encoder import encode_clip
+    from preprocessing.faces.factory import make_detector
+    from xnemo.animation.animator import AnimateConfig, Animator
+    from xnemo.diffusion.sampler import SamplerConfig
+    from xnemo.evaluation.held_out import KnownFaces
+    from xnemo.evaluation.motion_correlation import TRAINED, Trial, framed, score
+    from xnemo.training.checkpoint.bundle import load_bundle
+
+    torch.set_num_threads(1)
+    bundle = load_bundle(job.bundle)
+    clips = _held_out(job.data, bundle.config.validation.filter, bundle.config.data.filter)
+    animator = Animator(
+        bundle.networks, KnownFaces(clips, make_detector()), bundle.config.diffusion
+    )
+    if torch.cuda.is_available():
+        for part in ("denoiser", "reference_net", "motion_encoder", "autoencoder", "image_token"):
+            getattr(bundle.networks, part).to("cuda")
+    config = AnimateConfig(sampler=SamplerConfig(steps=_STEPS))
+    # Where the truth is known, the driver's place in the picture is followed, as in training.
+    measured = AnimateConfig(sampler=SamplerConfig(steps=_STEPS), box="real")
+    rows, scores = [], []
+    for number, clip in enumerate(clips):
+        driver = clips[(number + 1) % len(clips)]
+        wide = animator.prepare_portrait(clip.frames[0]).wide
+        made = np.stack(list(animator.animate(clip.frames[0], driver.frames, config)))
+        rows.append(_row(wide, driver.frames, made))
+        itself = Trial(clip.key, clip.frames[0], clip.frames, clip.frames)
+        _, truth = framed(animator, itself, measured)
+        own = np.stack(list(animator.animate(itself.portrait, itself.driving, measured)))
+        scores.append(score(TRAINED, own, truth))
+    film = np.concatenate(rows, axis=1)
+    picture = np.concatenate(list(film[:: max(1, len(film) // 4)]), axis=1)
+    png, mp4 = (Path(job.folder) / f"{job.name}{ending}" for ending in (".png", ".mp4"))
+    _save_png(picture, png)
+    temporary = mp4.with_name(f".{mp4.name}.tmp")
+    temporary.write_bytes(encode_clip(iter(film)))
+    temporary.replace(mp4)
+    metrics = {
+        f"preview/{name}": float(np.mean([getattr(one, name) for one in scores]))
+        for name in ("l1", "psnr", "ssim", "follows")
+    }
+    return Preview((str(png), str(mp4)), metrics)
+
+
+def _held_out(data: list[str], held_out: str, trained: str) -> list[Any]:
+    """Read clips that were held out or, where there is none, clips of the training."""
+    from xnemo.evaluation.held_out import read_held_out
+
+    sizes = {"clips": _CLIPS, "frames": _FRAMES, "stride": _STRIDE}
+    try:
+        clips = read_held_out(data, held_out, **sizes)
+    except UserError:
+        clips = read_held_out(data, trained, **sizes)
+    length = min(len(clip.frames) for clip in clips)
+    return [clip for clip in clips if len(clip.frames) >= length]
+
+
+def _row(
+    wide: NDArray[np.uint8], driving: NDArray[np.uint8], made: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Return portrait, driver and result side by side, (F, S, 3·S, 3)."""
+    import cv2
+
+    size = made.shape[1]
+    driven = [cv2.resize(x, (size, size), interpolation=cv2.INTER_AREA) for x in driving]
+    portrait = np.repeat(wide[None], len(made), axis=0)
+    return np.concatenate([portrait, np.stack(driven)[: len(made)], made], axis=2)
+
+
+def _save_png(picture: NDArray[np.uint8], path: Path) -> None:
+    from PIL import Image
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    Image.fromarray(picture).save(temporary, format="PNG")
+    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""`xnemo tune`: hyperparameter search through Ray Tune."""

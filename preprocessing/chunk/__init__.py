@@ -1,0 +1,1 @@
+"""One chunk of one source: shots, faces, tracks, clips, scores, filters, encoded samples."""

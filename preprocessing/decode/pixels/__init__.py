@@ -1,0 +1,1 @@
+"""What decoded pixels mean: planes, colour and orientation, converted to RGB or BT.709."""

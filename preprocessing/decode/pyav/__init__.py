@@ -1,0 +1,1 @@
+"""The default decoder, on PyAV: sequential, one thread, tolerant of damage."""

@@ -1,0 +1,1 @@
+"""Backends that read frames by number: decord and torchcodec."""

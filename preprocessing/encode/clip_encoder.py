@@ -1,0 +1,132 @@
+"""Writes a clip as the data contract asks: H.264, BT.709, short GOPs, always the same bytes."""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import av
+import av.container
+import numpy as np
+
+from preprocessing.decode.pixels.conversion import rgb_to_yuv709
+from preprocessing.decode.pixels.planes import plane_array
+from preprocessing.encode.mp4_layout import index_first
+from preprocessing.encode.x264_vectors import x264_vectors
+from preprocessing.errors import UserError
+
+# x264 writes 4:2:0, so sides must be even; the contract's own rule for tubes is a multiple of 16.
+_SIDE_STEP = 2
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """How clips are encoded; every field changes the bytes of the data set."""
+
+    # Constant quality, lower is better. On 15 real clips at 512 pixels square, 16 gave 40.5 dB PSNR
+    # at worst (44 at the median) for 0.14 of the bytes of JPEG quality 95 (0.22 at worst).
+    crf: float = 16.0
+    # Speed against size at the same quality.
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "veryfast"
+    # Frames between key frames at most: bounds what random access has to decode.
+    gop: int = 12
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.crf <= 51:
+            raise UserError(f"encode.crf is {self.crf:g}", "x264 takes 0 to 51")
+        if not 1 <= self.gop <= 12:
+            raise UserError(f"encode.gop is {self.gop}", "the data contract allows 1 to 12")
+
+
+def encode_clip(
+    frames: Iterable[np.ndarray | av.VideoFrame],
+    fps: float = 25.0,
+    config: EncodeConfig | None = None,
+) -> bytes:
+    """Encode RGB uint8 [H, W, 3] pictures, or frames from `Frame.crop`, to MP4 bytes.
+
+    H.264 High, limited range, tagged BT.709, no B-frames, no audio, index in front. One encoder
+    thread and no time stamps or version tags in the container: the same pictures give the same
+    bytes. Raises ValueError for no frames, odd sides or a size that changes.
+    """
+    config = config or EncodeConfig()
+    rate = Fraction(fps).limit_denominator(1001)
+    buffer = io.BytesIO()
+    container = av.open(
+        buffer,
+        "w",
+        format="mp4",
+        container_options={"fflags": "+bitexact"},
+    )
+    stream: av.VideoStream | None = None
+    try:
+        for number, picture in enumerate(frames):
+            frame = _as_yuv(picture)
+            if stream is None:
+                stream = _add_stream(container, frame, rate, config)
+            elif (frame.width, frame.height) != (stream.width, stream.height):
+                raise ValueError(
+                    f"frame {number} is {frame.width}×{frame.height}, the clip is "
+                    f"{stream.width}×{stream.height}"
+                )
+            frame.pts, frame.time_base = number, 1 / rate
+            container.mux(stream.encode(frame))
+        if stream is None:
+            raise ValueError("a clip needs at least one frame")
+        container.mux(stream.encode(None))
+    finally:
+        container.close()
+    return index_first(buffer.getvalue())
+
+
+def _as_yuv(picture: np.ndarray | av.VideoFrame) -> av.VideoFrame:
+    if isinstance(picture, av.VideoFrame):
+        if picture.format.name != "yuv420p":
+            raise ValueError(f"expected a yuv420p frame, got {picture.format.name}")
+        return _copy(picture)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(f"expected RGB uint8 [H, W, 3], got {picture.dtype} {picture.shape}")
+    if picture.shape[0] % _SIDE_STEP or picture.shape[1] % _SIDE_STEP:
+        raise ValueError(f"sides must be even, got {picture.shape[1]}×{picture.shape[0]}")
+    return rgb_to_yuv709(picture)
+
+
+def _copy(frame: av.VideoFrame) -> av.VideoFrame:
+    """Copy pixels alone: a decoder's frame brings captions and a type the encoder obeys."""
+    copy = av.VideoFrame(frame.width, frame.height, "yuv420p")
+    for index in range(3):
+        plane_array(copy, index)[:] = plane_array(frame, index)
+    return copy
+
+
+def _add_stream(
+    container: av.container.OutputContainer,
+    frame: av.VideoFrame,
+    rate: Fraction,
+    config: EncodeConfig,
+) -> av.VideoStream:
+    stream = container.add_stream("libx264", rate=rate)
+    stream.width, stream.height = frame.width, frame.height
+    stream.pix_fmt = "yuv420p"
+    stream.time_base = 1 / rate
+    codec = stream.codec_context
+    codec.thread_count = 1
+    codec.color_primaries = codec.color_trc = codec.colorspace = 1
+    codec.color_range = 1
+    codec.options = {
+        "preset": config.preset,
+        # No arithmetic coding, no deblocking: a frame decodes in 0.45 ms where it took 1.02 (512
+        # pixels, one core, 8 real clips), for 16.3 % of the bytes of JPEG quality 95 where it took
+        # 14.8 and 0.2 dB less. A clip is written once, and decoded in every epoch.
+        "tune": "fastdecode",
+        "crf": f"{config.crf:g}",
+        "profile": "high",
+        "a53cc": "0",
+        "x264-params": (
+            f"keyint={config.gop}:min-keyint=1:open-gop=0:bframes=0:threads=1:lookahead-threads=1:"
+            "sliced-threads=0:scenecut=40:rc-lookahead=12:nal-hrd=none:"
+            f"{x264_vectors()}"
+        ),
+    }
+    return stream

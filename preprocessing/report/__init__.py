@@ -1,0 +1,1 @@
+"""The report of a data set: its numbers, charts and HTML page."""

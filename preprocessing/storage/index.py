@@ -1,0 +1,163 @@
+"""The index: one row for every clip that was found, kept or dropped, in one Parquet file."""
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from preprocessing.errors import UserError
+from preprocessing.storage.store import Store, open_store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INDEX_NAME = "index.parquet"
+
+_TEXT, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
+
+#: Scores of a clip; filters compare them with thresholds. See `preprocessing.chunk.score`.
+SCORES = (
+    "face_px", "picture_px", "detection", "detected_fraction", "yaw", "pitch", "roll", "yaw_range",
+    "sharpness", "exposure", "contrast", "motion", "mouth_range", "centre_shift", "out_of_frame",
+    "pad_fraction", "others", "occlusion", "overlay", "repeated",
+)  # fmt: skip
+
+#: Columns and their types. Dropped clips have 0 where a member's place would be, and empty text;
+#: whole numbers are never missing, for pandas would turn their column into floating point.
+SCHEMA = pa.schema(
+    [
+        ("key", _TEXT),
+        ("status", _TEXT),
+        ("reason", _TEXT),
+        ("shard", _TEXT),
+        *[(f"{m}_{what}", _INT) for m in ("mp4", "npz", "json") for what in ("offset", "length")],
+        *[(f"{m}_sha256", _TEXT) for m in ("mp4", "npz", "json")],
+        ("frames", _INT),
+        ("fps", _FLOAT),
+        ("size", _INT),
+        ("duration_s", _FLOAT),
+        ("source", _TEXT),
+        ("source_sha256", _TEXT),
+        ("licence", _TEXT),
+        ("shot", _INT),
+        ("track", _INT),
+        ("start_ms", _INT),
+        ("end_ms", _INT),
+        ("identity", _TEXT),
+        ("split", _TEXT),
+        ("duplicate_of", _TEXT),
+        ("tube_px", _INT),
+        *[(name, _FLOAT) for name in SCORES],
+        ("score", _FLOAT),
+    ]
+)
+
+
+#: Columns by which clips are found and told apart; the others may come and go between versions.
+ESSENTIAL = (
+    "key", "status", "shard", "frames", "identity",
+    *[f"{m}_{what}" for m in ("mp4", "npz", "json") for what in ("offset", "length", "sha256")],
+)  # fmt: skip
+
+_WITHOUT: dict[str, int | str] = {
+    field.name: 0 if field.type == _INT else "" for field in SCHEMA if field.type != _FLOAT
+}
+
+
+def write_index(store: Store, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Publish the index, rows sorted by key; the same rows give the same bytes."""
+    ordered = [
+        {n: row.get(n) if row.get(n) is not None else _WITHOUT.get(n) for n in SCHEMA.names}
+        for row in sorted(rows, key=lambda row: row["key"])
+    ]
+    store.write_atomic(INDEX_NAME, parquet_bytes(pa.Table.from_pylist(ordered, schema=SCHEMA)))
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Return a table as Parquet bytes that depend on nothing but its rows."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=65536)
+    return buffer.getvalue()
+
+
+def read_parquet(data: bytes) -> pa.Table:
+    """Return a table from Parquet bytes; raises ArrowInvalid or OSError where they are damaged.
+
+    No thread of Arrow's takes part: one that still lets go of a Python object while the interpreter
+    ends brings the whole process down after its work is done.
+    """
+    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+        return file.read(use_threads=False)
+
+
+def read_index(root: str | os.PathLike[str]) -> "pd.DataFrame":
+    """Return the index of a data set as a pandas table, sorted by key.
+
+    Raises:
+        UserError: there is no index, or it cannot be read.
+    """
+    return read_table(root).to_pandas(use_threads=False)
+
+
+def read_table(root: str | os.PathLike[str]) -> pa.Table:
+    """Return the index of a data set as an Arrow table; raises as `read_index`."""
+    store = open_store(root)
+    try:
+        data = store.read(INDEX_NAME)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{store.url} is no finished data set: it has no {INDEX_NAME}",
+            "name a folder that 'xnemo preprocess' wrote, or run it again to finish",
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{store.url}/{INDEX_NAME} cannot be read: {error}", "name another data set, or retry"
+        ) from error
+    try:
+        table = read_parquet(data)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{store.url}/{INDEX_NAME} is damaged: {error}", "run 'xnemo preprocess' again"
+        ) from error
+    _require_columns(table, store.url)
+    return table
+
+
+def _require_columns(table: pa.Table, url: str) -> None:
+    """Refuse an index without the columns that every reader relies on, or with others' types."""
+    for name in ESSENTIAL:
+        wanted = SCHEMA.field(name).type
+        found = table.schema.field(name).type if name in table.schema.names else None
+        if found is None or (_is_text(found) != _is_text(wanted)):
+            what = f"has no column {name!r}" if found is None else f"has {found} in column {name!r}"
+            raise UserError(
+                f"{url}/{INDEX_NAME} {what}: another version wrote it",
+                "use the version that wrote it, or run 'xnemo preprocess' again",
+            )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def index_digest(root: str | os.PathLike[str]) -> str:
+    """Return a sha256 over the kept samples (keys and members' checksums), as hex.
+
+    Equal digests mean equal samples, wherever shards are cut and whoever wrote the Parquet.
+    """
+    columns = ["status", "key", "mp4_sha256", "npz_sha256", "json_sha256"]
+    return rows_digest(read_table(root).select(columns).to_pylist())
+
+
+def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the digest of `index_digest` for rows in memory."""
+    digest = hashlib.sha256()
+    for row in sorted(rows, key=lambda row: row["key"]):
+        if row["status"] == "kept":
+            line = [row["key"], row["mp4_sha256"], row["npz_sha256"], row["json_sha256"]]
+            digest.update("\t".join(map(str, line)).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""A local folder or any fsspec URL behind one small face: ranges, listings, atomic writes."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from preprocessing.errors import UserError
+from preprocessing.retry import StoreFullError
+from preprocessing.storage.fsspec_store import FsspecStore
+from preprocessing.storage.local_store import LocalStore
+
+__all__ = ["FsspecStore", "LocalStore", "Store", "StoreFullError", "open_store"]
+
+
+class Store(Protocol):
+    """Files under one root, named by relative paths with forward slashes.
+
+    A file appears whole or not at all, under its final name, when `write_atomic` or `publish`
+    returns. A failure that may pass is tried again; one that does not ends in OSError,
+    `StoreFullError` where the place is full.
+    """
+
+    @property
+    def url(self) -> str:
+        """The root as a person would name it."""
+
+    def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        """Return bytes `start` to `end` (exclusive) of a file; the whole file without them."""
+
+    def write_atomic(self, path: str, data: bytes) -> None:
+        """Create or replace a file."""
+
+    def publish(self, local: Path, path: str) -> None:
+        """Move a finished local file to `path`, creating or replacing it."""
+
+    def exists(self, path: str) -> bool:
+        """Tell whether a file is there."""
+
+    def list(self, prefix: str = "") -> dict[str, int]:
+        """Return the sizes of all files in the folder `prefix` and below, by name from the root."""
+
+    def delete(self, path: str) -> None:
+        """Remove a file; nothing happens where there is none."""
+
+    def scratch(self) -> Path:
+        """Return a local folder for files on their way to `publish`, on the same disk if it can.
+
+        Name them by `unfinished.unfinished_name`, so that `sweep` knows them.
+        """
+
+    def sweep(self) -> None:
+        """Remove what processes that were killed have left unfinished."""
+
+
+def open_store(url: str | os.PathLike[str]) -> Store:
+    """Return the store for a local folder or an fsspec URL (``s3://bucket/folder``).
+
+    Nothing is created until something is written.
+
+    Raises:
+        UserError: no filesystem is installed for the URL's scheme, or the path is an existing file.
+    """
+    name = os.fspath(url)
+    if "://" in name and not name.startswith("file://"):
+        return FsspecStore(name)
+    path = Path(name.removeprefix("file://")).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file, not a folder", "name a folder")
+    return LocalStore(path)

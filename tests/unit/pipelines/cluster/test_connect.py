@@ -1,0 +1,155 @@
+"""Ray is joined, started and left as asked, and what cannot work is told in one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+from ray_cluster import two_nodes
+
+from pipelines.cluster.connect import Cluster, connect
+from pipelines.cluster.resources import WorkerCount, parse_workers, resources_per_worker
+from preprocessing.errors import UserError
+
+
+@pytest.fixture
+def ray_out_of_sight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the Ray that this session may run, and keep it from being shut down."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
+        ("nohost.invalid:6379", "no Ray cluster answers"),
+        ("somewhere", "is not an address"),
+        ("host:port", "is not an address"),
+        ("ray://127.0.0.1:10001", "is not an address"),
+        ("127.0.0.1:99999", "is not an address"),
+    ],
+)
+def test_a_bad_address_is_told_at_once_and_in_one_line(
+    ray_out_of_sight: None, address: str, told: str
+) -> None:
+    with pytest.raises(UserError) as refusal, connect(address):
+        pass
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_ray_too_busy_to_start_gets_another_chance(
+    ray_out_of_sight: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def init(**options: object) -> None:
+        tries.append(options)
+        raise Exception("The current node timed out during startup. This could happen\nbecause")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError, match="Ray does not start on this machine") as refusal, connect():
+        pass
+    assert len(tries) == 3
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.ray
+def test_a_ray_that_runs_is_used_and_left_running(ray_local: None) -> None:
+    with connect(num_cpus=64) as cluster:
+        assert (cluster.cpus, cluster.owned) == (2.0, False)
+    assert ray.is_initialized()
+    # A private Ray leaves no token in the person's home; it is this process's alone.
+    assert os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_MODE")
+
+
+@pytest.mark.ray
+def test_a_private_rays_workers_never_take_a_core_from_one_that_computes() -> None:
+    # In a process of its own: the policy of this one may be another, and is inherited.
+    script = """
+import os, ray
+os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+from pipelines.cluster import connect
+with connect(num_cpus=1):
+    policy = ray.remote(num_cpus=0)(lambda: os.sched_getscheduler(0))
+    print(ray.get(policy.remote(), timeout=60), os.sched_getscheduler(0))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == [str(os.SCHED_BATCH), str(os.SCHED_OTHER)], done.stderr
+
+
+@pytest.mark.parametrize(("text", "count"), [("1", (1, 1)), (3, (3, 3)), ("2:8", (2, 8))])
+def test_workers_are_read(text: str | int, count: tuple[int, int]) -> None:
+    assert parse_workers(text) == WorkerCount(*count)
+    assert parse_workers(text).elastic == (count[0] < count[1])
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "4:2", "0:2", "two", "1:", "1:2:3", ""])
+def test_a_number_of_workers_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="write a number, or MIN:MAX"):
+        parse_workers(text)
+
+
+def test_a_private_ray_is_shared_out_and_a_cluster_is_asked() -> None:
+    private = Cluster("local", cpus=4, gpus=0, nodes=1, owned=True)
+    joined = Cluster("10.0.0.1:6379", cpus=64, gpus=8, nodes=4, owned=True)
+    two = WorkerCount(2, 2)
+    assert resources_per_worker(two, private, None, gpu=False) == {"CPU": 2}
+    assert resources_per_worker(WorkerCount(8, 8), private, None, gpu=False) == {"CPU": 0.5}
+    assert resources_per_worker(two, joined, None, gpu=False) == {"CPU": 1}
+    assert resources_per_worker(two, joined, None, gpu=True) == {"CPU": 4, "GPU": 1}
+    with pytest.raises(UserError, match="2 workers need 2 GPUs and this machine has 0"):
+        resources_per_worker(two, private, None, gpu=True)
+    with pytest.raises(UserError, match="need 6 CPUs and this machine has 4"):
+        resources_per_worker(two, private, 3, gpu=False)
+    with pytest.raises(UserError, match="give a positive number"):
+        resources_per_worker(two, private, 0, gpu=False)
+
+
+@pytest.mark.ray
+def test_workers_come_up_where_the_interpreter_lies_in_a_path_with_a_space(tmp_path: Path) -> None:
+    folder = tmp_path / "my projects"
+    folder.symlink_to(sys.prefix)
+    # Ray Train gives its workers settings of their own, as this does.
+    script = """
+import ray
+from pipelines.cluster import connect
+with connect(num_cpus=1):
+    task = ray.remote(num_cpus=0, runtime_env={"env_vars": {"XNEMO_SEEN": "yes"}})
+    print(ray.get(task(lambda: __import__("os").environ["XNEMO_SEEN"]).remote(), timeout=60))
+"""
+    python = folder / "bin" / "python"
+    done = subprocess.run([python, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "yes", done.stderr
+
+
+# Joins a cluster and asks an actor on it, which the cluster must reach this process for.
+_JOIN = """
+import sys, ray
+from pipelines.cluster import connect
+from pipelines.mailbox import open_mailbox
+with connect(sys.argv[1]) as cluster:
+    print(cluster.nodes, ray.get(open_mailbox().fetch.remote()))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_token_in_the_home_folder_is_for_clusters_that_ask_for_one(
+    tmp_path: Path, guarded: bool
+) -> None:
+    with two_nodes(guarded=guarded) as cluster:
+        # Ray leaves one in the home of whoever once started it there.
+        token = cluster.environment.get("RAY_AUTH_TOKEN", "ab" * 32)
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text(token)
+        person = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+        joined = subprocess.run(
+            [sys.executable, "-c", _JOIN, cluster.address],
+            capture_output=True, text=True, timeout=120, env={**person, "HOME": str(tmp_path)},
+        )  # fmt: skip
+    assert joined.stdout.strip() == "2 []", joined.stderr
+    assert joined.stderr == ""

@@ -1,0 +1,95 @@
+import math
+
+import numpy as np
+import pytest
+
+from pipelines.demo.contact_sheet import contact_sheet
+from pipelines.demo.record import held_out_metrics, record_results
+from pipelines.demo.stages import Stages, family_memory
+from pipelines.demo.trials import held_out_trials
+from pipelines.demo.videos import make_demo_videos
+from pipelines.tracking import Journal, default_uri
+from pipelines.train.job import TrainResult
+from xnemo.evaluation.motion_correlation import NO_MOTION, TRAINED, Followed
+
+
+def test_truth_is_the_portrait_moved_as_the_driver(tmp_path):
+    people = ("collins", "hopper")
+    clips = make_demo_videos(tmp_path, clips_per_identity=1, seconds=0.6, identities=people)
+    cross, own = held_out_trials(clips, ("collins",), "hopper", every=2)
+    assert cross.name == "collins driven by hopper"
+    assert own.name == "collins driven by their own clip"
+    for trial in (cross, own):
+        assert len(trial.driving) == len(trial.truth)
+        # The clip begins at rest: the first frame of the truth is the portrait.
+        np.testing.assert_array_equal(trial.truth[0], trial.portrait)
+        assert abs(trial.truth[-1].astype(int) - trial.portrait).mean() > 2
+    # Her own clip shows the truth but for the codec's loss.
+    assert abs(own.truth.astype(int) - own.driving).mean() < 4
+
+
+def test_contact_sheet_shows_rows_over_each_other():
+    clip = [np.full((20, 20, 3), shade, np.uint8) for shade in (10, 100, 200)]
+    sheet = contact_sheet(clip[0], [("one", clip), ("two", clip[::-1])], columns=3, side=40)
+    shades = {tuple(colour) for colour in np.asarray(sheet).reshape(-1, 3).tolist()}
+    assert {(10, 10, 10), (100, 100, 100), (200, 200, 200)} <= shades
+
+
+def test_stages_are_timed_and_weighed_even_where_they_fail():
+    stages = Stages()
+    with pytest.raises(SimpleError), stages.measure("one"):
+        raise SimpleError
+    with stages.measure("two"):
+        pass
+    assert list(stages.seconds) == ["one", "two"]
+    assert stages.peak_memory >= 0.5 * family_memory() > 10 * 2**20
+
+
+class SimpleError(Exception):
+    pass
+
+
+def test_scores_have_names_that_mlflow_takes():
+    scores = [Followed(NO_MOTION, l1=0.1, psnr=20, ssim=0.9, lpips=math.nan, follows=0.5)]
+    metrics = held_out_metrics(scores)
+    assert metrics["held_out/trained_driver_held_still/l1"] == 0.1
+    # The perceptual distance needs weights that the demo has not.
+    assert len(metrics) == 4
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.slow
+def test_results_go_to_mlflow_once(tmp_path):
+    from mlflow import MlflowClient
+
+    run_dir = tmp_path / "runs" / "demo"
+    uri = default_uri(tmp_path / "runs")
+    journal = Journal(run_dir)
+    journal.start(name="demo", experiment="xnemo")
+    journal.end("FINISHED")
+    journal.close()
+    picture = tmp_path / "sheet.png"
+    picture.write_bytes(b"png")
+    scores = [Followed(TRAINED, l1=0.1, psnr=20, ssim=0.9, lpips=math.nan, follows=0.5)]
+    training = TrainResult(
+        run_dir=run_dir,
+        bundle=run_dir / "bundle",
+        metrics={},
+        samples_seen=64,
+        stopped=False,
+        tracking_uri=uri,
+        mlflow_run_id=None,
+        unsent=0,
+        seconds=1.0,
+    )
+    for _ in range(2):
+        assert record_results(training, [picture], scores) is None
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("xnemo").experiment_id])
+    assert run.data.metrics["held_out/trained/follows"] == 0.5
+    assert run.info.status == "FINISHED"
+    assert [f.path for f in client.list_artifacts(run.info.run_id, "samples")] == [
+        "samples/sheet.png"
+    ]
+    history = client.get_metric_history(run.info.run_id, "held_out/trained/l1")
+    assert [(m.step, m.value) for m in history] == [(64, 0.1)]

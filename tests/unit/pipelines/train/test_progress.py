@@ -1,0 +1,93 @@
+"""What workers post becomes entries of the journal and words for the person, in order."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from pipelines.tracking import Journal, journal
+from pipelines.train.control_actor import Mailbox
+from pipelines.train.progress import RunRecord, TrainProgress
+
+FACTS = {
+    "git": "abc", "workers": 2, "device": "cpu", "parameters": 3_000_000, "data": ["/d/faces"],
+    "index_digest": "f" * 32, "filter": "split == 'train'", "clips": 4,
+}  # fmt: skip
+
+
+@pytest.fixture
+def told() -> list[TrainProgress]:
+    return []
+
+
+@pytest.fixture
+def record(tmp_path: Path, told: list[TrainProgress]) -> RunRecord:
+    return RunRecord(Journal(tmp_path), 100, told.append)
+
+
+def test_a_run_is_told_from_start_to_end(
+    record: RunRecord, told: list[TrainProgress], tmp_path: Path
+) -> None:
+    record.take(
+        [
+            ("start", FACTS),
+            ("log", {"event": "started", "samples_seen": 0}),
+            ("log", {"samples_seen": 20, "loss": 2.0, "samples_per_s": 10.0}),
+            ("validation", {"samples_seen": 20, "validation_loss": 1.0}),
+            ("checkpoint", {"folder": "/runs/a/checkpoints/000000000020", "loss": 2.0}),
+            ("end", {"samples_seen": 100, "loss": 1.5, "stopped": False}),
+        ]
+    )
+    entries = list(journal.read(tmp_path))
+    assert [e["kind"] for e in entries] == ["tags", "dataset", "event", "metrics", "metrics"]
+    assert entries[1]["digest"] == "f" * 32
+    assert entries[3]["values"] == {"loss": 2.0, "samples_per_s": 10.0}
+    assert told[0].message == "2 workers on cpu, 4 clips, 3.00 M parameters"
+    assert next(p.eta_s for p in told if p.metrics.get("loss") == 2.0) == pytest.approx(8.0)
+    assert record.checkpoint == Path("/runs/a/checkpoints/000000000020")
+    assert (record.samples_seen, record.metrics["loss"]) == (100, 1.5)
+
+
+def test_the_first_refusal_counts_and_stops_the_next_start(record: RunRecord) -> None:
+    record.take(
+        [("refused", {"what": "a", "remedy": "b"}), ("refused", {"what": "c", "remedy": ""})]
+    )
+    assert record.refusal == ("a", "b")
+    mailbox = Mailbox()
+    assert not mailbox.refused()
+    mailbox.post("refused", {"what": "a", "remedy": "b"})
+    assert mailbox.refused()
+    assert mailbox.fetch() == [("refused", {"what": "a", "remedy": "b"})]
+    assert mailbox.fetch() == []
+    assert mailbox.refused(), "it stays refused after the driver has read it"
+
+
+def test_a_mailbox_knows_whether_anybody_asks() -> None:
+    mailbox = Mailbox()
+    assert mailbox.silence() == float("inf")
+    mailbox.request_stop()
+    assert mailbox.silence() == float("inf"), "the driver is nobody"
+    assert mailbox.stop_requested()
+    assert 0 <= mailbox.silence() < 60
+
+
+def test_a_failed_worker_is_told_and_kept(record: RunRecord, told: list[TrainProgress]) -> None:
+    failure = {"rank": 1, "node": "10.0.0.2", "error": "ValueError: x", "traceback": "..."}
+    record.take([("failed", failure), ("a kind of tomorrow", {})])
+    assert record.failures == [failure]
+    assert told[-1].phase == "restarting"
+    assert told[-1].message == "worker 1 failed: ValueError: x"
+
+
+def test_warnings_reach_a_person_once(
+    record: RunRecord,
+    told: list[TrainProgress],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    warning = ("warning", {"rank": 0, "level": logging.WARNING, "text": "loss spike"})
+    record.take([warning])
+    assert told[-1].message == "worker 0: loss spike"
+    assert not caplog.records
+    RunRecord(Journal(tmp_path / "silent"), 1).take([warning])
+    assert [r.getMessage() for r in caplog.records] == ["worker 0: loss spike"]

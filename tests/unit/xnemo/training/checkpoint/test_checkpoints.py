@@ -1,0 +1,127 @@
+"""Checkpoints: whole or absent, checked before use, pruned without losing the best."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from preprocessing.errors import UserError
+from xnemo.training.checkpoint.store import CheckpointStore
+from xnemo.training.config import CheckpointConfig
+from xnemo.training.engines.world import World
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def open_store(root: Path, **config: object) -> CheckpointStore:
+    return CheckpointStore(root, CheckpointConfig(**config), ALONE)  # type: ignore[arg-type]
+
+
+def fill(folder: Path) -> None:
+    (folder / "bundle").mkdir()
+    (folder / "bundle" / "weights").write_bytes(b"0123456789" * 100)
+
+
+def names(root: Path) -> list[str]:
+    return sorted(p.name for p in (root / "checkpoints").iterdir())
+
+
+def test_the_newest_sound_one_is_found(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    assert store.latest() is None
+    for samples in (4, 8):
+        store.save(samples, {"note": samples}, fill)
+    found = store.latest()
+    assert found is not None
+    assert (found.samples_seen, found.record["note"]) == (8, 8)
+
+
+@pytest.mark.parametrize("harm", ["cut", "alter", "remove", "record"])
+def test_a_damaged_last_one_falls_back_and_says_so(
+    tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(tmp_path)
+    for samples in (4, 8):
+        store.save(samples, {}, fill)
+    last = tmp_path / "checkpoints" / f"{8:012d}"
+    weights = last / "bundle" / "weights"
+    if harm == "cut":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    elif harm == "alter":
+        weights.write_bytes(b"x" + weights.read_bytes()[1:])
+    elif harm == "remove":
+        weights.unlink()
+    else:
+        (last / "checkpoint.json").write_text("{")
+    with caplog.at_level(logging.WARNING):
+        found = store.latest()
+    assert found is not None
+    assert found.samples_seen == 4
+    assert str(last) in caplog.text
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_never_begins_anew_by_itself(
+    tmp_path: Path,
+) -> None:
+    store = open_store(tmp_path)
+    for samples in (4, 8):
+        store.save(samples, {}, fill)
+    for folder in (tmp_path / "checkpoints").iterdir():
+        (folder / "bundle" / "weights").write_bytes(b"")
+    with pytest.raises(UserError, match=r"no checkpoint in .* is sound, of 2"):
+        store.latest()
+
+
+def test_a_full_disk_keeps_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = open_store(tmp_path)
+    store.save(4, {}, fill)
+
+    def full(folder: Path) -> None:
+        fill(folder)
+        raise OSError(28, "No space left on device")
+
+    with caplog.at_level(logging.ERROR):
+        assert store.save(8, {}, full) is None
+    assert "No space left" in caplog.text
+    assert names(tmp_path) == [f"{4:012d}"]
+    found = store.latest()
+    assert found is not None
+    assert found.samples_seen == 4
+
+
+def test_too_little_space_is_noticed_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(tmp_path)
+    store.save(4, {}, fill)
+    monkeypatch.setattr(
+        "xnemo.training.checkpoint.store.shutil.disk_usage",
+        lambda path: type("U", (), {"free": 10}),
+    )
+    assert store.save(8, {}, lambda folder: pytest.fail("wrote")) is None
+    assert "free on disk" in caplog.text
+
+
+def test_what_a_killed_save_left_is_ignored_and_replaced(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.save(4, {}, fill)
+    torn = tmp_path / "checkpoints" / f".{8:012d}.tmp"
+    torn.mkdir()
+    (torn / "half").write_text("x")
+    found = store.latest()
+    assert found is not None
+    assert found.samples_seen == 4
+    store.save(8, {}, fill)
+    assert names(tmp_path) == [f"{4:012d}", f"{8:012d}"]
+    assert not (tmp_path / "checkpoints" / f"{8:012d}" / "half").exists()
+
+
+def test_old_ones_go_but_the_best_stays(tmp_path: Path) -> None:
+    store = open_store(tmp_path, keep_last=2)
+    for samples, loss in ((4, 3.0), (8, 1.0), (12, 2.0), (16, 2.5)):
+        store.save(samples, {"validation_loss": loss}, fill)
+    assert names(tmp_path) == [f"{n:012d}" for n in (8, 12, 16)]
+    store = open_store(tmp_path, keep_last=1, keep_best=False)
+    store.save(20, {"validation_loss": 9.0}, fill)
+    assert names(tmp_path) == [f"{20:012d}"]

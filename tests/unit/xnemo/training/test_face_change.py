@@ -1,0 +1,151 @@
+"""The motion latent is told how the face changes: by whom, whose it counts, what it teaches."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from preprocessing.errors import UserError
+from xnemo.data.face_description import FACE_NUMBERS
+from xnemo.model.motion.face_readout import FaceReadout
+from xnemo.model.networks import build_networks
+from xnemo.training.checkpoint.bundle import load_bundle, load_weights, read_weights
+from xnemo.training.engines.world import World
+from xnemo.training.face_change import face_change_error
+from xnemo.training.loop import run_training
+from xnemo.training.loss_config import ConditionConfig
+from xnemo.training.session import Session, open_session
+from xnemo.training.step import generator_step
+from xnemo.training.step_inputs import prepare_inputs
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+def test_what_frames_have_in_common_is_neither_told_nor_asked() -> None:
+    readout = FaceReadout(3, 5)
+    face, described = torch.randn(2, 4, 3), torch.randn(2, 4, 5)
+    person, portrait = torch.randn(2, 1, 3), torch.randn(2, 1, 5)
+    torch.testing.assert_close(readout(face + person), readout(face))
+    present = torch.ones(2, dtype=torch.bool)
+    torch.testing.assert_close(
+        face_change_error(readout(face), described + portrait, present),
+        face_change_error(readout(face), described, present),
+    )
+
+
+def test_it_is_zero_for_a_reader_that_is_right() -> None:
+    face = torch.randn(2, 4, 3)
+    told = FaceReadout(3, 5)(face)
+    error = face_change_error(told, told + 7, torch.ones(2, dtype=torch.bool))
+    assert float(error.detach()) < 1e-12
+
+
+def test_samples_nobody_knows_count_as_nothing() -> None:
+    told, described = torch.zeros(4, 2, 5), torch.randn(4, 2, 5)
+    described[1, 0, 3] = float("nan")
+    told.requires_grad_()
+    present = torch.tensor([True, True, False, True])
+    error = face_change_error(told, described, present)
+    error.backward()
+    change = described - described.mean(1, keepdim=True)
+    expected = (change[0].square().mean() + change[3].square().mean()) / 4
+    torch.testing.assert_close(error.detach(), expected)
+    assert torch.isfinite(told.grad).all()
+    assert float(told.grad[1:3].abs().max()) == 0
+
+
+@pytest.fixture
+def session(faces: Path, nano: Callable[..., Any]) -> Session:
+    config = nano(
+        data__pairs__frames=2, network__motion__standardise=True, network__motion__dropout=0.0,
+        loss__face_change=1.0,
+    )  # fmt: skip
+    return open_session(config, [str(faces)], ALONE, None)
+
+
+def test_its_gradient_reaches_encoder_and_reader_and_nothing_else(session: Session) -> None:
+    batch = session.reader.read_batch([0, 1, 2, 3]).to("cpu")
+    assert batch.face_BFK is not None
+    assert batch.face_BFK.shape == (4, 2, FACE_NUMBERS)
+    inputs = prepare_inputs(batch, session.frozen, ConditionConfig(dropout=0.0), seed=0)
+    module = session.network.module
+
+    def error(weight: float) -> float:
+        module.zero_grad()
+        config = replace(session.config.loss, face_change=weight, gan=0.0)
+        made = generator_step(
+            session.network, session.critic, inputs, session.frozen.schedule, config
+        )
+        return float(made.losses["face_change"])
+
+    error(0.0)
+    assert module.face_readout.linear.weight.grad is None or not bool(
+        module.face_readout.linear.weight.grad.any()
+    )
+    without = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+    before = error(1.0)
+    changed = {
+        name.split(".")[0]
+        for name, p in module.named_parameters()
+        if p.grad is not None and not torch.equal(p.grad, without.get(name, torch.zeros_like(p)))
+    }
+    assert changed == {"motion_encoder", "face_readout"}
+    for _ in range(30):
+        error(1.0)
+        with torch.no_grad():
+            for name, p in module.named_parameters():
+                if p.grad is not None and name.split(".")[0] in changed:
+                    p -= 0.05 * p.grad / (p.grad.norm() + 1e-8)
+    assert error(1.0) < 0.9 * before
+
+
+def test_nothing_is_described_where_nobody_asks(faces: Path, nano: Callable[..., Any]) -> None:
+    session = open_session(nano(data__pairs__frames=2), [str(faces)], ALONE, None)
+    assert session.reader.read_batch([0, 1]).face_BFK is None
+    assert session.network.module.face_readout is None
+
+
+def test_mirrored_samples_are_described_mirrored(session: Session) -> None:
+    reader = session.reader
+    plain = reader.read(0).face_FK
+    reader.augment = replace(reader.augment, mirror=1.0)
+    mirrored = reader.read(0).face_FK
+    assert plain is not None
+    assert mirrored is not None
+    # Left and right change places: of the landmarks, x relative to the middle changes its sign.
+    swap = [1, 0, 2, 4, 3]
+    points = plain[:, :10].reshape(-1, 5, 2)
+    across = mirrored[:, :10].reshape(-1, 5, 2)[:, swap]
+    np.testing.assert_allclose(across[..., 1], points[..., 1], atol=1e-3)
+    total = across[..., 0] + points[..., 0]
+    np.testing.assert_allclose(total, np.broadcast_to(total[:1, :1], total.shape), atol=1e-2)
+
+
+def test_a_bundle_keeps_the_reader_and_goes_on_from_one_without(
+    faces: Path, nano: Callable[..., Any], tmp_path: Path, short_run: Path
+) -> None:
+    config = nano(data__pairs__frames=2, loss__face_change=1.0, samples=8)
+    metrics = run_training(config, str(faces), tmp_path / "run")
+    assert metrics["face_change"] > 0
+    bundle = load_bundle(tmp_path / "run" / "bundle", "raw")
+    assert bundle.networks.face_readout is not None
+    fresh = build_networks(config.network, config.seed)
+    assert fresh.face_readout is not None
+    kept, begun = (n.face_readout.linear.weight for n in (bundle.networks, fresh))  # type: ignore[union-attr]
+    assert not torch.equal(kept, begun)
+
+    tensors = {
+        name: tensor
+        for name, tensor in read_weights(tmp_path / "run" / "bundle", "raw").items()
+        if not name.startswith("face_readout.")
+    }
+    assert load_weights(fresh, tensors, tmp_path) == ["face_readout"]
+
+
+def test_one_frame_has_nothing_to_compare(nano: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match="frames is 1"):
+        nano(loss__face_change=0.1, data__pairs__frames=1)

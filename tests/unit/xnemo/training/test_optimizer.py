@@ -1,0 +1,65 @@
+"""Which rate each part of the networks is trained at, and by which optimiser."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_run import nano_config
+
+from preprocessing.errors import UserError
+from xnemo.model.networks import build_networks
+from xnemo.training.joint_network import JointNetwork
+from xnemo.training.optimizer import build_optimizer, critic_groups, network_groups
+from xnemo.training.optimizer_config import OptimizerConfig
+
+
+@pytest.mark.parametrize("encoder_scale", [None, 0.5])
+def test_every_trained_parameter_is_in_one_group_at_the_rate_of_its_part(encoder_scale):
+    config = nano_config()
+    joint = JointNetwork(build_networks(config.network), config)
+    rates_of = replace(
+        config.optimizer,
+        lr=1e-3,
+        motion_lr_scale=3.0,
+        encoder_lr_scale=encoder_scale,
+        gan_lr=5e-4,
+        critic_lr=7e-5,
+    )
+    groups = network_groups(joint, rates_of)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    trained = {name: p for name, p in joint.named_parameters() if p.requires_grad}
+    assert sum(len(group["params"]) for group in groups) == len(trained) == len(rates)
+    seen = set()
+    for name, parameter in trained.items():
+        if name.startswith("gan_head."):
+            part, rate = "gan", 5e-4
+        elif name.startswith("motion_encoder."):
+            part, rate = "encoder", 3e-3 if encoder_scale is None else 5e-4
+        elif ".motion_modules." in name:
+            part, rate = "motion modules", 3e-3
+        else:
+            part, rate = "rest", 1e-3
+        assert rates[id(parameter)] == rate, name
+        seen.add(part)
+    assert seen == {"gan", "encoder", "motion modules", "rest"}
+    critic = build_networks(config.network).critic
+    assert {group["lr"] for group in critic_groups(critic, rates_of)} == {7e-5}
+
+
+def groups() -> list[dict]:
+    return [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.1, "betas": (0.5, 0.9)}]
+
+
+@pytest.mark.parametrize(("kind", "fused"), [("adamw", None), ("fused", True)])
+def test_kinds_of_torch(kind, fused):
+    optimizer = build_optimizer(groups(), OptimizerConfig(kind=kind, eps=1e-5))
+    assert isinstance(optimizer, torch.optim.AdamW)
+    (group,) = optimizer.param_groups
+    assert (group["fused"], group["eps"], group["betas"]) == (fused, 1e-5, (0.5, 0.9))
+
+
+def test_an_8_bit_optimiser_that_is_not_installed_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(UserError, match=r"pip install 'xnemo\[eight-bit\]'"):
+        build_optimizer(groups(), OptimizerConfig(kind="8bit"))

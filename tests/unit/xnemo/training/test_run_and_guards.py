@@ -1,0 +1,205 @@
+"""The loop's promises: it stops, skips, goes on and tells, whoever fails around it."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from preprocessing.errors import UserError
+from xnemo.training.config import GuardConfig
+from xnemo.training.loop import run_training
+from xnemo.training.monitor.guards import MOTION_SPREAD, SILENT_STEPS, StepGuard
+from xnemo.training.monitor.run_log import RunLog, read_log
+from xnemo.training.monitor.watchdog import Watchdog
+
+FINE = {"loss": 1.0, "diffusion": 1.0}
+
+
+def test_a_run_leaves_what_it_promises(short_run: Path) -> None:
+    records = read_log(short_run / "log.jsonl")
+    assert records[0]["event"] == "started"
+    assert records[0]["index_digest"]
+    assert records[-1]["event"] == "finished"
+    steps = [r for r in records if "loss" in r]
+    assert [r["samples_seen"] for r in steps] == [4, 8, 12]
+    for name in ("samples_per_s", "data_wait_pct", "mfu", "peak_memory_gb", "grad_norm_critic"):
+        assert all(math.isfinite(r[name]) and r[name] >= 0 for r in steps), name
+    assert json.loads((short_run / "config.json").read_text())["samples"] == 12
+    assert (short_run / "bundle" / "bundle.json").is_file()
+    folders = sorted(p.name for p in (short_run / "checkpoints").iterdir())
+    assert folders == [f"{8:012d}", f"{12:012d}"]
+
+
+def test_never_refuses_a_used_folder_and_must_an_empty_one(
+    short_run: Path, faces: Path, tmp_path: Path, nano: Callable[..., Any]
+) -> None:
+    with pytest.raises(UserError, match="already holds a run"):
+        run_training(nano(), str(faces), short_run, resume="never")
+    with pytest.raises(UserError, match="no sound checkpoint"):
+        run_training(nano(), str(faces), tmp_path / "none", resume="must")
+
+
+class Broken:
+    """Fails at every event."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def fail(*arguments: Any) -> None:
+            raise ConnectionError("tracking server is gone")
+
+        return fail
+
+
+def test_a_failing_callback_does_not_stop_training(
+    faces: Path, tmp_path: Path, nano: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        result = run_training(
+            nano(samples=8, checkpoint__every_samples=100),
+            str(faces),
+            tmp_path / "run",
+            callbacks=[Broken()],
+        )
+    assert result["samples_seen"] == 8
+    assert caplog.text.count("failed at on_log") == 1
+
+
+def test_non_finite_steps_are_skipped_without_a_trace_and_counted(
+    faces: Path, tmp_path: Path, nano: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import xnemo.training.loop as loop
+
+    prepare = loop.prepare_inputs
+    bad_steps = {1}
+    calls = [0]
+
+    def poisoned(*arguments: Any, **options: Any):
+        inputs = prepare(*arguments, **options)
+        if calls[0] in bad_steps:
+            inputs.driving_BCFHW[0, 0, 0, 0, 0] = float("nan")
+        calls[0] += 1
+        return inputs
+
+    monkeypatch.setattr(loop, "prepare_inputs", poisoned)
+    run = tmp_path / "run"
+    result = run_training(nano(samples=12, checkpoint__every_samples=100), str(faces), run)
+    assert result["skipped_steps"] == 1
+    assert math.isfinite(result["loss"])
+    events = [r for r in read_log(run / "log.jsonl") if r.get("event") == "step skipped"]
+    assert len(events) == 1
+    assert "not finite" in events[0]["cause"]
+    assert events[0]["keys"]
+    from safetensors.torch import load_file
+
+    for tensor in load_file(run / "bundle" / "raw.safetensors").values():
+        assert torch.isfinite(tensor).all()
+    # Statistics and weights were those of a run that never saw the step: two updates were taken.
+    meta = json.loads(next((run / "checkpoints").glob("0*/bundle/bundle.json")).read_text())
+    assert meta["updates"] == {"critic": 2, "network": 2}
+
+    calls[0], bad_steps = 0, set(range(100))
+    with pytest.raises(UserError, match="3 steps in a row"):
+        run_training(nano(samples=48, guards__max_skipped_steps=3), str(faces), tmp_path / "second")
+
+
+def test_the_guard_names_spikes_and_remembers_over_a_resume() -> None:
+    guard = StepGuard(GuardConfig(spike_factor=3))
+    for n in range(30):
+        assert guard.judge(FINE, True, n, ["a"]) is None
+    resumed = StepGuard(GuardConfig(spike_factor=3))
+    resumed.load_state(json.loads(json.dumps(guard.state())))
+    event = resumed.judge({"loss": 3.5}, True, 31, ["clip7"])
+    assert event is not None
+    assert event["event"] == "loss spike"
+    assert event["keys"] == ["clip7"]
+    assert resumed.judge({"loss": 2.9}, True, 32, []) is None
+
+
+def test_the_guard_names_the_loss_that_failed_and_stops_after_enough() -> None:
+    guard = StepGuard(GuardConfig(max_skipped_steps=2))
+    event = guard.judge({"loss": math.nan, "critic": math.inf, "l1": 1.0}, False, 1, [])
+    assert event is not None
+    assert "loss, critic" in event["cause"]
+    guard.judge(FINE, True, 2, [])
+    guard.judge(FINE, False, 3, [])
+    with pytest.raises(UserError, match="2 steps in a row"):
+        guard.judge(FINE, False, 4, [])
+    assert guard.skipped_total == 3
+
+
+def test_the_watchdog_names_the_stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR), Watchdog(GuardConfig(stall_seconds=0.2), tmp_path, 0) as d:
+        d.enter("waiting for data")
+        time.sleep(0.7)
+        d.enter("step")
+    assert caplog.text.count("in stage waiting for data") == 1
+    report = (tmp_path / "stall_worker0.txt").read_text()
+    assert "test_the_watchdog_names_the_stage" in report
+
+
+def test_a_torn_log_is_mended_and_repeated_steps_count_once(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    log = RunLog(path)
+    for seen in (4, 8):
+        log.write({"samples_seen": seen, "loss": float("nan")})
+    log.close()
+    with path.open("a") as file:
+        file.write('{"samples_seen": 12, "lo')
+    log = RunLog(path)
+    log.write({"event": "resumed", "samples_seen": 4})
+    log.write({"samples_seen": 8, "loss": 2.0})
+    log.close()
+    records = read_log(path)
+    assert [r["samples_seen"] for r in records] == [4, 4, 8]
+    assert records[0]["loss"] is None
+    assert records[-1]["loss"] == 2.0
+
+
+def test_bad_samples_are_named_counted_and_bounded(
+    faces: Path, tmp_path: Path, nano: Callable[..., Any]
+) -> None:
+    import shutil
+
+    from xnemo.data.clip_table import open_clips
+
+    root = tmp_path / "copy"
+    shutil.copytree(faces, root)
+    row = open_clips([str(root)], "split == 'train'").rows.iloc[0]
+    path = root / "shards" / row["shard"]
+    content = bytearray(path.read_bytes())
+    start = int(row["mp4_offset"])
+    content[start : start + int(row["mp4_length"])] = bytes(int(row["mp4_length"]))
+    path.write_bytes(content)
+    changes = {"samples": 8, "checkpoint__every_samples": 100, "data__retries": 0}
+    result = run_training(nano(**changes), str(root), tmp_path / "run")
+    assert result["bad_samples"] >= 1
+    named = [r for r in read_log(tmp_path / "run" / "log.jsonl") if r.get("event") == "bad sample"]
+    assert row["key"] in named[0]["cause"]
+    with pytest.raises(UserError, match=row["key"]):
+        run_training(nano(**changes, data__max_bad_samples=1), str(root), tmp_path / "second")
+
+
+def test_a_motion_latent_that_falls_silent_is_reported_once() -> None:
+    guard = StepGuard(GuardConfig())
+    seen = [
+        guard.judge({"loss": 1.0, MOTION_SPREAD: spread}, True, step, [])
+        for step, spread in enumerate([0.3] * 5 + [1e-6] * 60)
+    ]
+    told = [(step, event) for step, event in enumerate(seen) if event is not None]
+    assert [step for step, _ in told] == [4 + SILENT_STEPS]
+    assert told[0][1]["event"] == "silent motion"
+    assert "standardise" in told[0][1]["cause"]
+    again = StepGuard(GuardConfig())
+    again.load_state(guard.state())
+    assert again.judge({"loss": 1.0, MOTION_SPREAD: 1e-6}, True, 99, []) is None
+
+
+def test_the_spread_of_the_motion_latent_is_in_the_log(short_run: Path) -> None:
+    records = [r for r in read_log(short_run / "log.jsonl") if "loss" in r]
+    assert records
+    assert all(0 < r[MOTION_SPREAD] < 10 for r in records)

@@ -1,0 +1,1 @@
+"""Animating portraits: driving video, face crops, the animator, the diffusers pipeline."""

@@ -1,0 +1,1 @@
+"""Networks that are never trained: autoencoders, image embedding, perceptual features."""

@@ -1,0 +1,1 @@
+"""The GAN head, its discriminator and the adversarial losses."""

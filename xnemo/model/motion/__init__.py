@@ -1,0 +1,1 @@
+"""The motion encoder: from a face crop to the 1-D motion latent."""

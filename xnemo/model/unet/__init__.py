@@ -1,0 +1,1 @@
+"""The denoiser, the reference network and the layers both are built from."""

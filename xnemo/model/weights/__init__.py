@@ -1,0 +1,1 @@
+"""Reading, checking, initialising and writing weight files."""

@@ -1,0 +1,204 @@
+"""Checkpoints of a run: written whole or not at all, checked before they are trusted."""
+
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from preprocessing.errors import UserError
+from xnemo.training.checkpoint.bundle import file_facts, find_damage, publish_folder
+from xnemo.training.config import CheckpointConfig
+from xnemo.training.engines.world import World
+
+log = logging.getLogger(__name__)
+
+RECORD = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One complete checkpoint on disk: `bundle/`, `engine/` and its record."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def samples_seen(self) -> int:
+        """Where in the run it was taken."""
+        return int(self.record["samples_seen"])
+
+
+class CheckpointStore:
+    """The checkpoints of one run folder. Methods are collectives: all workers call them."""
+
+    def __init__(self, run_dir: Path, config: CheckpointConfig, world: World) -> None:
+        self._folder = run_dir / "checkpoints"
+        self._config = config
+        self._world = world
+        #: Why the last attempt to save failed, where this worker knows it.
+        self.failure: Exception | None = None
+
+    def save(
+        self, samples_seen: int, record: Mapping[str, Any], write: Callable[[Path], None]
+    ) -> Checkpoint | None:
+        """Let every worker write its part and publish the whole by one rename.
+
+        Args:
+            record: plain data for checkpoint.json.
+            write: called with the folder to fill, on all workers.
+
+        Returns:
+            The checkpoint, or None where any worker failed to write (a full disk, say): training
+            goes on and the checkpoint before stays the last.
+        """
+        name = f"{samples_seen:012d}"
+        temporary = self._folder / f".{name}.tmp"
+        failure: Exception | None = None
+        try:
+            if self._world.is_main:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir(parents=True)
+                self._require_space()
+        except OSError as error:
+            failure = error
+        if not self._agree(failure):
+            self._give_up(temporary, samples_seen, failure)
+            return None
+        try:
+            write(temporary)
+        except (OSError, RuntimeError, SafetensorError, UserError) as error:
+            # torch and safetensors have names of their own for a full disk.
+            failure = error
+        if not self._agree(failure):
+            self._give_up(temporary, samples_seen, failure)
+            return None
+        if not self._world.is_main:
+            return Checkpoint(self._folder / name, {**record, "samples_seen": samples_seen})
+        written = self._publish(temporary, self._folder / name, samples_seen, record)
+        self._prune()
+        return written
+
+    def latest(self) -> Checkpoint | None:
+        """Return the newest checkpoint whose every file is as written; damaged ones are named.
+
+        The main worker looks, the others follow it. None where there never was one.
+
+        Raises:
+            UserError: on all workers, where there are checkpoints and none is sound: beginning anew
+                in their place is for a person to decide.
+        """
+        found: Checkpoint | None = None
+        lost = 0
+        if self._world.is_main:
+            lost = len(self._folders())
+            for candidate in reversed(self._complete()):
+                damage = find_damage(candidate.folder, candidate.record["files"])
+                if damage is None:
+                    found = candidate
+                    break
+                log.warning(
+                    "checkpoint %s is damaged (%s); falling back to the one before",
+                    candidate.folder,
+                    damage,
+                )
+        told = [float(found.samples_seen) if found else -1.0, float(lost)]
+        chosen, lost_all = self._world.sum(told if self._world.is_main else [0.0, 0.0])
+        if chosen >= 0:
+            return found or self._read(self._folder / f"{int(chosen):012d}")
+        if lost_all:
+            raise UserError(
+                f"no checkpoint in {self._folder} is sound, of {lost_all:.0f}",
+                "bring one back from a copy, or remove that folder to begin anew",
+            )
+        return None
+
+    def _agree(self, failure: Exception | None) -> bool:
+        return not self._world.any([failure is not None])[0]
+
+    def _give_up(self, temporary: Path, samples_seen: int, failure: Exception | None) -> None:
+        self.failure = failure
+        if failure is not None:
+            log.error(
+                "checkpoint at sample %d could not be written: %s; training goes on, the last "
+                "checkpoint stays the one before",
+                samples_seen,
+                failure,
+            )
+        self._world.barrier()
+        if self._world.is_main:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _require_space(self) -> None:
+        """Refuse early where the disk cannot hold another checkpoint of the last one's size."""
+        complete = self._complete()
+        if not complete:
+            return
+        need = sum(facts["bytes"] for facts in complete[-1].record["files"].values())
+        free = shutil.disk_usage(self._folder).free
+        if free < 1.05 * need:
+            raise OSError(
+                f"{free / 1e9:.2f} GB free on disk, a checkpoint takes {need / 1e9:.2f} GB"
+            )
+
+    def _publish(
+        self, temporary: Path, folder: Path, samples_seen: int, record: Mapping[str, Any]
+    ) -> Checkpoint | None:
+        try:
+            files = {
+                path.relative_to(temporary).as_posix(): file_facts(path)
+                for path in sorted(temporary.rglob("*"))
+                if path.is_file()
+            }
+            content = {**record, "samples_seen": samples_seen, "files": files}
+            (temporary / RECORD).write_text(json.dumps(content, indent=1, sort_keys=True))
+            publish_folder(temporary, folder)
+        except OSError as error:
+            self.failure = error
+            log.error("checkpoint at sample %d could not be published: %s", samples_seen, error)
+            shutil.rmtree(temporary, ignore_errors=True)
+            return None
+        return Checkpoint(folder, content)
+
+    def _complete(self) -> list[Checkpoint]:
+        """Return readable checkpoints, oldest first."""
+        return [found for folder in self._folders() if (found := self._read(folder)) is not None]
+
+    def _folders(self) -> list[Path]:
+        if not self._folder.is_dir():
+            return []
+        return sorted(p for p in self._folder.iterdir() if p.is_dir() and p.name.isdigit())
+
+    def _read(self, folder: Path) -> Checkpoint | None:
+        try:
+            record = json.loads((folder / RECORD).read_text())
+            record["files"], record["samples_seen"]
+        except (OSError, ValueError, KeyError, TypeError):
+            log.warning("checkpoint %s has no readable record; passing over it", folder)
+            return None
+        return Checkpoint(folder, record)
+
+    def _prune(self) -> None:
+        """Delete all but the newest and, if wanted, the best; deletion hides a folder first."""
+        complete = self._complete()
+        keep = {c.folder for c in complete[-self._config.keep_last :]}
+        judged = [c for c in complete if c.record.get("validation_loss") is not None]
+        if self._config.keep_best and judged:
+            keep.add(min(judged, key=lambda c: c.record["validation_loss"]).folder)
+        for checkpoint in complete:
+            if checkpoint.folder not in keep:
+                hidden = self._folder / f".{checkpoint.folder.name}.{uuid.uuid4().hex[:8]}.old"
+                checkpoint.folder.rename(hidden)
+                shutil.rmtree(hidden, ignore_errors=True)
+
+
+def portable_record(checkpoint: Checkpoint) -> str:
+    """Return the record of a checkpoint's bundle alone, without the workers' own parts, as JSON."""
+    files = checkpoint.record["files"]
+    kept = {name: facts for name, facts in files.items() if name.startswith("bundle/")}
+    return json.dumps({**checkpoint.record, "engine_layout": None, "files": kept}, sort_keys=True)

@@ -1,0 +1,1 @@
+"""Training engines: plain PyTorch or DDP, and DeepSpeed ZeRO, behind one protocol."""

@@ -1,0 +1,119 @@
+"""Everything the network engine trains, as one module with one forward pass."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from xnemo.model.networks import Networks
+from xnemo.training.config import TrainConfig
+from xnemo.training.engines.synced_batch_norm import synchronise_batch_norms
+from xnemo.training.step_inputs import StepInputs
+
+
+class JointOutput(NamedTuple):
+    """What one pass of all networks gives."""
+
+    # The denoiser's prediction (B, C, F, h, w).
+    prediction: Tensor
+    # The GAN head's pictures (B·F, 3, G, G); None without it.
+    pictures: Tensor | None
+    # The face-motion vectors (B, F, latent_width).
+    face: Tensor
+    # What the readout makes of how these differ (B, F, K); None without it.
+    face_change: Tensor | None = None
+
+
+class JointNetwork(nn.Module):
+    """Denoiser, reference network, motion encoder, and what only training has: GAN head, readout.
+
+    One module because one engine owns them: the motion encoder receives gradient from both heads
+    in one backward pass. Parameter names are "denoiser.…", "reference_net.…", "motion_encoder.…",
+    "gan_head.…", "face_readout.…" everywhere, also in a bundle.
+    """
+
+    def __init__(self, networks: Networks, config: TrainConfig) -> None:
+        super().__init__()
+        # diffusers' classes are untyped, so they are named as the modules they are.
+        self.denoiser: Any = networks.denoiser
+        self.reference_net: Any = networks.reference_net
+        self.motion_encoder: Any = networks.motion_encoder
+        self.gan_head: Any = networks.gan_head if config.uses_gan_head else None
+        self.face_readout: Any = networks.face_readout if config.uses_face_readout else None
+        self.reference_masking = config.condition.reference_masking
+        self.motion_source = config.network.gan.motion_source
+        self.temporal_only = config.stage == "temporal"
+        # How much the motion latent of the last pass differed between frames; see `StepGuard`.
+        self.motion_spread: Tensor | None = None
+        self.use_bf16 = config.engine.precision == "bf16"
+        _choose_trained(self, config)
+        if config.engine.batch_norm == "synced":
+            synchronise_batch_norms(self.motion_encoder)
+        if config.engine.batch_norm == "frozen" or self.temporal_only:
+            self.motion_encoder.freeze_statistics()
+        if self.temporal_only:
+            _avoid_channels_last(self.denoiser)
+        if config.engine.gradient_checkpointing:
+            for module in (self.denoiser, self.reference_net, self.motion_encoder):
+                module.enable_gradient_checkpointing()
+        if config.engine.compile:
+            for module in (self.denoiser, self.reference_net):
+                module.compile_repeated_blocks()
+
+    def forward(self, inputs: StepInputs) -> JointOutput:
+        """Run the encoder and the reference network once, and both heads on what they say.
+
+        Nothing of the reference is hidden in evaluation, where hiding it would split the batch:
+        workers would then run different modules, which ZeRO-3 does not survive. In the temporal
+        stage the other networks run without gradient and there are no pictures.
+        """
+        # Autocast inside the module: DeepSpeed switches an outer one off.
+        device = inputs.z_BCFhw.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.use_bf16):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.temporal_only):
+                latent = self.motion_encoder(inputs.driving_BCFHW, inputs.box_BF3)
+                reference = self.reference_net(inputs.z_reference_BChw, inputs.image_tokens_BLD)
+            faces_ND = latent.face.detach().flatten(0, 1).float()
+            self.motion_spread = faces_ND.std(dim=0).mean() if len(faces_ND) > 1 else None
+            if self.training:
+                reference = reference.mask_tokens(self.reference_masking, inputs.mask_seeds)
+                reference = reference.with_presence(inputs.present_B)
+            prediction = self.denoiser(
+                inputs.z_noisy_BCFhw,
+                inputs.timesteps_B,
+                inputs.image_tokens_BLD,
+                latent.tokens,
+                reference,
+            )
+            pictures = None
+            if self.gan_head is not None and inputs.head_reference_BCHW is not None:
+                motion = latent.face if self.motion_source == "face" else latent.fused
+                seeds = [seed for seed in inputs.mask_seeds for _ in range(motion.shape[1])]
+                pictures = self.gan_head(inputs.head_reference_BCHW, motion.flatten(0, 1), seeds)
+            change = None if self.face_readout is None else self.face_readout(latent.face)
+        return JointOutput(prediction, pictures, latent.face, change)
+
+
+def _avoid_channels_last(module: nn.Module) -> None:
+    """Hand the temporal modules' group norms plain tensors on a CPU.
+
+    torch 2.13 crashes there in the backward of a group norm whose input is channels-last and needs
+    no
+    gradient while its weight does: the first layer of this stage that is trained.
+    """
+
+    def plain(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        (x,) = inputs
+        return (x.contiguous(),) if x.device.type == "cpu" else None
+
+    for name, child in module.named_modules():
+        if ".temporal_modules." in name and isinstance(child, nn.GroupNorm):
+            child.register_forward_pre_hook(plain)
+
+
+def _choose_trained(joint: JointNetwork, config: TrainConfig) -> None:
+    """Freeze what the stage does not train; what a network itself has frozen stays so."""
+    temporal_stage = config.stage == "temporal"
+    for name, parameter in joint.named_parameters():
+        if (".temporal_modules." in name) != temporal_stage:
+            parameter.requires_grad_(False)

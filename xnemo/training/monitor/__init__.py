@@ -1,0 +1,1 @@
+"""Watching a run: logs, guards against divergence and stalls, speed."""

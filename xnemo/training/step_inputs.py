@@ -1,0 +1,128 @@
+"""From a batch to what the networks see: latents, noise, and what is hidden this time."""
+
+# ruff: noqa: N815 - shapes in field names
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xnemo.data.batch import Batch
+from xnemo.data.seeding import sample_rng, stream_seed
+from xnemo.diffusion.schedule import NoiseSchedule
+from xnemo.model.frozen.autoencoder import Autoencoder
+from xnemo.model.frozen.image_embedding import ImageToken
+from xnemo.training.loss_config import ConditionConfig
+
+
+@dataclass(frozen=True)
+class FrozenParts:
+    """What both engines use and neither trains."""
+
+    autoencoder: Autoencoder
+    image_token: ImageToken
+    schedule: NoiseSchedule
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """The tensors of one forward pass. B samples of F frames."""
+
+    # Augmented driving crops; the reference's own crop where the condition is dropped.
+    driving_BCFHW: Tensor
+    # Face shift and scale; (0, 0, 1) where the condition is dropped.
+    box_BF3: Tensor
+    # Latents of the reference.
+    z_reference_BChw: Tensor
+    # Image tokens; zeros where the condition is dropped.
+    image_tokens_BLD: Tensor
+    # Which samples see their reference.
+    present_B: Tensor
+    # One seed per sample for the removal of reference tokens.
+    mask_seeds: tuple[int, ...]
+    # Clean latents, the noise added, and their mixture.
+    z_BCFhw: Tensor
+    noise_BCFhw: Tensor
+    z_noisy_BCFhw: Tensor
+    # Diffusion timestep of each sample.
+    timesteps_B: Tensor
+    # What the GAN head sees and what it is to make, frames folded into the batch; None without it.
+    head_reference_BCHW: Tensor | None
+    head_target_NCHW: Tensor | None
+    # Descriptions of the targets' faces; None where nobody asks.
+    face_BFK: Tensor | None = None
+
+
+@torch.no_grad()
+def prepare_inputs(
+    batch: Batch, frozen: FrozenParts, condition: ConditionConfig, *, seed: int
+) -> StepInputs:
+    """Encode a float batch and draw its noise, timesteps and dropped conditions.
+
+    Everything random is a function of (seed, sample index), so neither the number of workers nor
+    the place in a micro-batch changes a sample's noise. Dropping a condition nulls the reference,
+    the image token and the motion together, as guidance does at inference; the dropped sample
+    still runs through every module.
+    """
+    device = batch.target_BCFHW.device
+    indices = batch.sample_index_B.tolist()
+    frames = batch.target_BCFHW.shape[2]
+    dropped_B = torch.tensor(
+        [sample_rng(seed, n, "condition").random() < condition.dropout for n in indices]
+    ).to(device)
+
+    z_reference = frozen.autoencoder.encode(batch.reference_BCHW)
+    z = encode_frames(frozen.autoencoder, batch.target_BCFHW)
+    noise = torch.stack([_noise(seed, n, tuple(z.shape[1:])) for n in indices]).to(z)
+    draw = frozen.schedule.draw_timestep
+    timesteps = torch.tensor([draw(sample_rng(seed, n, "noise")) for n in indices])
+    timesteps = timesteps.to(device)
+    tokens = frozen.image_token(batch.reference_BCHW)
+
+    pose = batch.reference_pose_BCHW[:, :, None].expand_as(batch.driving_BCFHW)
+    still = batch.box_BF3.new_tensor([0.0, 0.0, 1.0]).expand_as(batch.box_BF3)
+    head_target = None
+    if batch.head_target_BCFHW is not None and batch.head_reference_BCHW is not None:
+        # With the reference's own motion, the picture to make is the reference itself.
+        same = batch.head_reference_BCHW[:, :, None].expand_as(batch.head_target_BCFHW)
+        head_target = fold_frames(_where(dropped_B, same, batch.head_target_BCFHW))
+    head_reference = batch.head_reference_BCHW
+    if head_reference is not None:
+        head_reference = head_reference.repeat_interleave(frames, dim=0)
+    return StepInputs(
+        driving_BCFHW=_where(dropped_B, pose, batch.driving_BCFHW),
+        box_BF3=_where(dropped_B, still, batch.box_BF3),
+        z_reference_BChw=z_reference,
+        image_tokens_BLD=_where(dropped_B, torch.zeros_like(tokens), tokens),
+        present_B=~dropped_B,
+        mask_seeds=tuple(stream_seed(seed, n, "reference_mask") for n in indices),
+        z_BCFhw=z,
+        noise_BCFhw=noise,
+        z_noisy_BCFhw=frozen.schedule.add_noise(z, noise, timesteps),
+        timesteps_B=timesteps,
+        head_reference_BCHW=head_reference,
+        head_target_NCHW=head_target,
+        face_BFK=batch.face_BFK,
+    )
+
+
+def encode_frames(autoencoder: Autoencoder, frames_BCFHW: Tensor) -> Tensor:
+    """Return the latents (B, C, F, h, w) of a clip, frame by frame."""
+    z = autoencoder.encode(fold_frames(frames_BCFHW))
+    return z.unflatten(0, (frames_BCFHW.shape[0], frames_BCFHW.shape[2])).transpose(1, 2)
+
+
+def fold_frames(frames_BCFHW: Tensor) -> Tensor:
+    """Return (B·F, C, H, W): the frames of a clip side by side in the batch."""
+    return frames_BCFHW.transpose(1, 2).flatten(0, 1)
+
+
+def _where(choose_B: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    return torch.where(choose_B.view(-1, *(1,) * (no.ndim - 1)), yes, no)
+
+
+def _noise(seed: int, n: int, shape: Sequence[int]) -> Tensor:
+    """Draw on the CPU, whose generator gives the same numbers for every device."""
+    generator = torch.Generator().manual_seed(stream_seed(seed, n, "noise"))
+    return torch.randn(shape, generator=generator)
