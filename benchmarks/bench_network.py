@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.model.config import NetworkConfig, full
 from xnemo.model.frozen.autoencoder import AutoencoderConfig
-from xnemo.model.frozen.image_embedding import ImageTokenConfig
+from xnemo.model.frozen.image_embedding import ImageEmbeddingConfig
 from xnemo.model.motion.encoder import MotionEncoderConfig
 from xnemo.model.networks import Networks, build_networks
 from xnemo.model.unet.config import UNetConfig
@@ -51,13 +51,13 @@ def reduced(latent: int, width: int) -> NetworkConfig:
             heads=max(1, width // 40),
             norm_groups=16,
             module_norm_groups=16,
-            image_token_width=192,
+            image_embedding_width=192,
         ),
         motion=MotionEncoderConfig(
             image_size=64, stem_width=16, attention_width=208, norm_groups=16
         ),
         autoencoder=AutoencoderConfig("space_to_depth", path=None, factor=4),
-        image_token=ImageTokenConfig("pooled", path=None, subfolder=None, width=192),
+        image_embedding=ImageEmbeddingConfig("pooled", path=None, subfolder=None, width=192),
     )
 
 
@@ -66,7 +66,7 @@ def full_width() -> NetworkConfig:
     return NetworkConfig(
         image_size=512,
         autoencoder=AutoencoderConfig("kl", path="random"),
-        image_token=ImageTokenConfig("pooled", path=None, subfolder=None),
+        image_embedding=ImageEmbeddingConfig("pooled", path=None, subfolder=None),
     )
 
 
@@ -91,7 +91,7 @@ def make_inputs(config: NetworkConfig, frames: int) -> Inputs:
     side, crop = config.latent_size, config.motion.image_size
     return Inputs(
         z_reference=draw(1, config.unet.latent_channels, side, side),
-        image_token=draw(1, 1, config.unet.image_token_width),
+        image_embedding=draw(1, 1, config.unet.image_embedding_width),
         crops=draw(frames, 3, crop, crop).clamp(-1, 1),
         boxes=0.1 * draw(frames, 3) + torch.tensor([0.0, 0.0, 1.0]),
         own_crop=draw(1, 3, crop, crop).clamp(-1, 1),
@@ -288,11 +288,13 @@ def pass_flops(
     motion = torch.zeros(
         1, 1, config.motion.tokens, config.motion.token_width, device=device, dtype=torch.bfloat16
     )
-    reference = networks.reference_net(one.z_reference, one.image_token)
+    reference = networks.reference_net(one.z_reference, one.image_embedding)
     total = 0
     for features in (None, reference):
         with FlopCounterMode(display=False) as counter:
-            networks.denoiser(one.z_reference[:, :, None], 500, one.image_token, motion, features)
+            networks.denoiser(
+                one.z_reference[:, :, None], 500, one.image_embedding, motion, features
+            )
         total += counter.get_total_flops()
     return float(total * sampler.window)
 

@@ -44,13 +44,13 @@ def count_operations(config: NetworkConfig, window: int = 24) -> Operations:
         encoder: Any = MotionEncoder(**asdict(config.motion)).eval()
         reference_net: Any = ReferenceNet.from_unet_config(unet).eval()
         z = torch.empty(1, unet.latent_channels, window, side, side)
-        image_token = torch.empty(1, 1, unet.image_token_width)
+        image_embedding = torch.empty(1, 1, unet.image_embedding_width)
         motion = torch.empty(1, window, config.motion.tokens, config.motion.token_width)
         face, box = torch.empty(1, 3, crop, crop), torch.empty(1, 3)
     for network in (denoiser, encoder, reference_net):
         # Position tables are made on the CPU whatever the device.
         torch.nn.Module.to(network, "meta")
-    reference = reference_net(z[:, :, 0], image_token)
+    reference = reference_net(z[:, :, 0], image_embedding)
 
     def count(run: Callable[..., Tensor], *arguments: Any) -> float:
         with FlopCounterMode(display=False) as counter:
@@ -58,7 +58,7 @@ def count_operations(config: NetworkConfig, window: int = 24) -> Operations:
         return float(counter.get_total_flops())
 
     def both_branches() -> float:
-        arguments = (z, 500, image_token, motion)
+        arguments = (z, 500, image_embedding, motion)
         return sum(count(denoiser, *arguments, read) for read in (None, reference)) / window
 
     ours = both_branches()

@@ -2,7 +2,7 @@
 
 Same weights, same windows, same noise, none of our savings: motion tokens are encoded anew for
 every window at every step, the two guidance branches are two passes, the cross-attention to the
-image token is computed for every cell, the reference's keys and values are projected for every
+image embedding is computed for every cell, the reference's keys and values are projected for every
 frame that reads them, feed-forward layers widen all tokens at once, memory is laid out as PyTorch
 lays it out by itself, and the reference network runs for both branches. The attention kernel is the
 same fused one in both.
@@ -22,7 +22,7 @@ from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.initial_latents import initial_latents
 from xnemo.diffusion.sampler import SamplerConfig, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
-from xnemo.diffusion.scheduler import make_solver
+from xnemo.diffusion.scheduler import make_scheduler
 from xnemo.diffusion.windows import make_windows
 from xnemo.model.layers.feed_forward import GatedFeedForward
 from xnemo.model.unet.spatial_transformer import SpatialBlock
@@ -32,9 +32,9 @@ from xnemo.model.unet.spatial_transformer import SpatialBlock
 class Inputs:
     """One portrait and one driver, past cropping."""
 
-    # Scaled latents of the reference (1, C, h, w) and its image token (1, 1, D).
+    # Scaled latents of the reference (1, C, h, w) and its image embedding (1, 1, D).
     z_reference: Tensor
-    image_token: Tensor
+    image_embedding: Tensor
     # Driving crops (F, 3, S, S) and the reference's own (1, 3, S, S), with their box vectors.
     crops: Tensor
     boxes: Tensor
@@ -53,23 +53,23 @@ def run_plain(networks: Any, inputs: Inputs, config: SamplerConfig, cache_motion
     """Return latents (1, C, F, h, w); with `cache_motion`, motion tokens are encoded once."""
     encoder, denoiser = networks.motion_encoder, networks.denoiser
     frames = len(inputs.crops)
-    solver = make_solver(DiffusionConfig())
-    solver.set_timesteps(config.steps)
+    scheduler = make_scheduler(DiffusionConfig())
+    scheduler.set_timesteps(config.steps)
     generator = torch.Generator().manual_seed(0)
     rest = torch.tensor([AT_REST]).to(inputs.crops)
-    none = torch.zeros_like(inputs.image_token)
+    none = torch.zeros_like(inputs.image_embedding)
     z = initial_latents(
         inputs.z_reference.float().cpu(),
         frames,
-        solver.alphas_cumprod[solver.timesteps[0]],
+        scheduler.alphas_cumprod[scheduler.timesteps[0]],
         generator,
     ).to(inputs.z_reference.device)
-    # Both image tokens go through the reference network; only one's features are used.
+    # Both image embeddings go through the reference network; only one's features are used.
     networks.reference_net(inputs.z_reference, none)
-    reference = networks.reference_net(inputs.z_reference, inputs.image_token)
+    reference = networks.reference_net(inputs.z_reference, inputs.image_embedding)
     once = encoder(inputs.crops, inputs.boxes).tokens if cache_motion else None
     with as_released():
-        for t in solver.timesteps:
+        for t in scheduler.timesteps:
             offset = int(torch.randint(config.window, (1,), generator=generator))
             sums = torch.zeros(2, *z.shape[1:], device=z.device)
             counts = torch.zeros(frames, device=z.device)
@@ -81,13 +81,13 @@ def run_plain(networks: Any, inputs: Inputs, config: SamplerConfig, cache_motion
                     motion = once[window][None]
                 negative = encoder(inputs.own_crop, rest).tokens[:, None].expand_as(motion)
                 sums[0, :, window] += denoiser(piece, t, none, negative, None)[0].float()
-                sums[1, :, window] += denoiser(piece, t, inputs.image_token, motion, reference)[
+                sums[1, :, window] += denoiser(piece, t, inputs.image_embedding, motion, reference)[
                     0
                 ].float()
                 counts[window] += 1
             mean = sums / counts[:, None, None]
             guided = mean[:1] + config.guidance * (mean[1:] - mean[:1])
-            z = solver.step(guided, t, z).prev_sample
+            z = scheduler.step(guided, t, z).prev_sample
     return z.cpu()
 
 
@@ -98,8 +98,8 @@ def run_ours(networks: Any, inputs: Inputs, config: SamplerConfig, chunk: int = 
     parts = zip(inputs.crops.split(chunk), inputs.boxes.split(chunk), strict=True)
     motion = torch.cat([encoder(crops, boxes).tokens.float().cpu() for crops, boxes in parts])
     conditions = Conditions(
-        image_token=inputs.image_token,
-        reference=networks.reference_net(inputs.z_reference, inputs.image_token),
+        image_embedding=inputs.image_embedding,
+        reference=networks.reference_net(inputs.z_reference, inputs.image_embedding),
         motion=motion,
         negative_motion=encoder(inputs.own_crop, torch.tensor([AT_REST]).to(inputs.crops)).tokens,
     )
@@ -107,7 +107,7 @@ def run_ours(networks: Any, inputs: Inputs, config: SamplerConfig, chunk: int = 
         networks.denoiser,
         inputs.z_reference,
         conditions,
-        make_solver(DiffusionConfig()),
+        make_scheduler(DiffusionConfig()),
         config,
         torch.Generator().manual_seed(0),
     )

@@ -25,7 +25,11 @@ from xnemo.data.loader import BatchLoader
 from xnemo.data.sample_reader import PictureSizes, SampleReader
 from xnemo.diffusion.objective import diffusion_loss
 from xnemo.diffusion.schedule import NoiseSchedule
-from xnemo.model.gan.adversarial_losses import feature_matching, hinge_critic, hinge_generator
+from xnemo.model.gan.adversarial_losses import (
+    feature_matching,
+    hinge_discriminator,
+    hinge_generator,
+)
 from xnemo.model.networks import build_networks
 from xnemo.training.config import TrainConfig
 from xnemo.training.face_change import face_change_error
@@ -44,16 +48,16 @@ def main() -> None:
     plan = plan_batches(config.global_batch, config.micro_batch, int(rank), int(world))
     networks = build_networks(config.network, config.seed)
     frozen = FrozenParts(
-        networks.autoencoder, networks.image_token, NoiseSchedule(config.diffusion)
+        networks.autoencoder, networks.image_embedding, NoiseSchedule(config.diffusion)
     )
     joint = JointNetwork(networks, config).train()
-    critic = networks.critic.train()
+    discriminator = networks.discriminator.train()
     network = DistributedDataParallel(joint, broadcast_buffers=False)
-    judge = DistributedDataParallel(critic, broadcast_buffers=False)
+    judge = DistributedDataParallel(discriminator, broadcast_buffers=False)
     trained = [p for p in joint.parameters() if p.requires_grad]
     optimizers = [
         torch.optim.AdamW(trained, lr=config.optimizer.lr),
-        torch.optim.AdamW(critic.parameters(), lr=config.optimizer.critic_lr),
+        torch.optim.AdamW(discriminator.parameters(), lr=config.optimizer.discriminator_lr),
     ]
     sizes = PictureSizes(
         config.network.image_size,
@@ -69,14 +73,14 @@ def main() -> None:
             begin = time.perf_counter()
             batch, _ = next(loader)
             inputs = prepare_inputs(batch.to("cpu"), frozen, config.condition, seed=config.seed)
-            step(network, judge, critic, optimizers, inputs, frozen.schedule, config)
+            step(network, judge, discriminator, optimizers, inputs, frozen.schedule, config)
             times.append(time.perf_counter() - begin)
     if rank == "0":
         print(json.dumps(times))
     dist.destroy_process_group()
 
 
-def step(network, judge, critic, optimizers, inputs, schedule, config):
+def step(network, judge, discriminator, optimizers, inputs, schedule, config):
     prediction, pictures, _, change = network(inputs)
     loss = diffusion_loss(
         schedule, prediction, inputs.z_BCFhw, inputs.noise_BCFhw, inputs.timesteps_B
@@ -84,10 +88,10 @@ def step(network, judge, critic, optimizers, inputs, schedule, config):
     loss = loss + config.loss.face_change * face_change_error(
         change, inputs.face_BFK, inputs.present_B
     )
-    critic.requires_grad_(False)
-    fake = critic(pictures)
+    discriminator.requires_grad_(False)
+    fake = discriminator(pictures)
     with torch.no_grad():
-        real = critic(inputs.head_target_NCHW)
+        real = discriminator(inputs.head_target_NCHW)
     weights = config.loss
     loss = loss + weights.gan * (
         weights.l1 * F.l1_loss(pictures, inputs.head_target_NCHW)
@@ -99,7 +103,7 @@ def step(network, judge, critic, optimizers, inputs, schedule, config):
     torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip)
     optimizers[0].step()
 
-    critic.requires_grad_(True)
+    discriminator.requires_grad_(True)
     count = len(pictures)
     said = judge(torch.cat([inputs.head_target_NCHW, pictures.detach()]))
     parts = [
@@ -107,7 +111,7 @@ def step(network, judge, critic, optimizers, inputs, schedule, config):
         for part in (slice(count), slice(count, None))
     ]
     optimizers[1].zero_grad()
-    hinge_critic(*parts).backward()
+    hinge_discriminator(*parts).backward()
     torch.nn.utils.clip_grad_norm_(judge.parameters(), config.optimizer.clip)
     optimizers[1].step()
 

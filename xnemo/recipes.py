@@ -41,7 +41,7 @@ def tiny() -> TrainConfig:
         augment=AugmentConfig(appearance=0.3, mirror=0.5),
         # Each token is the only one of its place: of a picture with holes less can be copied.
         condition=ConditionConfig(reference_masking=0.0),
-        # The critic's features mean little within minutes.
+        # The discriminator's features mean little within minutes.
         loss=LossConfig(
             gan=0.3,
             l1=2.0,
@@ -57,7 +57,7 @@ def tiny() -> TrainConfig:
             # The rest begins by copying well and has little to learn; this begins with nothing.
             motion_lr_scale=5.0,
             gan_lr=7e-4,
-            critic_lr=7e-4,
+            discriminator_lr=7e-4,
             # The first gradients are the largest by far; a long memory of them keeps steps small
             # for as long as this run lasts.
             betas=(0.9, 0.97),
@@ -129,7 +129,9 @@ def finetune() -> TrainConfig:
     base = image()
     return replace(
         base,
-        optimizer=OptimizerConfig(lr=2e-6, gan_lr=2e-4, critic_lr=5e-5, warmup_samples=1_000),
+        optimizer=OptimizerConfig(
+            lr=2e-6, gan_lr=2e-4, discriminator_lr=5e-5, warmup_samples=1_000
+        ),
         # A small set of faces moves batch statistics too far from what the encoder was trained
         # with.
         engine=replace(base.engine, batch_norm="frozen"),

@@ -181,7 +181,7 @@ def _load(bundle: str | Path, options: AnimateOptions) -> TrainedModel:
         return load_trained(bundle, options.weights, options.frozen)
     except UserError as error:
         part = error.what.partition(".path = ")[0]
-        if part not in ("autoencoder", "image_token"):
+        if part not in ("autoencoder", "image_embedding"):
             raise
         raise UserError(error.what, f"{error.remedy}: frozen.{part}=FOLDER") from error
 

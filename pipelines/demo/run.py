@@ -39,7 +39,7 @@ from xnemo.training.checkpoint.bundle import load_bundle
 from xnemo.training.monitor.run_log import read_log
 
 # The losses shown, in this order.
-_LOSSES = ("diffusion", "head_l1", "critic")
+_LOSSES = ("diffusion", "head_l1", "discriminator")
 
 #: What a stage says while it runs: its name, units done, units in all, and words beside them.
 Tell = Callable[[str, float, float, str], None]

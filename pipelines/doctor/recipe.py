@@ -105,8 +105,8 @@ def _weights(config: TrainConfig) -> Iterator[Check]:
     wanted = {}
     if network.autoencoder.kind not in FIXED:
         wanted["network.autoencoder.path"] = network.autoencoder.path
-    if network.image_token.kind == "clip":
-        wanted["network.image_token.path"] = network.image_token.path
+    if network.image_embedding.kind == "clip":
+        wanted["network.image_embedding.path"] = network.image_embedding.path
     wanted["init_from"] = config.init_from
     for field, path in wanted.items():
         if path is None:

@@ -38,7 +38,7 @@ Progress = Callable[[str, int, int], None]
 class EvaluateOptions:
     """How a bundle is measured."""
 
-    # Solver, steps, guidance; the driver's place in the picture is followed as in training.
+    # Scheduler, steps, guidance; the driver's place in the picture is followed as in training.
     animate: AnimateConfig = field(default_factory=lambda: AnimateConfig(box="real"))
     # The bundle's averaged or its raw weights.
     weights: Weights = "ema"

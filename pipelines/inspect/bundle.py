@@ -43,7 +43,7 @@ def inspect_bundle(path: str) -> Findings:
         "samples planned": config.samples,
         "picture side": network.image_size,
         "autoencoder": network.autoencoder.kind,
-        "image token": network.image_token.kind,
+        "image embedding": network.image_embedding.kind,
         "engine": config.engine.kind,
         "averaged weights": "ema.safetensors" in meta["files"],
         "can be resumed": "moments.safetensors" in meta["files"],

@@ -12,7 +12,7 @@ Message = tuple[str, dict[str, Any]]
 _CAPACITY = 100_000
 
 
-class Mailbox:
+class ControlActor:
     """Messages from the workers and one request to them; lives in a Ray actor beside the driver."""
 
     def __init__(self) -> None:
@@ -51,8 +51,8 @@ class Mailbox:
         return self._refused
 
 
-def open_mailbox() -> Any:
-    """Return the handle of a new mailbox on this node, which costs no CPU of the cluster's.
+def start_control_actor() -> Any:
+    """Return the handle of a new control_actor on this node, which costs no CPU of the cluster's.
 
     One that is killed, or was put on another node after all and went with it, is started anew,
     empty. Whoever is calling it then hears that it is unavailable.
@@ -62,5 +62,7 @@ def open_mailbox() -> Any:
 
     here = ray.get_runtime_context().get_node_id()
     placed = NodeAffinitySchedulingStrategy(node_id=here, soft=True)
-    lasting = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=placed, max_restarts=-1)
+    lasting = ray.remote(ControlActor).options(
+        num_cpus=0, scheduling_strategy=placed, max_restarts=-1
+    )
     return lasting.remote()

@@ -14,7 +14,7 @@ from pipelines.cluster.placement import forget_placement
 from pipelines.cluster.resources import WorkerCount, resources_per_worker
 from pipelines.cluster.worker_memory import kept_memory
 from pipelines.tracking import Journal
-from pipelines.train.control_actor import open_mailbox
+from pipelines.train.control_actor import start_control_actor
 from pipelines.train.previews import Previewer, free_gpus
 from pipelines.train.progress import RunRecord, root_cause
 from pipelines.train.run_folder import RunFolder
@@ -76,15 +76,15 @@ class TrainJob:
         # Nobody takes this machine away; its watcher would cost seconds of every start.
         os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = str(int(cluster.address != "local"))
         self._tell_start(count, resources)
-        mailbox = open_mailbox()
+        control_actor = start_control_actor()
         token = self.folder.path / f".visible-{uuid.uuid4().hex}"
         token.touch()
         previewer = Previewer(self.journal, self.data, self.folder.path)
         spare = free_gpus(cluster, count.most, gpu) if self.previews else None
         try:
             environment = kept_memory() if cluster.address == "local" and not gpu else {}
-            trainer = self._trainer(mailbox, token.name, count, resources, gpu, environment)
-            self._watch(trainer, mailbox, previewer, spare, stop)
+            trainer = self._trainer(control_actor, token.name, count, resources, gpu, environment)
+            self._watch(trainer, control_actor, previewer, spare, stop)
             forget_placement(self.folder.path)
         finally:
             token.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ class TrainJob:
 
     def _trainer(
         self,
-        mailbox: Any,
+        control_actor: Any,
         token: str,
         count: WorkerCount,
         resources: dict[str, float],
@@ -124,7 +124,7 @@ class TrainJob:
             "data": self.data,
             "run_dir": str(self.folder.path),
             "token": token,
-            "mailbox": mailbox,
+            "control_actor": control_actor,
             "cwd": os.getcwd(),
         }
         return TorchTrainer(
@@ -151,7 +151,7 @@ class TrainJob:
     def _watch(
         self,
         trainer: Any,
-        mailbox: Any,
+        control_actor: Any,
         previewer: Previewer,
         spare: float | None,
         stop: threading.Event,
@@ -171,7 +171,7 @@ class TrainJob:
         patience = time.monotonic() + _WAIT_TOLD_S
         while thread.is_alive():
             thread.join(_FETCH_EVERY_S)
-            self.record.take(_fetch(mailbox))
+            self.record.take(_fetch(control_actor))
             previewer.collect()
             saved = self.record.checkpoint
             if saved is not None and self.record.samples_seen < self.config.samples:
@@ -182,27 +182,27 @@ class TrainJob:
                 self.record.tell("starting", _waited_for())
             if not stop.is_set():
                 continue
-            # Every time: a mailbox that was started anew does not know.
-            mailbox.request_stop.remote()
+            # Every time: a control_actor that was started anew does not know.
+            control_actor.request_stop.remote()
             if asked_at is None:
                 asked_at = time.monotonic()
                 self.record.tell("stopping", "saving a checkpoint; once more ends at once")
-            if self._nobody_trains(mailbox, time.monotonic() - asked_at):
+            if self._nobody_trains(control_actor, time.monotonic() - asked_at):
                 # They may be waited for until machines come: there is nothing to be saved.
                 return
-        self.record.take(_fetch(mailbox))
+        self.record.take(_fetch(control_actor))
         self._judge(outcome[0])
 
-    def _nobody_trains(self, mailbox: Any, waited: float) -> bool:
+    def _nobody_trains(self, control_actor: Any, waited: float) -> bool:
         """Say whether no worker is there to save a checkpoint; each asks every other second."""
         import ray
 
         try:
-            silence: float = ray.get(mailbox.silence.remote())
+            silence: float = ray.get(control_actor.silence.remote())
         except ray.exceptions.ActorUnavailableError:
             return False
         if math.isinf(silence) and self.record.started:
-            # A mailbox that was started anew was not asked yet, and may be.
+            # A control_actor that was started anew was not asked yet, and may be.
             silence = waited
         return silence > _GONE_AFTER_S
 
@@ -229,12 +229,12 @@ class TrainJob:
         ) from outcome
 
 
-def _fetch(mailbox: Any) -> list[Any]:
-    """Return the workers' messages; none while the mailbox cannot be reached, which passes."""
+def _fetch(control_actor: Any) -> list[Any]:
+    """Return the workers' messages; none while the control_actor cannot be reached, which passes."""
     import ray
 
     try:
-        return list(ray.get(mailbox.fetch.remote()))
+        return list(ray.get(control_actor.fetch.remote()))
     except ray.exceptions.ActorUnavailableError:
         return []
 

@@ -133,7 +133,13 @@ def make_preview(job: PreviewJob) -> Preview:
         bundle.networks, KnownFaces(clips, make_detector()), bundle.config.diffusion
     )
     if torch.cuda.is_available():
-        for part in ("denoiser", "reference_net", "motion_encoder", "autoencoder", "image_token"):
+        for part in (
+            "denoiser",
+            "reference_net",
+            "motion_encoder",
+            "autoencoder",
+            "image_embedding",
+        ):
             getattr(bundle.networks, part).to("cuda")
     config = AnimateConfig(sampler=SamplerConfig(steps=_STEPS))
     # Where the truth is known, the driver's place in the picture is followed, as in training.

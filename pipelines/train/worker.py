@@ -31,7 +31,7 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
     """Train as one worker and return the last metrics.
 
     Args:
-        job: ``config`` (as plain data), ``data`` (roots), ``run_dir``, ``mailbox``, ``cwd`` and
+        job: ``config`` (as plain data), ``data`` (roots), ``run_dir``, ``control_actor``, ``cwd`` and
             ``token`` (name of a file in the run's folder).
 
     Raises:
@@ -40,20 +40,20 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
     """
     import ray
 
-    mailbox = job["mailbox"]
-    if ray.get(mailbox.refused.remote()):
+    control_actor = job["control_actor"]
+    if ray.get(control_actor.refused.remote()):
         # Ray starts a failed group again; after a refusal the driver is only waiting for the end.
         return None
     context = ray.train.get_context()
     rank = context.get_world_rank()
     _enter(job["cwd"])
-    forwarder = _Forwarder(mailbox, rank)
+    forwarder = _Forwarder(control_actor, rank)
     logging.getLogger().addHandler(forwarder)
-    stop = StopSignal(mailbox)
+    stop = StopSignal(control_actor)
     try:
         return _train(job, stop, rank)
     except UserError as error:
-        ray.get(mailbox.post.remote("refused", {"what": error.what, "remedy": error.remedy}))
+        ray.get(control_actor.post.remote("refused", {"what": error.what, "remedy": error.remedy}))
         raise
     except Preempted:
         raise
@@ -64,7 +64,7 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
             "error": traceback.format_exception_only(error)[-1].strip(),
             "traceback": traceback.format_exc(),
         }
-        ray.get(mailbox.post.remote("failed", body))
+        ray.get(control_actor.post.remote("failed", body))
         raise
     finally:
         stop.close()
@@ -97,7 +97,7 @@ def _train(job: dict[str, Any], stop: "StopSignal", rank: int) -> dict[str, Any]
         from_dict(TrainConfig, job["config"]),
         job["data"],
         run_dir,
-        callbacks=[Courier(job["mailbox"])],
+        callbacks=[ProgressCallback(job["control_actor"])],
         should_stop=stop.is_set,
     )
     if metrics.get("stopped") and not stop.asked_by_driver():
@@ -105,12 +105,12 @@ def _train(job: dict[str, Any], stop: "StopSignal", rank: int) -> dict[str, Any]
     return dict(metrics)
 
 
-class Courier:
+class ProgressCallback:
     """Tells the driver what the main worker tells its callbacks; never waits for an answer."""
 
-    def __init__(self, mailbox: Any) -> None:
-        """Post to ``mailbox``."""
-        self._mailbox = mailbox
+    def __init__(self, control_actor: Any) -> None:
+        """Post to ``control_actor``."""
+        self._control_actor = control_actor
 
     def on_start(self, config: "TrainConfig", facts: Mapping[str, Any]) -> None:
         """Send what identifies the run."""
@@ -133,15 +133,15 @@ class Courier:
         self._send("end", metrics)
 
     def _send(self, kind: str, body: Mapping[str, Any]) -> None:
-        self._mailbox.post.remote(kind, dict(body))
+        self._control_actor.post.remote(kind, dict(body))
 
 
 class StopSignal:
     """Knows, without a collective or a wait, whether this worker is to save and end."""
 
-    def __init__(self, mailbox: Any) -> None:
-        """Begin to ask ``mailbox`` and Ray in the background."""
-        self._mailbox = mailbox
+    def __init__(self, control_actor: Any) -> None:
+        """Begin to ask ``control_actor`` and Ray in the background."""
+        self._control_actor = control_actor
         self._set = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._ask, name="stop-signal", daemon=True)
@@ -155,7 +155,7 @@ class StopSignal:
         """Say whether the person or the scheduler of the driver wants the run to end."""
         import ray
 
-        return bool(ray.get(self._mailbox.stop_requested.remote()))
+        return bool(ray.get(self._control_actor.stop_requested.remote()))
 
     def close(self) -> None:
         """Stop asking."""
@@ -191,15 +191,15 @@ def _node_is_draining() -> bool:
 class _Forwarder(logging.Handler):
     """Shows a worker's warnings and errors where the person looks."""
 
-    def __init__(self, mailbox: Any, rank: int) -> None:
+    def __init__(self, control_actor: Any, rank: int) -> None:
         super().__init__(logging.WARNING)
-        self._mailbox, self._rank = mailbox, rank
+        self._control_actor, self._rank = control_actor, rank
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record of our own packages; libraries' chatter stays in Ray's files."""
         if record.name.split(".")[0] in ("xnemo", "preprocessing", "pipelines"):
             body = {"rank": self._rank, "level": record.levelno, "text": record.getMessage()}
-            self._mailbox.post.remote("warning", body)
+            self._control_actor.post.remote("warning", body)
 
 
 def _machine_load() -> dict[str, float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from preprocessing.chunk.scan import Scanned, Sighting
+from preprocessing.chunk.scan import Detection, Scanned
 from preprocessing.chunk.tube import Neighbourhood, covers, keep, tube_box
 from preprocessing.config import TubeConfig
 from preprocessing.decode import Tick
@@ -14,7 +14,7 @@ from preprocessing.storage.sample import INTERPOLATED
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class TrackFrame:
     """One frame of a track."""
 
     tick: int
@@ -23,7 +23,7 @@ class Moment:
     src_frame: int
     part: Neighbourhood
     # None while the face is lost; filled in by interpolation or cut off.
-    sighting: Sighting | None
+    detection: Detection | None
     # Boxes of everybody else in the frame, float32 [N, 4].
     others: np.ndarray
 
@@ -35,7 +35,7 @@ class Clip:
     # Number of the person within the shot, and of the shot within the chunk.
     track: int
     shot: int
-    moments: Sequence[Moment]
+    moments: Sequence[TrackFrame]
     # Smoothed boxes [T, 4] and landmarks [T, 5, 2] in source pixels.
     bbox: np.ndarray
     landmarks: np.ndarray
@@ -48,7 +48,7 @@ class Clip:
 class _Open:
     """A track that may grow."""
 
-    moments: list[Moment] = field(default_factory=list)
+    moments: list[TrackFrame] = field(default_factory=list)
     bytes: int = 0
     # Union of all face boxes, and what was kept of every frame alike.
     union: np.ndarray | None = None
@@ -56,18 +56,18 @@ class _Open:
     # Larger side of the smallest face box.
     smallest: float = np.inf
 
-    def append(self, moment: Moment) -> None:
+    def append(self, moment: TrackFrame) -> None:
         self.moments.append(moment)
-        if moment.sighting is not None:
-            self.smallest = min(self.smallest, float(box_side(moment.sighting.box)))
+        if moment.detection is not None:
+            self.smallest = min(self.smallest, float(box_side(moment.detection.box)))
         self.bytes += moment.part.bytes
         self.union, self.common = self.with_added(moment)
 
-    def with_added(self, moment: Moment) -> tuple[np.ndarray | None, np.ndarray]:
+    def with_added(self, moment: TrackFrame) -> tuple[np.ndarray | None, np.ndarray]:
         """Return the union of boxes and the common neighbourhood as they would be with one more."""
         union, common = self.union, np.array(moment.part.box)
-        if moment.sighting is not None:
-            box = moment.sighting.box
+        if moment.detection is not None:
+            box = moment.detection.box
             union = box if union is None else union_box(np.stack([union, box]))
         if self.common is not None:
             inner, outer = self.common, common
@@ -76,7 +76,7 @@ class _Open:
             )
         return union, common
 
-    def take(self, count: int) -> list[Moment]:
+    def take(self, count: int) -> list[TrackFrame]:
         taken, rest = self.moments[:count], self.moments[count:]
         self.moments, self.bytes, self.union, self.common = [], 0, None, None
         self.smallest = np.inf
@@ -128,18 +128,18 @@ class ClipCutter:
         tick = scanned.tick
         frame_hw = (tick.frame.height, tick.frame.width)
         self._frame_hw = frame_hw
-        for number in [n for n in self._open if n not in scanned.sightings]:
+        for number in [n for n in self._open if n not in scanned.detections]:
             yield from self._close(number)
-        for number, sighting in scanned.sightings.items():
+        for number, detection in scanned.detections.items():
             if number in self._done:
                 continue
             track = self._open.setdefault(number, _Open())
-            if sighting is None and not track.moments:
+            if detection is None and not track.moments:
                 continue
-            if sighting is not None and self._lost_for(track) > self._gap:
+            if detection is not None and self._lost_for(track) > self._gap:
                 yield from self._close(number)
                 track = self._open.setdefault(number, _Open())
-            yield from self._add(number, track, tick, sighting, scanned)
+            yield from self._add(number, track, tick, detection, scanned)
         yield from self._relieve_memory()
 
     def flush(self) -> Iterator[Clip]:
@@ -148,26 +148,26 @@ class ClipCutter:
             yield from self._close(number)
 
     def _add(
-        self, number: int, track: _Open, tick: Tick, sighting: Sighting | None, scanned: Scanned
+        self, number: int, track: _Open, tick: Tick, detection: Detection | None, scanned: Scanned
     ) -> Iterator[Clip]:
-        box = sighting.box if sighting else self._last_box(track)
-        others = [s.box for n, s in scanned.sightings.items() if n != number and s is not None]
-        moment = Moment(
+        box = detection.box if detection else self._last_box(track)
+        others = [s.box for n, s in scanned.detections.items() if n != number and s is not None]
+        moment = TrackFrame(
             tick=tick.number,
             time_us=tick.time_us,
             pts_us=tick.frame.pts_us,
             src_frame=tick.frame.index,
             part=self._keep(track, tick, box),
-            sighting=sighting,
+            detection=detection,
             others=np.array(others, dtype=np.float32).reshape(-1, 4),
         )
-        if sighting is not None and track.moments:
-            _fill_gap(track.moments, sighting)
+        if detection is not None and track.moments:
+            _fill_gap(track.moments, detection)
             if not self._fits(track, moment):
                 yield from self._part(number, track, moment)
                 track = self._open.setdefault(number, _Open())
         track.append(moment)
-        if sighting is not None:
+        if detection is not None:
             yield from self._cut_at_edges(number, track, tick.number)
             if len(track.moments) >= self._max + self._min:
                 yield from self._cut(number, track.take(self._longest(track)))
@@ -205,18 +205,18 @@ class ClipCutter:
             return last.part
         return keep(tick.frame, box, self._config)
 
-    def _fits(self, track: _Open, new: Moment) -> bool:
+    def _fits(self, track: _Open, new: TrackFrame) -> bool:
         """Tell whether a tube around the track and a new frame was kept in all its frames."""
         union, common = track.with_added(new)
-        if union is None or new.sighting is None:
+        if union is None or new.detection is None:
             return True
-        own = min(track.smallest, float(box_side(new.sighting.box)))
+        own = min(track.smallest, float(box_side(new.detection.box)))
         if box_side(union) > self._config.max_wander * own:
             return False
         tube = tube_box(union, self._frame_hw, self._config)
         return covers(common, tube, self._frame_hw)
 
-    def _part(self, number: int, track: _Open, new: Moment) -> Iterator[Clip]:
+    def _part(self, number: int, track: _Open, new: TrackFrame) -> Iterator[Clip]:
         """Cut a track before a frame that does not fit; what fits of its end goes with the new.
 
         Without that head start a face that comes to rest just before its shot ends would leave a
@@ -237,13 +237,13 @@ class ClipCutter:
     def _lost_for(self, track: _Open) -> int:
         lost = 0
         for moment in reversed(track.moments):
-            if moment.sighting is not None:
+            if moment.detection is not None:
                 break
             lost += 1
         return lost
 
     def _last_box(self, track: _Open) -> np.ndarray:
-        return next(m.sighting.box for m in reversed(track.moments) if m.sighting is not None)
+        return next(m.detection.box for m in reversed(track.moments) if m.detection is not None)
 
     def _close(self, number: int) -> Iterator[Clip]:
         track = self._open.pop(number)
@@ -251,7 +251,7 @@ class ClipCutter:
         moments = track.moments[: len(track.moments) - lost]
         yield from self._cut_in_two(number, moments)
 
-    def _cut_in_two(self, number: int, moments: Sequence[Moment]) -> Iterator[Clip]:
+    def _cut_in_two(self, number: int, moments: Sequence[TrackFrame]) -> Iterator[Clip]:
         """Cut one clip, or two equal ones where they are more than one may hold."""
         if len(moments) > self._max:
             half = len(moments) // 2
@@ -272,23 +272,23 @@ class ClipCutter:
             else:
                 yield from self._close(number)
 
-    def _cut(self, number: int, moments: Sequence[Moment]) -> Iterator[Clip]:
-        filled = [m for m in moments if m.sighting is not None]
+    def _cut(self, number: int, moments: Sequence[TrackFrame]) -> Iterator[Clip]:
+        filled = [m for m in moments if m.detection is not None]
         if len(filled) != len(moments):
-            # A cut inside a gap: frames after the last sighting belong to nobody.
+            # A cut inside a gap: frames after the last detection belong to nobody.
             moments = moments[: moments.index(filled[-1]) + 1] if filled else []
         if not moments or not self._is_ours(moments[0].tick, moments[-1].tick):
             return
-        sightings = [m.sighting for m in moments if m.sighting is not None]
-        bbox = _smooth(np.stack([s.box for s in sightings]), self._config.smooth_frames)
+        detections = [m.detection for m in moments if m.detection is not None]
+        bbox = _smooth(np.stack([s.box for s in detections]), self._config.smooth_frames)
         landmarks = _smooth(
-            np.stack([s.landmarks_52 for s in sightings]), self._config.smooth_frames
+            np.stack([s.landmarks_52 for s in detections]), self._config.smooth_frames
         )
         tube = tube_box(union_box(bbox), self._frame_hw, self._config)
         if not all(covers(m.part.box, tube, self._frame_hw) for m in moments):
             # Smoothing can move the centre by more than it shrinks the union; what was asked for
             # when frames were kept is always there.
-            raw = np.stack([s.box for s in sightings])
+            raw = np.stack([s.box for s in detections])
             tube = tube_box(union_box(raw), self._frame_hw, self._config)
         yield Clip(
             track=number,
@@ -301,17 +301,17 @@ class ClipCutter:
         )
 
 
-def _fill_gap(moments: list[Moment], later: Sighting) -> None:
+def _fill_gap(moments: list[TrackFrame], later: Detection) -> None:
     """Interpolate over the frames at the end in which the face was lost."""
     known = len(moments) - 1
-    while moments[known].sighting is None:
+    while moments[known].detection is None:
         known -= 1
-    earlier = moments[known].sighting
+    earlier = moments[known].detection
     assert earlier is not None
     span = len(moments) - known
     for position in range(known + 1, len(moments)):
         share = (position - known) / span
-        between = Sighting(
+        between = Detection(
             box=(earlier.box * (1 - share) + later.box * share).astype(np.float32),
             landmarks_52=(earlier.landmarks_52 * (1 - share) + later.landmarks_52 * share).astype(
                 np.float32
@@ -320,7 +320,7 @@ def _fill_gap(moments: list[Moment], later: Sighting) -> None:
             flags=INTERPOLATED,
             bridged=True,
         )
-        moments[position] = replace(moments[position], sighting=between)
+        moments[position] = replace(moments[position], detection=between)
 
 
 def _smooth(values_T: np.ndarray, sigma: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from preprocessing.storage.sample import DETECTED, INTERPOLATED
 
 
 @dataclass(frozen=True, eq=False)
-class Sighting:
+class Detection:
     """A face at one tick, in pixels of the upright source frame."""
 
     # Box (x0, y0, x1, y1), float32 [4], and landmarks, float32 [5, 2].
@@ -35,7 +35,7 @@ class Scanned:
 
     tick: Tick
     # By track number; None for a face lost a moment ago that may come back.
-    sightings: dict[int, Sighting | None]
+    detections: dict[int, Detection | None]
 
 
 class Scanner:
@@ -100,11 +100,11 @@ class Scanner:
     ) -> Iterator[Scanned]:
         positions = sorted(by_position)
         for position, tick in enumerate(pending):
-            here: dict[int, Sighting | None] = {}
+            here: dict[int, Detection | None] = {}
             following = next(p for p in positions if p >= position)
             for number, face in by_position[following].items():
                 if following == position:
-                    here[number] = Sighting(face.box, face.landmarks_52, face.score, DETECTED)
+                    here[number] = Detection(face.box, face.landmarks_52, face.score, DETECTED)
                     self._last_seen[number] = (tick.number, face)
                 elif number in self._last_seen:
                     seen, earlier = self._last_seen[number]
@@ -165,8 +165,8 @@ def _agree(before: list[Face], after: list[Face], least_iou: float) -> bool:
     )
 
 
-def _between(a: Face, b: Face, share: float) -> Sighting:
-    return Sighting(
+def _between(a: Face, b: Face, share: float) -> Detection:
+    return Detection(
         box=(a.box * (1 - share) + b.box * share).astype(np.float32),
         landmarks_52=(a.landmarks_52 * (1 - share) + b.landmarks_52 * share).astype(np.float32),
         score=a.score if share < 0.5 else b.score,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from preprocessing.chunk.clips import Clip, Moment
+from preprocessing.chunk.clips import Clip, TrackFrame
 from preprocessing.chunk.overlay import occlusion_of, overlay_of
 from preprocessing.chunk.tube import pad_fraction
 from preprocessing.decode.frame import plane_array
@@ -45,12 +45,12 @@ def score_clip(clip: Clip, fps: float) -> tuple[dict[str, float | None], FrameSc
     small = np.stack([cv2.resize(f, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA) for f in faces])
     sharpness = np.array([sharpness_of(face) for face in faces], dtype=np.float32)
     pose = head_pose(clip.landmarks)
-    flags = np.array([m.sighting.flags for m in clip.moments if m.sighting], dtype=np.uint8)
+    flags = np.array([m.detection.flags for m in clip.moments if m.detection], dtype=np.uint8)
     outside = _outside(clip.bbox, clip.frame_hw)
     flags = flags | np.where(outside > _OUT, OUT_OF_FRAME, 0).astype(np.uint8)
     sides = (clip.bbox[:, 2:] - clip.bbox[:, :2]).max(axis=1)
     union = union_box(clip.bbox)
-    detections = np.array([m.sighting.score for m in clip.moments if m.sighting])
+    detections = np.array([m.detection.score for m in clip.moments if m.detection])
     looked = (flags & DETECTED) > 0
     face_px = float(np.median(sides))
     brightness = (small.astype(np.float32) - 16) / 219
@@ -124,7 +124,7 @@ def motion_of(small_THW: np.ndarray) -> float:
     return float(np.median(change))
 
 
-def _face_luma(moment: Moment, box: np.ndarray) -> np.ndarray:
+def _face_luma(moment: TrackFrame, box: np.ndarray) -> np.ndarray:
     """Return the brightness of the face box, at its own size up to `_LARGE`."""
     part = moment.part
     luma = plane_array(part.picture, 0)
@@ -176,7 +176,7 @@ def _outside(bbox_T4: np.ndarray, frame_hw: tuple[int, int]) -> np.ndarray:
 
 def _lost_share(clip: Clip) -> float:
     """Return the share of frames bridged over a gap, with looks but without a face."""
-    lost = sum(1 for m in clip.moments if m.sighting is not None and m.sighting.bridged)
+    lost = sum(1 for m in clip.moments if m.detection is not None and m.detection.bridged)
     return lost / len(clip.moments)
 
 

@@ -15,15 +15,15 @@ from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.initial_latents import frame_noise
 from xnemo.diffusion.sampler import SamplerConfig, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
-from xnemo.diffusion.scheduler import make_solver
+from xnemo.diffusion.scheduler import make_scheduler
 from xnemo.model.unet.config import UNetConfig
 from xnemo.model.unet.denoising_unet import DenoisingUNet
 from xnemo.model.unet.reference_net import ReferenceNet
 
-REDUCED = {"widths": (32, 64, 128, 128), "norm_groups": 8, "image_token_width": 24}
+REDUCED = {"widths": (32, 64, 128, 128), "norm_groups": 8, "image_embedding_width": 24}
 LITTLE = {
     "widths": (32, 64), "attention": (True, False), "layers": 1, "heads": 4, "norm_groups": 8,
-    "module_norm_groups": 16, "image_token_width": 12, "motion_width": 6,
+    "module_norm_groups": 16, "image_embedding_width": 12, "motion_width": 6,
 }  # fmt: skip
 
 
@@ -79,11 +79,11 @@ def test_two_portraits_with_masks(reduced, frames, size, drop, present):
 @pytest.mark.parametrize(
     "shape",
     [
-        {"widths": (64, 128, 256, 256), "norm_groups": 32, "image_token_width": 40},
+        {"widths": (64, 128, 256, 256), "norm_groups": 32, "image_embedding_width": 40},
         {"widths": (32, 96), "attention": (False, True), "layers": 1, "heads": 2,
-         "norm_groups": 8, "motion_width": 6, "image_token_width": 9},
+         "norm_groups": 8, "motion_width": 6, "image_embedding_width": 9},
         {"widths": (32, 32, 64), "attention": (True, True, False), "layers": 3, "heads": 4,
-         "norm_groups": 4, "module_norm_groups": 8, "latent_channels": 7, "image_token_width": 16},
+         "norm_groups": 4, "module_norm_groups": 8, "latent_channels": 7, "image_embedding_width": 16},
     ],
     ids=["wide", "two levels", "three layers"],
 )  # fmt: skip
@@ -115,7 +115,7 @@ def test_sampling_with_guidance_over_windows(frames, size, overlap, together):
         nets.denoiser,
         z[None],
         Conditions(token[None], reference, motion, negative[None]),
-        make_solver(DiffusionConfig()),
+        make_scheduler(DiffusionConfig()),
         settings,
         torch.Generator().manual_seed(7),
     )
@@ -138,7 +138,7 @@ def compare(nets, samples, frames, size, drop, present) -> None:
     """Hold features, prediction by split batch and prediction by key mask against the plain one."""
     c, draw = nets.config, torch.Generator().manual_seed(1)
     portrait = normal(draw, samples, c.latent_channels, *size)
-    tokens = normal(draw, samples, 1, c.image_token_width)
+    tokens = normal(draw, samples, 1, c.image_embedding_width)
     noisy = normal(draw, samples, c.latent_channels, frames, *size)
     motion = normal(draw, samples, frames, 5, c.motion_width)
     times = torch.randint(1000, (samples,), generator=draw)

@@ -128,15 +128,15 @@ def test_a_killed_worker_is_made_up_for(task: dict[str, Any], undisturbed) -> No
     assert_same(weights(task, "worker"), undisturbed)
 
 
-def test_a_killed_mailbox_costs_nothing(task: dict[str, Any], undisturbed) -> None:
-    driver = Driver(**task, run="mailbox")
+def test_a_killed_control_actor_costs_nothing(task: dict[str, Any], undisturbed) -> None:
+    driver = Driver(**task, run="control_actor")
     for seen in (8, 24):
         driver.until(is_past(seen))
-        (mailbox,) = driver.processes("Mailbox")
-        mailbox.kill()
+        (control_actor,) = driver.processes("ControlActor")
+        control_actor.kill()
     assert driver.finish()["seen"] == 48
     assert not [line for line in driver.lines if line.get("phase") == "restarting"]
-    assert_same(weights(task, "mailbox"), undisturbed)
+    assert_same(weights(task, "control_actor"), undisturbed)
 
 
 def test_a_killed_driver_goes_on_when_started_again(task: dict[str, Any], undisturbed) -> None:

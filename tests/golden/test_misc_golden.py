@@ -7,7 +7,7 @@ import pytest
 
 from preprocessing import geometry
 from xnemo.diffusion.schedule import DiffusionConfig, NoiseSchedule
-from xnemo.diffusion.scheduler import make_solver
+from xnemo.diffusion.scheduler import make_scheduler
 from xnemo.diffusion.windows import make_windows
 
 
@@ -27,18 +27,18 @@ def test_windows(misc):
 
 def test_timesteps_and_signal_left(misc):
     golden = misc["scheduler"]
-    solver = make_solver(DiffusionConfig())
+    scheduler = make_scheduler(DiffusionConfig())
     for steps, expected in golden["timesteps"].items():
-        solver.set_timesteps(int(steps))
-        assert solver.timesteps.tolist() == expected
+        scheduler.set_timesteps(int(steps))
+        assert scheduler.timesteps.tolist() == expected
     ours = NoiseSchedule(DiffusionConfig()).alphas_cumprod
     for step, expected in golden["alphas_cumprod"].items():
-        assert float(solver.alphas_cumprod[int(step)]) == expected
+        assert float(scheduler.alphas_cumprod[int(step)]) == expected
         assert float(ours[int(step)]) == expected
-    assert float(solver.final_alpha_cumprod) == golden["final_alpha_cumprod"]
-    assert float(solver.init_noise_sigma) == golden["init_noise_sigma"]
+    assert float(scheduler.final_alpha_cumprod) == golden["final_alpha_cumprod"]
+    assert float(scheduler.init_noise_sigma) == golden["init_noise_sigma"]
     for name, expected in golden["config"].items():
-        assert solver.config[name] == expected, name
+        assert scheduler.config[name] == expected, name
 
 
 def test_reference_and_tight_crops(misc):

@@ -23,21 +23,21 @@ class PlainUNet:
         self.layers, self.heads = layers, heads
         self.groups, self.module_groups = groups, module_groups
 
-    def __call__(self, z, timesteps, image_token, motion=None, banks=None, frames=1) -> Tensor:
+    def __call__(self, z, timesteps, image_embedding, motion=None, banks=None, frames=1) -> Tensor:
         """Return noise (N, C, h, w) of N = samples × `frames` latents.
 
         `banks` has an entry for each sample, which may be None; `motion` is (N, L, D).
         """
-        x, _ = self._run(z, timesteps, image_token, motion, banks, frames)
+        x, _ = self._run(z, timesteps, image_embedding, motion, banks, frames)
         x = F.silu(self._group_norm("conv_norm_out", x, self.groups, 1e-5))
         return self._conv("conv_out", x, padding=1)
 
-    def write(self, z, image_token) -> list[Bank]:
+    def write(self, z, image_embedding) -> list[Bank]:
         """Return the bank of each sample, from clean latents at timestep 0."""
-        _, written = self._run(z, torch.zeros(len(z)), image_token, None, None, 1)
+        _, written = self._run(z, torch.zeros(len(z)), image_embedding, None, None, 1)
         return [{name: tokens[i] for name, tokens in written.items()} for i in range(len(z))]
 
-    def _run(self, z, timesteps, image_token, motion, banks, frames):
+    def _run(self, z, timesteps, image_embedding, motion, banks, frames):
         half = self.widths[0] // 2
         rates = torch.exp(-math.log(10000.0) * torch.arange(half) / half)
         angles = timesteps[:, None].float() * rates
@@ -50,7 +50,7 @@ class PlainUNet:
             x = self._residual(f"{level}.resnets.{index}", x, time)
             if attends:
                 name = f"{level}.attentions.{index}"
-                x = self._spatial(name, x, image_token, banks, frames, written)
+                x = self._spatial(name, x, image_embedding, banks, frames, written)
             if motion is not None:
                 x = self._module(f"{level}.motion_modules.{index}", x, motion=motion)
                 x = self._module(f"{level}.temporal_modules.{index}", x, frames=frames)
@@ -78,7 +78,7 @@ class PlainUNet:
                 x = self._conv(f"up_blocks.{level}.upsamplers.0.conv", x, padding=1)
         return x, written
 
-    def _spatial(self, name, x, image_token, banks, frames, written):
+    def _spatial(self, name, x, image_embedding, banks, frames, written):
         n, c, h, w = x.shape
         tokens = self._conv(f"{name}.proj_in", self._group_norm(f"{name}.norm", x, self.groups))
         tokens = tokens.reshape(n, c, h * w).transpose(1, 2)
@@ -91,7 +91,7 @@ class PlainUNet:
             attended.append(self._attend(f"{block}.attn1", own, keys))
         tokens = torch.stack(attended) + tokens
         queries = self._layer_norm(f"{block}.norm2", tokens)
-        tokens = self._attend(f"{block}.attn2", queries, image_token) + tokens
+        tokens = self._attend(f"{block}.attn2", queries, image_embedding) + tokens
         tokens = self._widen(f"{block}.ff", self._layer_norm(f"{block}.norm3", tokens)) + tokens
         return self._conv(f"{name}.proj_out", tokens.transpose(1, 2).reshape(n, c, h, w)) + x
 
@@ -164,7 +164,7 @@ def _frame_positions(frames, width):
 
 
 def sample(
-    unet, bank, z_reference, image_token, motion, negative, noise, offsets, steps, scale, size,
+    unet, bank, z_reference, image_embedding, motion, negative, noise, offsets, steps, scale, size,
     overlap,
 ) -> Tensor:  # fmt: skip
     """Return latents (C, F, h, w): DDIM from the blurred reference, guidance, closed windows.
@@ -189,9 +189,9 @@ def sample(
         sums, counts = torch.zeros(2, *x.shape), torch.zeros(frames)
         for window in windows:
             z, times = x[:, window].transpose(0, 1), torch.full((len(window),), t)
-            none = unet(z, times, 0 * image_token, negative.expand(len(window), -1, -1),
+            none = unet(z, times, 0 * image_embedding, negative.expand(len(window), -1, -1),
                         None, len(window))  # fmt: skip
-            full = unet(z, times, image_token, motion[window], [bank], len(window))
+            full = unet(z, times, image_embedding, motion[window], [bank], len(window))
             sums[0][:, window] += none.transpose(0, 1)
             sums[1][:, window] += full.transpose(0, 1)
             for frame in window:

@@ -7,8 +7,8 @@ from xnemo.data.config import DataConfig
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.model.config import MotionEncoderConfig, NetworkConfig, UNetConfig
 from xnemo.model.frozen.autoencoder import AutoencoderConfig
-from xnemo.model.frozen.image_embedding import ImageTokenConfig
-from xnemo.model.gan.discriminator import CriticConfig
+from xnemo.model.frozen.image_embedding import ImageEmbeddingConfig
+from xnemo.model.gan.discriminator import DiscriminatorConfig
 from xnemo.model.gan.gan_head import GanHeadConfig
 from xnemo.training.config import CheckpointConfig, TrainConfig
 from xnemo.training.loss_config import LossConfig
@@ -21,7 +21,7 @@ def nano_network(**unet: Any) -> NetworkConfig:
         image_size=16,
         unet=UNetConfig(
             latent_channels=48, widths=(16, 16), attention=(False, True), layers=1, heads=2,
-            norm_groups=4, module_norm_groups=4, image_token_width=12, motion_width=8,
+            norm_groups=4, module_norm_groups=4, image_embedding_width=12, motion_width=8,
             max_frames=8, **{"temporal": False, **unet},
         ),
         motion=MotionEncoderConfig(
@@ -30,9 +30,9 @@ def nano_network(**unet: Any) -> NetworkConfig:
             dropout=0.5,
         ),
         gan=GanHeadConfig(image_size=16, widths=(4, 8), motion_dim=16, appearance_dim=8),
-        critic=CriticConfig(scales=1, width=4, max_width=8, layers=1),
+        discriminator=DiscriminatorConfig(scales=1, width=4, max_width=8, layers=1),
         autoencoder=AutoencoderConfig(kind="space_to_depth", path=None, factor=4),
-        image_token=ImageTokenConfig(kind="pooled", path=None, subfolder=None, width=12),
+        image_embedding=ImageEmbeddingConfig(kind="pooled", path=None, subfolder=None, width=12),
     )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def nano_config(**changes: Any) -> TrainConfig:
         diffusion=DiffusionConfig(prediction_type="v_prediction", zero_terminal_snr=True),
         data=DataConfig(threads=1, prefetch=1),
         loss=LossConfig(perceptual=0.0),
-        optimizer=OptimizerConfig(lr=1e-3, gan_lr=1e-3, critic_lr=1e-3, warmup_samples=16),
+        optimizer=OptimizerConfig(lr=1e-3, gan_lr=1e-3, discriminator_lr=1e-3, warmup_samples=16),
         checkpoint=CheckpointConfig(every_samples=4, keep_last=20),
         samples=48,
         global_batch=4,

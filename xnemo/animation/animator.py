@@ -26,7 +26,7 @@ from xnemo.animation.pictures import to_pictures, to_tensor
 from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.sampler import SamplerConfig, StepCallback, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
-from xnemo.diffusion.scheduler import make_solver
+from xnemo.diffusion.scheduler import make_scheduler
 from xnemo.model.networks import Networks
 from xnemo.model.unet.config import UNetConfig
 
@@ -41,7 +41,7 @@ _CERTAIN = 0.8
 class AnimateConfig:
     """How a portrait is animated."""
 
-    # Solver, steps, guidance and windows.
+    # Scheduler, steps, guidance and windows.
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     # Decides all noise; the same seed on the same inputs gives the same clip.
     seed: int = 0
@@ -94,10 +94,10 @@ class Animator:
 
     Args:
         networks: All networks, in evaluation mode, where and in what dtype they are to calculate;
-            the solver always steps in fp32.
+            the scheduler always steps in fp32.
         detector: Finds faces in portraits and drivers.
         diffusion: Forward process that the denoiser was trained with.
-        solver: A diffusers scheduler to use instead of the one that a config names.
+        scheduler: A diffusers scheduler to use instead of the one that a config names.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class Animator:
         networks: Networks,
         detector: Detector,
         diffusion: DiffusionConfig | None = None,
-        solver: Any = None,
+        scheduler: Any = None,
     ) -> None:
         self.networks = networks
         self.detector = detector
         self.diffusion = diffusion or DiffusionConfig()
-        self.solver = solver
+        self.scheduler = scheduler
 
     def animate(
         self,
@@ -247,11 +247,11 @@ class Animator:
         wide = to_tensor(portrait.wide[None]).to(like.device)
         tight = to_tensor(portrait.tight[None]).to(like)
         centred = torch.tensor([[0.0, 0.0, 1.0]]).to(like)
-        image_token = parts.image_token(wide).to(like)
+        image_embedding = parts.image_embedding(wide).to(like)
         z_reference = parts.autoencoder.encode(wide).to(like)
         conditions = Conditions(
-            image_token=image_token,
-            reference=parts.reference_net(z_reference, image_token),
+            image_embedding=image_embedding,
+            reference=parts.reference_net(z_reference, image_embedding),
             motion=motion_FLD,
             negative_motion=parts.motion_encoder(tight, centred).tokens,
         )
@@ -267,7 +267,7 @@ class Animator:
             parts.denoiser,
             z_reference,
             conditions,
-            self.solver or make_solver(self.diffusion, sampler.solver, sampler.spacing),
+            self.scheduler or make_scheduler(self.diffusion, sampler.scheduler, sampler.spacing),
             sampler,
             generator or torch.Generator().manual_seed(config.seed),
             after_step,

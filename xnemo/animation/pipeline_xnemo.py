@@ -23,7 +23,7 @@ from xnemo.animation.animator import AnimateConfig, Animator
 from xnemo.animation.driving import BoxMode, Frames
 from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.diffusion.schedule import DiffusionConfig
-from xnemo.diffusion.scheduler import SCHEDULER_FOLDER, make_solver, read_scheduler
+from xnemo.diffusion.scheduler import SCHEDULER_FOLDER, make_scheduler, read_scheduler
 from xnemo.model.config import NetworkConfig
 from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.networks import Networks
@@ -54,13 +54,15 @@ class XNeMoPipeline(DiffusionPipeline):
     """
 
     # In the order of use, for enable_model_cpu_offload(): one part at a time is on the GPU.
-    model_cpu_offload_seq: Any = "motion_encoder->image_token->reference_net->denoiser->autoencoder"
+    model_cpu_offload_seq: Any = (
+        "motion_encoder->image_embedding->reference_net->denoiser->autoencoder"
+    )
 
     denoiser: Any
     reference_net: Any
     motion_encoder: Any
     autoencoder: Any
-    image_token: Any
+    image_embedding: Any
     scheduler: Any
 
     def __init__(
@@ -69,7 +71,7 @@ class XNeMoPipeline(DiffusionPipeline):
         reference_net: Any,
         motion_encoder: Any,
         autoencoder: Any,
-        image_token: Any,
+        image_embedding: Any,
         scheduler: Any,
         network_config: NetworkConfig,
         detector: Detector | None = None,
@@ -80,7 +82,7 @@ class XNeMoPipeline(DiffusionPipeline):
             reference_net=reference_net,
             motion_encoder=motion_encoder,
             autoencoder=autoencoder,
-            image_token=image_token,
+            image_embedding=image_embedding,
             scheduler=scheduler,
         )
         self.network_config = network_config
@@ -103,8 +105,8 @@ class XNeMoPipeline(DiffusionPipeline):
             networks.reference_net,
             networks.motion_encoder,
             networks.autoencoder,
-            networks.image_token,
-            make_solver(diffusion or DiffusionConfig()),
+            networks.image_embedding,
+            make_scheduler(diffusion or DiffusionConfig()),
             networks.config,
             detector,
         )
@@ -118,7 +120,7 @@ class XNeMoPipeline(DiffusionPipeline):
             self.reference_net,
             self.motion_encoder,
             self.autoencoder,
-            self.image_token,
+            self.image_embedding,
         )
 
     @property
@@ -134,7 +136,7 @@ class XNeMoPipeline(DiffusionPipeline):
     @property
     def components(self) -> dict[str, Any]:
         """All parts, enough to build another pipeline that shares them."""
-        names = ("denoiser", "reference_net", "motion_encoder", "autoencoder", "image_token")
+        names = ("denoiser", "reference_net", "motion_encoder", "autoencoder", "image_embedding")
         parts = {name: getattr(self, name) for name in (*names, "scheduler", "detector")}
         return parts | {"network_config": self.network_config}
 
@@ -153,7 +155,7 @@ class XNeMoPipeline(DiffusionPipeline):
     ) -> None:
         """Write a folder that `from_pretrained` reads: it appears whole or not at all.
 
-        Frozen parts (autoencoder, image token) are named in it, not copied.
+        Frozen parts (autoencoder, image embedding) are named in it, not copied.
 
         Raises:
             UserError: The folder exists and is not empty.
@@ -268,7 +270,7 @@ class XNeMoPipeline(DiffusionPipeline):
         )
         config = AnimateConfig(sampler=sampler, box=box, blend=blend)
         self.detector = self.detector or make_detector()
-        animator = Animator(self.networks, self.detector, solver=self.scheduler)
+        animator = Animator(self.networks, self.detector, scheduler=self.scheduler)
         portrait = animator.prepare_portrait(_array(image), config)
         motion = animator.driving_motion(_Arrays(driving), portrait, config)
         if second_driving is not None:

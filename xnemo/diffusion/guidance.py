@@ -16,7 +16,7 @@ class Conditions:
     """All that steers the denoising of one clip, computed once."""
 
     # Image token of the reference crop (1, L, D); its negative is zeros.
-    image_token: Tensor
+    image_embedding: Tensor
     # Features of the reference (batch 1); the negative is their absence.
     reference: ReferenceFeatures
     # Motion tokens of every frame (F, L, D); may stay on the CPU.
@@ -53,12 +53,12 @@ def guided_prediction(
     """
     windows, frames = len(frames_KF), len(frames_KF[0])
     motion_KFLD = conditions.motion[torch.tensor(frames_KF)].to(z_KCFhw)
-    image_tokens_KLD = conditions.image_token.to(z_KCFhw).expand(windows, -1, -1)
+    image_embeddings_KLD = conditions.image_embedding.to(z_KCFhw).expand(windows, -1, -1)
     if scale == 1:
         return denoiser(
             z_KCFhw,
             timestep,
-            image_tokens_KLD,
+            image_embeddings_KLD,
             motion_KFLD,
             conditions.reference.select([0] * windows),
         )
@@ -66,7 +66,7 @@ def guided_prediction(
     prediction = denoiser(
         torch.cat([z_KCFhw, z_KCFhw]),
         timestep,
-        torch.cat([torch.zeros_like(image_tokens_KLD), image_tokens_KLD]),
+        torch.cat([torch.zeros_like(image_embeddings_KLD), image_embeddings_KLD]),
         torch.cat([negative_motion.expand(windows, frames, -1, -1), motion_KFLD]),
         conditions.reference.select([0] * 2 * windows).with_presence(
             torch.tensor([False] * windows + [True] * windows)

@@ -11,11 +11,11 @@ from torch import Tensor
 from preprocessing.errors import UserError
 from xnemo.diffusion.guidance import Conditions, Denoiser, guided_prediction
 from xnemo.diffusion.initial_latents import initial_latents
-from xnemo.diffusion.scheduler import SOLVERS, SPACINGS
+from xnemo.diffusion.scheduler import SCHEDULERS, SPACINGS
 from xnemo.diffusion.windows import make_windows
 
-# Frames that the solver steps at once; bounds its temporary tensors.
-SOLVER_BLOCK = 256
+# Frames that the scheduler steps at once; bounds its temporary tensors.
+SCHEDULER_BLOCK = 256
 
 # Step number, timestep and latents in; latents to go on with, or None to keep them, out.
 StepCallback = Callable[[int, int, Tensor], Tensor | None]
@@ -25,8 +25,8 @@ StepCallback = Callable[[int, int, Tensor], Tensor | None]
 class SamplerConfig:
     """How latents are sampled; the defaults are the release's."""
 
-    # Which solver takes the steps; dpm and unipc need about half as many as ddim.
-    solver: Literal["ddim", "dpm", "unipc"] = "ddim"
+    # Which scheduler takes the steps; dpm and unipc need about half as many as ddim.
+    scheduler: Literal["ddim", "dpm", "unipc"] = "ddim"
     # Denoising steps.
     steps: int = 35
     # Guidance scale; 1 turns guidance off and halves the work.
@@ -44,8 +44,8 @@ class SamplerConfig:
     blurred_reference: bool = True
 
     def __post_init__(self) -> None:
-        if self.solver not in SOLVERS:
-            raise UserError(f"sampler.solver = {self.solver!r}", f"use one of {SOLVERS}")
+        if self.scheduler not in SCHEDULERS:
+            raise UserError(f"sampler.scheduler = {self.scheduler!r}", f"use one of {SCHEDULERS}")
         if self.spacing not in SPACINGS:
             raise UserError(f"sampler.spacing = {self.spacing!r}", f"use one of {SPACINGS}")
         if self.steps < 1 or self.windows_per_batch < 1:
@@ -64,7 +64,7 @@ def sample_latents(
     denoiser: Denoiser,
     z_reference_1Chw: Tensor,
     conditions: Conditions,
-    solver: Any,
+    scheduler: Any,
     config: SamplerConfig,
     generator: torch.Generator,
     on_step: StepCallback | None = None,
@@ -72,39 +72,39 @@ def sample_latents(
     """Denoise all frames of a clip and return their latents (1, C, F, h, w), fp32 on the CPU.
 
     At every step the clip is covered by windows moved by a random offset; predictions of frames
-    that several windows hold are averaged, then the solver steps the whole clip. The clip lives in
-    host memory and the solver steps there, block by block: two fp32 copies of the latents, and one
-    more per remembered step of a multistep solver. The device holds the windows of one pass, so its
+    that several windows hold are averaged, then the scheduler steps the whole clip. The clip lives in
+    host memory and the scheduler steps there, block by block: two fp32 copies of the latents, and one
+    more per remembered step of a multistep scheduler. The device holds the windows of one pass, so its
     memory does not depend on the length of the clip.
 
     Args:
         denoiser: Predicts for (K, C, F, h, w) windows; see `guided_prediction`.
         z_reference_1Chw: Scaled latents of the reference crop; also says device and dtype.
-        conditions: Motion, reference and image token of the clip.
-        solver: A diffusers scheduler on the network's forward process; see `make_solver`.
+        conditions: Motion, reference and image embedding of the clip.
+        scheduler: A diffusers scheduler on the network's forward process; see `make_scheduler`.
         config: Steps, guidance and windows.
         generator: CPU generator of initial noise and window offsets; nothing else is random.
         on_step: Called after every step; what it returns, if anything, replaces the latents.
 
     Raises:
-        UserError: The solver is not on a variance-preserving process.
+        UserError: The scheduler is not on a variance-preserving process.
     """
-    solver.set_timesteps(config.steps)
-    if float(solver.init_noise_sigma) != 1:
+    scheduler.set_timesteps(config.steps)
+    if float(scheduler.init_noise_sigma) != 1:
         raise UserError(
-            f"{type(solver).__name__} scales its latents with the noise",
+            f"{type(scheduler).__name__} scales its latents with the noise",
             "use DDIMScheduler, DPMSolverMultistepScheduler or UniPCMultistepScheduler",
         )
-    timesteps = [int(t) for t in solver.timesteps]
+    timesteps = [int(t) for t in scheduler.timesteps]
     z_1CFhw = initial_latents(
         z_reference_1Chw.detach().float().cpu(),
         conditions.frames,
-        solver.alphas_cumprod[timesteps[0]],
+        scheduler.alphas_cumprod[timesteps[0]],
         generator,
         config.blurred_reference,
     )
-    # Multistep solvers remember the steps before, so each block of frames has its own.
-    solvers = [copy.deepcopy(solver) for _ in range(0, conditions.frames, SOLVER_BLOCK)]
+    # Multistep schedulers remember the steps before, so each block of frames has its own.
+    schedulers = [copy.deepcopy(scheduler) for _ in range(0, conditions.frames, SCHEDULER_BLOCK)]
     for step, timestep in enumerate(timesteps):
         # Drawn in any case, so that a seed's noise means the same for every length.
         offset = int(torch.randint(config.window, (1,), generator=generator))
@@ -112,8 +112,8 @@ def sample_latents(
         prediction = _averaged_prediction(
             denoiser, z_1CFhw, timestep, windows, conditions, config, z_reference_1Chw
         )
-        for block, own in enumerate(solvers):
-            part = slice(block * SOLVER_BLOCK, (block + 1) * SOLVER_BLOCK)
+        for block, own in enumerate(schedulers):
+            part = slice(block * SCHEDULER_BLOCK, (block + 1) * SCHEDULER_BLOCK)
             moved = own.step(prediction[:, :, part], own.timesteps[step], z_1CFhw[:, :, part])
             z_1CFhw[:, :, part] = moved.prev_sample
         if on_step is not None:

@@ -11,22 +11,22 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from preprocessing.errors import UserError
 from xnemo.diffusion.schedule import DiffusionConfig
 
-Solver = Literal["ddim", "dpm", "unipc"]
+Scheduler = Literal["ddim", "dpm", "unipc"]
 Spacing = Literal["auto", "leading", "trailing", "linspace"]
-SOLVERS = ("ddim", "dpm", "unipc")
+SCHEDULERS = ("ddim", "dpm", "unipc")
 SPACINGS = ("auto", "leading", "trailing", "linspace")
 # Where a saved pipeline keeps its scheduler.
 SCHEDULER_FOLDER = "scheduler"
 
 
-def make_solver(
-    diffusion: DiffusionConfig, solver: Solver = "ddim", spacing: Spacing = "auto"
+def make_scheduler(
+    diffusion: DiffusionConfig, scheduler: Scheduler = "ddim", spacing: Spacing = "auto"
 ) -> Any:
     """Build a scheduler on the forward process a network was trained with.
 
     Args:
         diffusion: The forward process.
-        solver: "ddim" (the release), "dpm" (DPM-Solver++ of second order) or "unipc"; the latter
+        scheduler: "ddim" (the release), "dpm" (DPM-Solver++ of second order) or "unipc"; the latter
             two need about half as many steps.
         spacing: Which timesteps are visited. The release uses "leading", which never visits the
             noisiest ones; a zero terminal signal needs "trailing", which starts there. "auto"
@@ -35,8 +35,8 @@ def make_solver(
     Raises:
         UserError: For an unknown name, or a spacing that skips the step without signal.
     """
-    if solver not in SOLVERS:
-        raise UserError(f"solver = {solver!r} is unknown", f"use one of {SOLVERS}")
+    if scheduler not in SCHEDULERS:
+        raise UserError(f"scheduler = {scheduler!r} is unknown", f"use one of {SCHEDULERS}")
     if spacing not in SPACINGS:
         raise UserError(f"spacing = {spacing!r} is unknown", f"use one of {SPACINGS}")
     if spacing == "auto":
@@ -51,9 +51,9 @@ def make_solver(
         "timestep_spacing": spacing,
         "steps_offset": 1,
     }
-    if solver == "ddim":
+    if scheduler == "ddim":
         return DDIMScheduler(**arguments, clip_sample=False, set_alpha_to_one=True)
-    if solver == "dpm":
+    if scheduler == "dpm":
         return DPMSolverMultistepScheduler(**arguments, algorithm_type="dpmsolver++")
     return UniPCMultistepScheduler(**arguments)
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from preprocessing.errors import UserError
 from xnemo.model.frozen.autoencoder import AutoencoderConfig
-from xnemo.model.frozen.image_embedding import ImageTokenConfig
-from xnemo.model.gan.discriminator import CriticConfig
+from xnemo.model.frozen.image_embedding import ImageEmbeddingConfig
+from xnemo.model.gan.discriminator import DiscriminatorConfig
 from xnemo.model.gan.gan_head import GanHeadConfig
 from xnemo.model.motion.encoder import MotionEncoderConfig
 from xnemo.model.unet.config import UNetConfig
@@ -25,12 +25,12 @@ class NetworkConfig:
     motion: MotionEncoderConfig = field(default_factory=MotionEncoderConfig)
     # The GAN head, second decoder of the motion latent; used in training only.
     gan: GanHeadConfig = field(default_factory=GanHeadConfig)
-    # The critic that judges the GAN head.
-    critic: CriticConfig = field(default_factory=CriticConfig)
+    # The discriminator that judges the GAN head.
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     # The frozen autoencoder.
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     # The frozen picture embedding.
-    image_token: ImageTokenConfig = field(default_factory=ImageTokenConfig)
+    image_embedding: ImageEmbeddingConfig = field(default_factory=ImageEmbeddingConfig)
 
     def __post_init__(self) -> None:
         motion, gan = self.motion, self.gan
@@ -41,8 +41,8 @@ class NetworkConfig:
                 ("the autoencoder's channels", self.autoencoder.latent_channels),
             ),
             (
-                ("unet.image_token_width", self.unet.image_token_width),
-                ("image_token.width", self.image_token.width),
+                ("unet.image_embedding_width", self.unet.image_embedding_width),
+                ("image_embedding.width", self.image_embedding.width),
             ),
             (
                 ("unet.motion_width", self.unet.motion_width),
@@ -87,7 +87,7 @@ def small() -> NetworkConfig:
     """Return a quarter-width network at 256² for one GPU, on Stable Diffusion's autoencoder."""
     return NetworkConfig(
         image_size=256,
-        unet=UNetConfig(widths=(96, 192, 320, 320), max_frames=24, norm_groups=1, place_code=True),
+        unet=UNetConfig(widths=(96, 192, 320, 320), max_frames=24, norm_groups=1, use_2d_rope=True),
         motion=MotionEncoderConfig(
             image_size=128,
             stem_width=32,
@@ -98,7 +98,7 @@ def small() -> NetworkConfig:
         gan=GanHeadConfig(
             image_size=128, widths=(32, 64, 128, 256, 256), motion_dim=256, appearance_dim=256
         ),
-        critic=CriticConfig(width=32, max_width=256),
+        discriminator=DiscriminatorConfig(width=32, max_width=256),
         autoencoder=AutoencoderConfig(scale=0.18215),
     )
 
@@ -117,10 +117,10 @@ def tiny() -> NetworkConfig:
             # One group: several would each take the mean off a part of the latents.
             norm_groups=1,
             module_norm_groups=16,
-            image_token_width=48,
+            image_embedding_width=48,
             temporal=False,
             max_frames=16,
-            place_code=True,
+            use_2d_rope=True,
         ),
         motion=MotionEncoderConfig(
             image_size=32,
@@ -138,8 +138,8 @@ def tiny() -> NetworkConfig:
             standardise=True,
         ),
         gan=GanHeadConfig(image_size=32, widths=(16, 32, 64), motion_dim=128, appearance_dim=64),
-        critic=CriticConfig(scales=1, width=16, max_width=64, layers=2),
+        discriminator=DiscriminatorConfig(scales=1, width=16, max_width=64, layers=2),
         # Motion is of a few pixels: coarser cells would have to change where these can move.
         autoencoder=AutoencoderConfig(kind="block_dct", path=None, factor=4, dct_kept=(8, 2)),
-        image_token=ImageTokenConfig(kind="pooled", path=None, subfolder=None, width=48),
+        image_embedding=ImageEmbeddingConfig(kind="pooled", path=None, subfolder=None, width=48),
     )

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from xnemo.model.config import NetworkConfig
 from xnemo.model.frozen.autoencoder import FIXED, RANDOM, make_autoencoder
-from xnemo.model.frozen.image_embedding import make_image_token
-from xnemo.model.gan.discriminator import Critic
+from xnemo.model.frozen.image_embedding import make_image_embedding
+from xnemo.model.gan.discriminator import Discriminator
 from xnemo.model.gan.gan_head import GanHead
 from xnemo.model.motion.encoder import MotionEncoder
 from xnemo.model.unet.denoising_unet import DenoisingUNet
@@ -102,7 +102,7 @@ def training_cost(
         if stage == "image":
             parts["gan_head"] = GanHead(**asdict(config.gan))
     if stage == "image":
-        parts["critic"] = Critic(**asdict(config.critic))
+        parts["discriminator"] = Discriminator(**asdict(config.discriminator))
     if stage == "temporal":
         for part in parts.values():
             for name, parameter in part.named_parameters():
@@ -234,7 +234,7 @@ def _run_step(
     stage: str,
     meter: _Meter,
 ) -> None:
-    """Run one sample of the generator's and the critic's step."""
+    """Run one sample of the generator's and the discriminator's step."""
     cells = config.latent_size
     if config.motion.standardise:
         # There is nothing to standardise a single sample by.
@@ -244,7 +244,7 @@ def _run_step(
         return torch.empty(shape, device="meta", dtype=dtype)
 
     z_BCFhw = empty(1, config.unet.latent_channels, frames, cells, cells)
-    token_BLD = empty(1, 1, config.unet.image_token_width)
+    token_BLD = empty(1, 1, config.unet.image_embedding_width)
     crop = empty(1, 3, frames, config.motion.image_size, config.motion.image_size)
     with meter.measure(iter(parts.values())):
         with torch.set_grad_enabled(stage == "image"):
@@ -255,21 +255,21 @@ def _run_step(
             motion = latent.face if config.gan.motion_source == "face" else latent.fused
             size = config.gan.image_size
             picture = parts["gan_head"](empty(frames, 3, size, size), motion.flatten(0, 1))
-            loss = loss + sum(scale.logits.sum() for scale in parts["critic"](picture))
+            loss = loss + sum(scale.logits.sum() for scale in parts["discriminator"](picture))
             for judged in (picture.detach(), picture.detach()):
-                loss = loss + sum(scale.logits.sum() for scale in parts["critic"](judged))
+                loss = loss + sum(scale.logits.sum() for scale in parts["discriminator"](judged))
         loss.backward()
 
 
 def _frozen_cost(config: NetworkConfig, frames: int) -> tuple[float, float]:
     """Return operations per sample, and bytes, of the frozen autoencoder and image embedding."""
-    autoencoder, image_token = config.autoencoder, config.image_token
+    autoencoder, image_embedding = config.autoencoder, config.image_embedding
     if autoencoder.kind not in FIXED:
         autoencoder = replace(autoencoder, path=RANDOM)
-    if image_token.kind == "clip":
-        image_token = replace(image_token, path=RANDOM)
+    if image_embedding.kind == "clip":
+        image_embedding = replace(image_embedding, path=RANDOM)
     with torch.device("meta"):
-        encoder, embedding = make_autoencoder(autoencoder), make_image_token(image_token)
+        encoder, embedding = make_autoencoder(autoencoder), make_image_embedding(image_embedding)
         picture = torch.empty(1, 3, config.image_size, config.image_size)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             encoder.encode(picture)

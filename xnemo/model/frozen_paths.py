@@ -17,13 +17,13 @@ class FrozenPaths:
     # Local folder or hub name of the autoencoder's weights; None keeps the model's own.
     autoencoder: str | None = None
     # The same of the image embedding's.
-    image_token: str | None = None
+    image_embedding: str | None = None
 
     def applied(self, config: NetworkConfig) -> NetworkConfig:
         """Return the configuration with these places."""
-        autoencoder, image_token = config.autoencoder, config.image_token
+        autoencoder, image_embedding = config.autoencoder, config.image_embedding
         if self.autoencoder and autoencoder.kind not in FIXED:
             autoencoder = replace(autoencoder, path=self.autoencoder, subfolder=None)
-        if self.image_token and image_token.kind == "clip":
-            image_token = replace(image_token, path=self.image_token, subfolder=None)
-        return replace(config, autoencoder=autoencoder, image_token=image_token)
+        if self.image_embedding and image_embedding.kind == "clip":
+            image_embedding = replace(image_embedding, path=self.image_embedding, subfolder=None)
+        return replace(config, autoencoder=autoencoder, image_embedding=image_embedding)

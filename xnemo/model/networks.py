@@ -15,14 +15,14 @@ from xnemo.config import from_dict, to_dict
 from xnemo.data.face_description import FACE_NUMBERS
 from xnemo.model.config import NetworkConfig
 from xnemo.model.frozen.autoencoder import Autoencoder, make_autoencoder
-from xnemo.model.frozen.image_embedding import ImageToken, make_image_token
+from xnemo.model.frozen.image_embedding import ImageEmbedding, make_image_embedding
 from xnemo.model.frozen_paths import FrozenPaths
-from xnemo.model.gan.discriminator import Critic
+from xnemo.model.gan.discriminator import Discriminator
 from xnemo.model.gan.gan_head import GanHead
 from xnemo.model.motion.encoder import MotionEncoder
 from xnemo.model.motion.face_readout import FaceReadout
 from xnemo.model.unet.denoising_unet import DenoisingUNet
-from xnemo.model.unet.reference_copy import begin_as_copier
+from xnemo.model.unet.reference_copy import init_reference_copy
 from xnemo.model.unet.reference_net import ReferenceNet
 from xnemo.model.weights.atomic_folder import whole_folder
 from xnemo.model.weights.check import assign_tensors, check_tensors
@@ -32,7 +32,7 @@ from xnemo.model.weights.initialise import initialise, layer_seed
 CONFIG_FILE = "network.json"
 TEMPORAL = ".temporal_modules."
 # Parts that serve training alone.
-TRAINING_PARTS = ("gan_head", "critic", "face_readout")
+TRAINING_PARTS = ("gan_head", "discriminator", "face_readout")
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
@@ -46,10 +46,10 @@ class Networks:
     motion_encoder: MotionEncoder
     # Frozen: they come from elsewhere, are never trained and are not saved.
     autoencoder: Autoencoder
-    image_token: ImageToken
+    image_embedding: ImageEmbedding
     # For training alone.
     gan_head: GanHead | None = None
-    critic: Critic | None = None
+    discriminator: Discriminator | None = None
     face_readout: FaceReadout | None = None
 
     def trained_parts(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class Networks:
 
     def modules(self) -> dict[str, nn.Module]:
         """Return all parts by name, the frozen ones too."""
-        frozen = {"autoencoder": self.autoencoder, "image_token": self.image_token}
+        frozen = {"autoencoder": self.autoencoder, "image_embedding": self.image_embedding}
         return self.trained_parts() | {
             name: part for name, part in frozen.items() if isinstance(part, nn.Module)
         }
@@ -105,10 +105,10 @@ class Networks:
 
         Args:
             directory: The folder.
-            training: Also load GAN head and critic, where the folder has them.
+            training: Also load GAN head and discriminator, where the folder has them.
             config: Used instead of the saved one, to go from one training stage to the next. It
                 may add temporal modules, which then start fresh, or do without them; for the rest
-                the weights have to fit it. Parts that the folder lacks (GAN head, critic) are
+                the weights have to fit it. Parts that the folder lacks (GAN head, discriminator) are
                 built fresh too.
             seed: Of whatever starts fresh.
             paths: Where the frozen parts lie, if not where the configuration says.
@@ -147,7 +147,7 @@ def build_networks(config: NetworkConfig, seed: int = 0, training: bool = True) 
     Args:
         config: Shapes of all parts.
         seed: Of the initialisation.
-        training: Also build GAN head and critic.
+        training: Also build GAN head and discriminator.
 
     Raises:
         UserError: The weights of a frozen part cannot be had.
@@ -166,13 +166,13 @@ def empty_networks(config: NetworkConfig, seed: int = 0, training: bool = True) 
         denoiser = DenoisingUNet(**asdict(config.unet))
         reference_net = ReferenceNet.from_unet_config(config.unet)
         motion_encoder = MotionEncoder(**asdict(config.motion))
-    gan_head = critic = face_readout = None
+    gan_head = discriminator = face_readout = None
     if training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(layer_seed(seed, "gan_head"))
             gan_head = GanHead(**asdict(config.gan))
-            torch.manual_seed(layer_seed(seed, "critic"))
-            critic = Critic(**asdict(config.critic))
+            torch.manual_seed(layer_seed(seed, "discriminator"))
+            discriminator = Discriminator(**asdict(config.discriminator))
             torch.manual_seed(layer_seed(seed, "face_readout"))
             face_readout = FaceReadout(config.motion.latent_width, FACE_NUMBERS)
     return Networks(
@@ -181,9 +181,9 @@ def empty_networks(config: NetworkConfig, seed: int = 0, training: bool = True) 
         reference_net,
         motion_encoder,
         make_autoencoder(config.autoencoder),
-        make_image_token(config.image_token),
+        make_image_embedding(config.image_embedding),
         gan_head,
-        critic,
+        discriminator,
         face_readout,
     )
 
@@ -199,8 +199,8 @@ def initialise_missing(networks: Networks, seed: int = 0) -> None:
         for name, part in networks.trained_parts().items()
     }
     trunks_are_fresh = all("conv_in" in fresh[name] for name in ("denoiser", "reference_net"))
-    if networks.config.unet.place_code and trunks_are_fresh:
-        begin_as_copier(networks.denoiser, networks.reference_net, seed)
+    if networks.config.unet.use_2d_rope and trunks_are_fresh:
+        init_reference_copy(networks.denoiser, networks.reference_net, seed)
 
 
 def read_config(directory: str | Path) -> NetworkConfig:

@@ -213,7 +213,7 @@ class TrainConfig:
 
     @property
     def uses_gan_head(self) -> bool:
-        """Whether the run trains the GAN head and its critic."""
+        """Whether the run trains the GAN head and its discriminator."""
         return self.stage == "image" and self.loss.gan > 0
 
     @property

@@ -44,7 +44,7 @@ class JointNetwork(nn.Module):
         self.motion_source = config.network.gan.motion_source
         self.temporal_only = config.stage == "temporal"
         # How much the motion latent of the last pass differed between frames; see `StepGuard`.
-        self.motion_spread: Tensor | None = None
+        self.latent_std: Tensor | None = None
         self.use_bf16 = config.engine.precision == "bf16"
         _choose_trained(self, config)
         if config.engine.batch_norm == "synced":
@@ -72,16 +72,16 @@ class JointNetwork(nn.Module):
         with torch.autocast(device, torch.bfloat16, enabled=self.use_bf16):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.temporal_only):
                 latent = self.motion_encoder(inputs.driving_BCFHW, inputs.box_BF3)
-                reference = self.reference_net(inputs.z_reference_BChw, inputs.image_tokens_BLD)
+                reference = self.reference_net(inputs.z_reference_BChw, inputs.image_embeddings_BLD)
             faces_ND = latent.face.detach().flatten(0, 1).float()
-            self.motion_spread = faces_ND.std(dim=0).mean() if len(faces_ND) > 1 else None
+            self.latent_std = faces_ND.std(dim=0).mean() if len(faces_ND) > 1 else None
             if self.training:
                 reference = reference.mask_tokens(self.reference_masking, inputs.mask_seeds)
                 reference = reference.with_presence(inputs.present_B)
             prediction = self.denoiser(
                 inputs.z_noisy_BCFhw,
                 inputs.timesteps_B,
-                inputs.image_tokens_BLD,
+                inputs.image_embeddings_BLD,
                 latent.tokens,
                 reference,
             )

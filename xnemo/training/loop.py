@@ -21,12 +21,12 @@ from xnemo.training.engines.engine import StepOutcome
 from xnemo.training.engines.world import current_world
 from xnemo.training.learning_rate import learning_rate_scale
 from xnemo.training.monitor.callbacks import Callback
-from xnemo.training.monitor.guards import MOTION_SPREAD
+from xnemo.training.monitor.guards import LATENT_STD
 from xnemo.training.monitor.speed import SpeedMeter, forward_flops
 from xnemo.training.monitor.watchdog import Watchdog
 from xnemo.training.reporter import Reporter
 from xnemo.training.session import Session, open_session
-from xnemo.training.step import critic_step, generator_step
+from xnemo.training.step import discriminator_step, generator_step
 from xnemo.training.step_inputs import prepare_inputs
 from xnemo.training.validation import Validator
 
@@ -144,9 +144,9 @@ def train_step(
         torch.manual_seed(stream_seed(config.seed, place, "step"))
         for engine in session.engines.values():
             engine.begin_pass(last=turn == plan.accumulation - 1)
-        if session.critic is not None:
+        if session.discriminator is not None:
             # Its spectral norms move in training mode: once a step, however many passes that has.
-            session.critic.module.train(turn == 0)
+            session.discriminator.module.train(turn == 0)
         losses = _micro_step(session, batch, weight, meter)
         for name, value in losses.items():
             share = value * (weight * plan.micro_batch / plan.global_batch)
@@ -174,13 +174,13 @@ def _micro_step(
         batch.to(session.world.device), session.frozen, config.condition, seed=config.seed
     )
     if meter.flops_per_sample == 0:
-        critic = session.critic.module if session.critic is not None else None
-        meter.flops_per_sample = forward_flops(session.network.module, critic, inputs)
+        discriminator = session.discriminator.module if session.discriminator is not None else None
+        meter.flops_per_sample = forward_flops(session.network.module, discriminator, inputs)
         meter.restart()
     scale = weight * session.plan.loss_scale
     made = generator_step(
         session.network,
-        session.critic,
+        session.discriminator,
         inputs,
         session.frozen.schedule,
         config.loss,
@@ -188,11 +188,13 @@ def _micro_step(
         weight=scale,
     )
     losses = made.losses
-    if session.critic is not None and made.pictures is not None:
-        losses |= critic_step(session.critic, made.pictures, inputs, config.loss, weight=scale)
-    spread = session.network.module.motion_spread
+    if session.discriminator is not None and made.pictures is not None:
+        losses |= discriminator_step(
+            session.discriminator, made.pictures, inputs, config.loss, weight=scale
+        )
+    spread = session.network.module.latent_std
     if isinstance(spread, Tensor):
-        losses[MOTION_SPREAD] = spread
+        losses[LATENT_STD] = spread
     return losses
 
 

@@ -10,7 +10,7 @@ from xnemo.training.bounds import require_at_least
 class ConditionConfig:
     """What training hides from the denoiser now and then."""
 
-    # Share of samples whose reference, image token and motion are nulled together, for guidance.
+    # Share of samples whose reference, image embedding and motion are nulled together, for guidance.
     # Not published; the rate of its relatives.
     dropout: float = 0.1
     # Share of reference tokens removed at random in every layer (reference feature masking).
@@ -42,12 +42,12 @@ class LossConfig:
     l1: float = 1.0
     # Difference of VGG features, see `perceptual`. 0 switches it off.
     perceptual: float = 10.0
-    # Difference of the critic's own features.
+    # Difference of the discriminator's own features.
     feature_matching: float = 10.0
-    # Hinge loss against the critic.
+    # Hinge loss against the discriminator.
     adversarial: float = 1.0
-    # Gradient penalty of the critic at real pictures, by finite difference. 0 switches it off:
-    # spectral normalisation already bounds the critic.
+    # Gradient penalty of the discriminator at real pictures, by finite difference. 0 switches it off:
+    # spectral normalisation already bounds the discriminator.
     r1: float = 0.0
     # What the face-motion vector says alike of all frames of a sample: mostly who it is. Not part
     # of the published method, which leaves it to augmentation and to the narrow latent; with a

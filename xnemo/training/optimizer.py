@@ -25,9 +25,9 @@ def network_groups(network: nn.Module, config: OptimizerConfig) -> list[dict]:
     return _groups(network, config, settings)
 
 
-def critic_groups(critic: nn.Module, config: OptimizerConfig) -> list[dict]:
-    """Return the critic's parameters in groups."""
-    return _groups(critic, config, lambda name: (config.critic_lr, config.gan_betas))
+def discriminator_groups(discriminator: nn.Module, config: OptimizerConfig) -> list[dict]:
+    """Return the discriminator's parameters in groups."""
+    return _groups(discriminator, config, lambda name: (config.discriminator_lr, config.gan_betas))
 
 
 def _groups(

@@ -22,11 +22,11 @@ class OptimizerConfig:
     # Learning rate of the GAN head. Its kernels are kept at unit deviation (StyleGAN2's equalised
     # rate, which is 2e-3 there), so that a step counts for less than elsewhere.
     gan_lr: float = 1e-3
-    # Learning rate of the critic.
-    critic_lr: float = 2e-4
+    # Learning rate of the discriminator.
+    discriminator_lr: float = 2e-4
     # Decay of the first and second moments, network engine.
     betas: tuple[float, float] = (0.9, 0.999)
-    # The same for GAN head and critic: adversarial training wants little momentum.
+    # The same for GAN head and discriminator: adversarial training wants little momentum.
     gan_betas: tuple[float, float] = (0.5, 0.99)
     # Added to the root of the second moment.
     eps: float = 1e-8
@@ -44,7 +44,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Refuse rates that cannot train."""
         require_at_least(
-            "optimizer.", self, lr=0, gan_lr=0, critic_lr=0, weight_decay=0, warmup_samples=0
+            "optimizer.", self, lr=0, gan_lr=0, discriminator_lr=0, weight_decay=0, warmup_samples=0
         )
         require_at_least("optimizer.", self, motion_lr_scale=0, encoder_lr_scale=0)
         if self.clip <= 0:

@@ -34,7 +34,7 @@ from xnemo.training.engines.torch_engine import TorchEngine
 from xnemo.training.engines.world import World
 from xnemo.training.joint_network import JointNetwork
 from xnemo.training.monitor.guards import BufferKeeper, StepGuard
-from xnemo.training.optimizer import build_optimizer, critic_groups, network_groups
+from xnemo.training.optimizer import build_optimizer, discriminator_groups, network_groups
 from xnemo.training.starting_point import load_start
 from xnemo.training.step_inputs import FrozenParts
 
@@ -56,7 +56,7 @@ class Session:
     frozen: FrozenParts
     perceptual: PerceptualLoss | None
     network: Engine
-    critic: Engine | None
+    discriminator: Engine | None
     ema: ShardedEma | None
     guard: StepGuard
     buffers: BufferKeeper
@@ -66,7 +66,9 @@ class Session:
     def engines(self) -> dict[str, Engine]:
         """Return the engines by name."""
         engines = {"network": self.network}
-        return engines | ({"critic": self.critic} if self.critic is not None else {})
+        return engines | (
+            {"discriminator": self.discriminator} if self.discriminator is not None else {}
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what identifies this run's inputs and code."""
@@ -123,8 +125,10 @@ class Session:
     def write_bundle(self, folder: Path, metrics: Mapping[str, Any], *, moments: bool) -> None:
         """Gather and write a bundle; all workers."""
         raw = _named_weights(self.network)
-        if self.critic is not None:
-            raw |= {f"critic.{name}": t for name, t in _named_weights(self.critic).items()}
+        if self.discriminator is not None:
+            raw |= {
+                f"discriminator.{name}": t for name, t in _named_weights(self.discriminator).items()
+            }
         ema = self.ema.full() if self.ema is not None else None
         states = {n: e.full_moments() for n, e in self.engines.items()} if moments else None
         if self.world.is_main:
@@ -202,17 +206,19 @@ def open_session(
         networks.face_readout = None
     _load_start(networks, config, checkpoint)
     modules = networks.modules()
-    for name in ("autoencoder", "image_token"):
+    for name in ("autoencoder", "image_embedding"):
         modules[name].to(world.device)
     frozen = FrozenParts(
-        networks.autoencoder, networks.image_token, NoiseSchedule(config.diffusion)
+        networks.autoencoder, networks.image_embedding, NoiseSchedule(config.diffusion)
     )
     joint = JointNetwork(networks, config).train()
     network = _engine(joint, network_groups(joint, config.optimizer), config, plan, world)
-    critic = None
+    discriminator = None
     if config.uses_gan_head:
-        judge = modules["critic"].train()
-        critic = _engine(judge, critic_groups(judge, config.optimizer), config, plan, world)
+        judge = modules["discriminator"].train()
+        discriminator = _engine(
+            judge, discriminator_groups(judge, config.optimizer), config, plan, world
+        )
     session = Session(
         config=config,
         world=world,
@@ -223,10 +229,10 @@ def open_session(
         frozen=frozen,
         perceptual=_perceptual(config, world),
         network=network,
-        critic=critic,
+        discriminator=discriminator,
         ema=ShardedEma(network, config.ema, world) if config.ema.enabled else None,
         guard=StepGuard(config.guards),
-        buffers=BufferKeeper([e.module for e in (network, critic) if e is not None]),
+        buffers=BufferKeeper([e.module for e in (network, discriminator) if e is not None]),
     )
     if checkpoint is not None:
         session.restore(checkpoint)

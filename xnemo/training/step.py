@@ -12,24 +12,24 @@ from xnemo.diffusion.schedule import NoiseSchedule
 from xnemo.model.frozen.perceptual import PerceptualLoss
 from xnemo.model.gan.adversarial_losses import (
     feature_matching,
-    hinge_critic,
+    hinge_discriminator,
     hinge_generator,
     r1_penalty_by_difference,
 )
-from xnemo.model.gan.discriminator import CriticOutput
+from xnemo.model.gan.discriminator import DiscriminatorOutput
 from xnemo.training.engines.engine import Engine
 from xnemo.training.face_change import face_change_error
 from xnemo.training.identity_leak import identity_leak
 from xnemo.training.loss_config import LossConfig
 from xnemo.training.step_inputs import StepInputs
 
-# Step of the finite difference in the critic's gradient penalty.
+# Step of the finite difference in the discriminator's gradient penalty.
 _R1_SIGMA = 0.01
 
 
 @dataclass(frozen=True)
 class GeneratorResult:
-    """Losses of a generator pass, and the pictures the critic will judge."""
+    """Losses of a generator pass, and the pictures the discriminator will judge."""
 
     losses: dict[str, Tensor]
     # (N, 3, G, G), detached; None without a GAN head.
@@ -38,7 +38,7 @@ class GeneratorResult:
 
 def generator_step(
     network: Engine,
-    critic: Engine | None,
+    discriminator: Engine | None,
     inputs: StepInputs,
     schedule: NoiseSchedule,
     config: LossConfig,
@@ -48,8 +48,8 @@ def generator_step(
 ) -> GeneratorResult:
     """Run the networks forwards and backwards once; gradients stay in the engine until its step.
 
-    The critic judges with its parameters frozen: it passes gradient on and takes none, which ZeRO
-    needs (its hooks would otherwise reduce the critic's gradients during the network's backward).
+    The discriminator judges with its parameters frozen: it passes gradient on and takes none, which ZeRO
+    needs (its hooks would otherwise reduce the discriminator's gradients during the network's backward).
     """
     prediction, pictures, face_BFD, change_BFK = network(inputs)
     losses = {
@@ -64,12 +64,12 @@ def generator_step(
     if change_BFK is not None and inputs.face_BFK is not None:
         losses["face_change"] = face_change_error(change_BFK, inputs.face_BFK, inputs.present_B)
         total = total + config.face_change * losses["face_change"]
-    if pictures is None or critic is None or inputs.head_target_NCHW is None:
+    if pictures is None or discriminator is None or inputs.head_target_NCHW is None:
         network.backward(total * weight)
         return GeneratorResult(_detached(losses, total), None)
 
     pictures = pictures.float()
-    with critic.frozen() as judge:
+    with discriminator.frozen() as judge:
         head = _head_losses(pictures, inputs.head_target_NCHW, judge, config, perceptual)
         for name, value in head.items():
             total = total + config.gan * getattr(config, name) * value
@@ -78,15 +78,15 @@ def generator_step(
     return GeneratorResult(_detached(losses, total), pictures.detach())
 
 
-def critic_step(
-    critic: Engine,
+def discriminator_step(
+    discriminator: Engine,
     pictures_NCHW: Tensor,
     inputs: StepInputs,
     config: LossConfig,
     *,
     weight: float = 1.0,
 ) -> dict[str, Tensor]:
-    """Teach the critic to tell targets from the generator's detached pictures, one backward.
+    """Teach the discriminator to tell targets from the generator's detached pictures, one backward.
 
     All pictures go through in one batch, because an engine is owed one forward per backward.
     """
@@ -96,25 +96,27 @@ def critic_step(
     if config.r1 > 0:
         noise = torch.randn_like(real)
         pictures.append(real + _R1_SIGMA * noise)
-    judged = critic(torch.cat(pictures))
-    real_says, fake_says = _part(judged, 0, count), _part(judged, count, 2 * count)
-    losses = {"critic": hinge_critic(real_says, fake_says)}
-    total = losses["critic"]
+    judged = discriminator(torch.cat(pictures))
+    real_logits, fake_logits = _part(judged, 0, count), _part(judged, count, 2 * count)
+    losses = {"discriminator": hinge_discriminator(real_logits, fake_logits)}
+    total = losses["discriminator"]
     if config.r1 > 0:
         pair = [
-            CriticOutput(torch.cat([clean.logits, noisy.logits]), [])
-            for clean, noisy in zip(real_says, _part(judged, 2 * count, 3 * count), strict=True)
+            DiscriminatorOutput(torch.cat([clean.logits, noisy.logits]), [])
+            for clean, noisy in zip(real_logits, _part(judged, 2 * count, 3 * count), strict=True)
         ]
-        losses["critic_r1"] = r1_penalty_by_difference(lambda _: pair, real, noise, _R1_SIGMA)
-        total = total + config.r1 * losses["critic_r1"]
-    critic.backward(total * weight)
+        losses["discriminator_r1"] = r1_penalty_by_difference(
+            lambda _: pair, real, noise, _R1_SIGMA
+        )
+        total = total + config.r1 * losses["discriminator_r1"]
+    discriminator.backward(total * weight)
     return {name: value.detach() for name, value in losses.items()}
 
 
 def _head_losses(
     pictures: Tensor,
     target: Tensor,
-    judge: Callable[[Tensor], list[CriticOutput]],
+    judge: Callable[[Tensor], list[DiscriminatorOutput]],
     config: LossConfig,
     perceptual: PerceptualLoss | None,
 ) -> dict[str, Tensor]:
@@ -123,12 +125,12 @@ def _head_losses(
     if config.perceptual > 0 and perceptual is not None:
         losses["perceptual"] = perceptual(pictures, target)
     if config.adversarial > 0 or config.feature_matching > 0:
-        fake_says = judge(pictures)
-        losses["adversarial"] = hinge_generator(fake_says)
+        fake_logits = judge(pictures)
+        losses["adversarial"] = hinge_generator(fake_logits)
         if config.feature_matching > 0:
             with torch.no_grad():
-                real_says = judge(target)
-            losses["feature_matching"] = feature_matching(real_says, fake_says)
+                real_logits = judge(target)
+            losses["feature_matching"] = feature_matching(real_logits, fake_logits)
     return losses
 
 
@@ -136,6 +138,9 @@ def _detached(losses: dict[str, Tensor], total: Tensor) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in {"loss": total, **losses}.items()}
 
 
-def _part(outputs: list[CriticOutput], start: int, end: int) -> list[CriticOutput]:
-    """Return what the critic said of some of the pictures of its batch."""
-    return [CriticOutput(o.logits[start:end], [f[start:end] for f in o.features]) for o in outputs]
+def _part(outputs: list[DiscriminatorOutput], start: int, end: int) -> list[DiscriminatorOutput]:
+    """Return what the discriminator said of some of the pictures of its batch."""
+    return [
+        DiscriminatorOutput(o.logits[start:end], [f[start:end] for f in o.features])
+        for o in outputs
+    ]

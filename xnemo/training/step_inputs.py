@@ -12,7 +12,7 @@ from xnemo.data.batch import Batch
 from xnemo.data.seeding import sample_rng, stream_seed
 from xnemo.diffusion.schedule import NoiseSchedule
 from xnemo.model.frozen.autoencoder import Autoencoder
-from xnemo.model.frozen.image_embedding import ImageToken
+from xnemo.model.frozen.image_embedding import ImageEmbedding
 from xnemo.training.loss_config import ConditionConfig
 
 
@@ -21,7 +21,7 @@ class FrozenParts:
     """What both engines use and neither trains."""
 
     autoencoder: Autoencoder
-    image_token: ImageToken
+    image_embedding: ImageEmbedding
     schedule: NoiseSchedule
 
 
@@ -36,7 +36,7 @@ class StepInputs:
     # Latents of the reference.
     z_reference_BChw: Tensor
     # Image tokens; zeros where the condition is dropped.
-    image_tokens_BLD: Tensor
+    image_embeddings_BLD: Tensor
     # Which samples see their reference.
     present_B: Tensor
     # One seed per sample for the removal of reference tokens.
@@ -62,7 +62,7 @@ def prepare_inputs(
 
     Everything random is a function of (seed, sample index), so neither the number of workers nor
     the place in a micro-batch changes a sample's noise. Dropping a condition nulls the reference,
-    the image token and the motion together, as guidance does at inference; the dropped sample
+    the image embedding and the motion together, as guidance does at inference; the dropped sample
     still runs through every module.
     """
     device = batch.target_BCFHW.device
@@ -78,7 +78,7 @@ def prepare_inputs(
     draw = frozen.schedule.draw_timestep
     timesteps = torch.tensor([draw(sample_rng(seed, n, "noise")) for n in indices])
     timesteps = timesteps.to(device)
-    tokens = frozen.image_token(batch.reference_BCHW)
+    tokens = frozen.image_embedding(batch.reference_BCHW)
 
     pose = batch.reference_pose_BCHW[:, :, None].expand_as(batch.driving_BCFHW)
     still = batch.box_BF3.new_tensor([0.0, 0.0, 1.0]).expand_as(batch.box_BF3)
@@ -94,7 +94,7 @@ def prepare_inputs(
         driving_BCFHW=_where(dropped_B, pose, batch.driving_BCFHW),
         box_BF3=_where(dropped_B, still, batch.box_BF3),
         z_reference_BChw=z_reference,
-        image_tokens_BLD=_where(dropped_B, torch.zeros_like(tokens), tokens),
+        image_embeddings_BLD=_where(dropped_B, torch.zeros_like(tokens), tokens),
         present_B=~dropped_B,
         mask_seeds=tuple(stream_seed(seed, n, "reference_mask") for n in indices),
         z_BCFhw=z,

@@ -23,7 +23,7 @@ class Recipe:
     ema: bool = True
     widths: tuple[int, ...] = (32, 64)
     optimizer: Optimizer = field(default_factory=Optimizer)
-    critic: Optimizer | None = None
+    discriminator: Optimizer | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -31,7 +31,7 @@ class Recipe:
 
 
 def test_dictionary_and_back_is_the_same_config():
-    recipe = Recipe(widths=(1, 2, 3), critic=Optimizer(name="sgd"), bundle="x")
+    recipe = Recipe(widths=(1, 2, 3), discriminator=Optimizer(name="sgd"), bundle="x")
     assert cfg.from_dict(Recipe, cfg.to_dict(recipe)) == recipe
 
 
@@ -114,7 +114,7 @@ def test_the_later_of_two_values_wins():
 
 
 def test_optional_section_is_built_from_a_mapping():
-    assert cfg.from_dict(Recipe, {"critic": {"lr": 1.0}}).critic == Optimizer(lr=1.0)
+    assert cfg.from_dict(Recipe, {"discriminator": {"lr": 1.0}}).discriminator == Optimizer(lr=1.0)
 
 
 def test_unknown_field_in_a_file_is_refused():

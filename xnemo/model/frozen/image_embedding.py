@@ -18,8 +18,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
-class ImageTokenConfig:
-    """Which embedding, and from where; `make_image_token(config)` builds it."""
+class ImageEmbeddingConfig:
+    """Which embedding, and from where; `make_image_embedding(config)` builds it."""
 
     # "clip": CLIP's vision tower with projection, as the X-NeMo release; "pooled": the picture
     # averaged to a few cells, which needs no weights.
@@ -34,17 +34,19 @@ class ImageTokenConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in ("clip", "pooled"):
-            raise UserError(f"image_token.kind = {self.kind!r} is unknown", "use clip or pooled")
+            raise UserError(
+                f"image_embedding.kind = {self.kind!r} is unknown", "use clip or pooled"
+            )
         if self.width < 3:
-            raise UserError(f"image_token.width = {self.width}", "use 3 or more")
+            raise UserError(f"image_embedding.width = {self.width}", "use 3 or more")
         if self.kind == "clip" and not self.path:
             raise UserError(
-                "image_token.kind = 'clip' needs weights and image_token.path is empty",
-                "set image_token.path to a folder, or use kind pooled",
+                "image_embedding.kind = 'clip' needs weights and image_embedding.path is empty",
+                "set image_embedding.path to a folder, or use kind pooled",
             )
 
 
-class ImageToken(Protocol):
+class ImageEmbedding(Protocol):
     """Picture to tokens. Never trained; the null token of guidance is zeros."""
 
     width: int
@@ -54,7 +56,7 @@ class ImageToken(Protocol):
         ...
 
 
-class PooledToken(nn.Module):
+class PooledEmbedding(nn.Module):
     """Average the picture into the finest square grid of colours that fits the width.
 
     The rest of the token is zeros.
@@ -71,7 +73,7 @@ class PooledToken(nn.Module):
         return F.pad(cells, (0, self.width - cells.shape[1]))[:, None]
 
 
-class ClipToken(nn.Module):
+class ClipEmbedding(nn.Module):
     """CLIP's projected image embedding as one token."""
 
     mean: Tensor
@@ -96,19 +98,19 @@ class ClipToken(nn.Module):
         dtype = next(self.model.parameters()).dtype
         return self.model(x.to(dtype)).image_embeds.to(image_BCHW.dtype)[:, None]
 
-    def train(self, mode: bool = True) -> "ClipToken":
+    def train(self, mode: bool = True) -> "ClipEmbedding":
         """Stay in evaluation mode: part of a training network, but never trained."""
         return super().train(False)
 
 
-def make_image_token(config: ImageTokenConfig) -> ImageToken:
+def make_image_embedding(config: ImageEmbeddingConfig) -> ImageEmbedding:
     """Build the frozen embedding of a config, in evaluation mode and fp32.
 
     Raises:
         UserError: Where weights cannot be read, or project to another width than the config's.
     """
     if config.kind == "pooled":
-        return PooledToken(config.width).eval()
+        return PooledEmbedding(config.width).eval()
 
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -129,12 +131,12 @@ def make_image_token(config: ImageTokenConfig) -> ImageToken:
             config.path,
             config.subfolder,
             "image_encoder",
-            field="image_token.path",
+            field="image_embedding.path",
         )
     if model.config.projection_dim != config.width:
         raise UserError(
-            f"image_token.width = {config.width}, but {config.path!r} projects to"
+            f"image_embedding.width = {config.width}, but {config.path!r} projects to"
             f" {model.config.projection_dim}",
-            f"set image_token.width to {model.config.projection_dim}",
+            f"set image_embedding.width to {model.config.projection_dim}",
         )
-    return ClipToken(model, config.width).eval()
+    return ClipEmbedding(model, config.width).eval()

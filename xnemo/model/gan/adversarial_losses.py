@@ -1,4 +1,4 @@
-"""The losses between the GAN head and its critic."""
+"""The losses between the GAN head and its discriminator."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,17 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xnemo.model.gan.discriminator import CriticOutput
+from xnemo.model.gan.discriminator import DiscriminatorOutput
 
-Outputs = Sequence[CriticOutput]
+Outputs = Sequence[DiscriminatorOutput]
 
 
 def _mean(terms: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(terms)).mean()
 
 
-def hinge_critic(real: Outputs, fake: Outputs) -> Tensor:
-    """Hinge loss of the critic: real logits above 1, fake ones below -1, mean over scales.
+def hinge_discriminator(real: Outputs, fake: Outputs) -> Tensor:
+    """Hinge loss of the discriminator: real logits above 1, fake ones below -1, mean over scales.
 
     `fake` must come from detached pictures; this function cannot know.
     """
@@ -29,12 +29,12 @@ def hinge_critic(real: Outputs, fake: Outputs) -> Tensor:
 
 
 def hinge_generator(fake: Outputs) -> Tensor:
-    """Adversarial loss of the generator: raise the critic's logits, mean over scales."""
+    """Adversarial loss of the generator: raise the discriminator's logits, mean over scales."""
     return _mean([-f.logits.float().mean() for f in fake])
 
 
 def feature_matching(real: Outputs, fake: Outputs) -> Tensor:
-    """L1 distance between the critic's features of real and fake, mean over layers and scales.
+    """L1 distance between the discriminator's features of real and fake, mean over layers and scales.
 
     The real side is detached: it is a target.
     """
@@ -47,21 +47,24 @@ def feature_matching(real: Outputs, fake: Outputs) -> Tensor:
     )
 
 
-def r1_penalty(critic: Callable[[Tensor], Outputs], real_BCHW: Tensor) -> Tensor:
-    """Half the squared gradient of the critic's logits at real pictures, mean over the batch.
+def r1_penalty(discriminator: Callable[[Tensor], Outputs], real_BCHW: Tensor) -> Tensor:
+    """Half the squared gradient of the discriminator's logits at real pictures, mean over the batch.
 
     Mescheder et al. 2018. Each scale's logits are averaged over its patches first, so that the
     weight of the penalty does not depend on the size of the picture. Differentiates twice: under
     ZeRO-3, whose hooks see one backward only, use `r1_penalty_by_difference`.
     """
     real = real_BCHW.detach().requires_grad_(True)
-    score = _mean([o.logits.float().mean(dim=(1, 2, 3)) for o in critic(real)]) * len(real)
+    score = _mean([o.logits.float().mean(dim=(1, 2, 3)) for o in discriminator(real)]) * len(real)
     (gradient,) = torch.autograd.grad(score, real, create_graph=True)
     return 0.5 * gradient.float().square().sum(dim=(1, 2, 3)).mean()
 
 
 def r1_penalty_by_difference(
-    critic: Callable[[Tensor], Outputs], real_BCHW: Tensor, noise_BCHW: Tensor, sigma: float = 0.01
+    discriminator: Callable[[Tensor], Outputs],
+    real_BCHW: Tensor,
+    noise_BCHW: Tensor,
+    sigma: float = 0.01,
 ) -> Tensor:
     """R1 from two forward passes: `½ ‖(D(x + σn) − D(x)) / σ‖²`, n standard normal.
 
@@ -69,6 +72,8 @@ def r1_penalty_by_difference(
     derivative and runs both pictures in one batch.
     """
     both = torch.cat([real_BCHW, real_BCHW + sigma * noise_BCHW])
-    scores_2B = torch.stack([o.logits.float().mean(dim=(1, 2, 3)) for o in critic(both)]).mean(0)
+    scores_2B = torch.stack(
+        [o.logits.float().mean(dim=(1, 2, 3)) for o in discriminator(both)]
+    ).mean(0)
     clean_B, noisy_B = scores_2B.chunk(2)
     return 0.5 * ((noisy_B - clean_B) / sigma).square().mean()

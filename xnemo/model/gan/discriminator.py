@@ -1,4 +1,4 @@
-"""The multi-scale patch critic that judges the GAN head's pictures."""
+"""The multi-scale patch discriminator that judges the GAN head's pictures."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -16,8 +16,8 @@ NORMS = ("spectral_instance", "spectral", "instance", "none")
 
 
 @dataclass(frozen=True)
-class CriticConfig:
-    """Shape of the critic; `Critic(**asdict(config))` builds it."""
+class DiscriminatorConfig:
+    """Shape of the discriminator; `Discriminator(**asdict(config))` builds it."""
 
     # How many resolutions judge, each half the one before. Not published; chosen because the
     # motion encoder's ancestors train with two.
@@ -34,12 +34,12 @@ class CriticConfig:
     def __post_init__(self) -> None:
         for name in ("scales", "width", "max_width", "layers"):
             if getattr(self, name) < 1:
-                raise UserError(f"critic.{name} = {getattr(self, name)}", "use 1 or more")
+                raise UserError(f"discriminator.{name} = {getattr(self, name)}", "use 1 or more")
         if self.norm not in NORMS:
-            raise UserError(f"critic.norm = {self.norm!r} is unknown", f"use one of {NORMS}")
+            raise UserError(f"discriminator.norm = {self.norm!r} is unknown", f"use one of {NORMS}")
 
 
-class CriticOutput(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """What one scale says: patch logits (B, 1, h, w) and the features of every layer below."""
 
     logits: Tensor
@@ -50,7 +50,7 @@ class SpectralConv2d(nn.Conv2d):
     """A convolution divided by its largest singular value, which one power step a pass estimates.
 
     The estimate moves only where the weight is being trained, never in the generator's pass through
-    a frozen critic, so that the critic's state depends on the critic's own steps alone. The weight
+    a frozen discriminator, so that the discriminator's state depends on the discriminator's own steps alone. The weight
     stays an ordinary parameter of this module, which ZeRO-3 needs to gather it.
     """
 
@@ -62,7 +62,7 @@ class SpectralConv2d(nn.Conv2d):
         matrix = self.weight.detach().flatten(1)
         # On the weight's device, which is "meta" while `from_pretrained` builds.
         left = torch.ones(matrix.shape[0], device=matrix.device, dtype=matrix.dtype)
-        # A critic that is used before it is trained needs an estimate that is near already.
+        # A discriminator that is used before it is trained needs an estimate that is near already.
         for _ in range(10):
             right = F.normalize(matrix.T @ left, dim=0)
             left = F.normalize(matrix @ right, dim=0)
@@ -85,7 +85,7 @@ class SpectralConv2d(nn.Conv2d):
         return self._conv_forward(x_BCHW, weight, self.bias)
 
 
-class PatchCritic(nn.Module):
+class PatchDiscriminator(nn.Module):
     """One scale: stride-2 convolutions, one stride-1 convolution, patch logits."""
 
     def __init__(self, width: int, max_width: int, layers: int, norm: str) -> None:
@@ -104,18 +104,18 @@ class PatchCritic(nn.Module):
             previous = channels
         self.to_logits = make_conv(previous, 1, 4, stride=1, padding=2)
 
-    def forward(self, image_BCHW: Tensor) -> CriticOutput:
+    def forward(self, image_BCHW: Tensor) -> DiscriminatorOutput:
         """Return patch logits and features of (B, 3, H, W) pictures."""
         features = []
         x = image_BCHW
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.leaky_relu(norm(conv(x)), 0.2)
             features.append(x)
-        return CriticOutput(self.to_logits(x), features)
+        return DiscriminatorOutput(self.to_logits(x), features)
 
 
-class Critic(ModelMixin, ConfigMixin):
-    """Judge pictures patch by patch at several resolutions; arguments as in `CriticConfig`."""
+class Discriminator(ModelMixin, ConfigMixin):
+    """Judge pictures patch by patch at several resolutions; arguments as in `DiscriminatorConfig`."""
 
     @register_to_config
     def __init__(
@@ -127,15 +127,15 @@ class Critic(ModelMixin, ConfigMixin):
         norm: str = "spectral_instance",
     ) -> None:
         super().__init__()
-        self.critics = nn.ModuleList(
-            PatchCritic(width, max_width, layers, norm) for _ in range(scales)
+        self.discriminators = nn.ModuleList(
+            PatchDiscriminator(width, max_width, layers, norm) for _ in range(scales)
         )
 
-    def forward(self, image_BCHW: Tensor) -> list[CriticOutput]:
+    def forward(self, image_BCHW: Tensor) -> list[DiscriminatorOutput]:
         """Return (logits, features) per scale, finest first, of pictures in [-1, 1]."""
         outputs = []
-        for i, critic in enumerate(self.critics):
+        for i, discriminator in enumerate(self.discriminators):
             if i:
                 image_BCHW = F.avg_pool2d(image_BCHW, 3, 2, 1, count_include_pad=False)
-            outputs.append(critic(image_BCHW))
+            outputs.append(discriminator(image_BCHW))
         return outputs

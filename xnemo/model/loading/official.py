@@ -52,7 +52,7 @@ def load_official(networks: Networks, files: OfficialFiles) -> None:
     precision of half-precision files, cast such networks first.
 
     Args:
-        networks: Of the released shape; GAN head and critic, which were not released, stay.
+        networks: Of the released shape; GAN head and discriminator, which were not released, stay.
         files: Where the checkpoints are.
 
     Raises:

@@ -29,7 +29,7 @@ class LevelContext:
     """What all layers of one forward pass share; N is samples × frames."""
 
     time_NT: Tensor  # noqa: N815
-    image_tokens_NLD: Tensor  # noqa: N815
+    image_embeddings_NLD: Tensor  # noqa: N815
     motion_NLD: Tensor | None  # noqa: N815
     frames: int
     # What the transformer blocks read, and which samples do; None where nothing is read.
@@ -86,8 +86,8 @@ class Level(nn.Module):
                     width,
                     config.heads,
                     config.norm_groups,
-                    config.image_token_width,
-                    config.place_code,
+                    config.image_embedding_width,
+                    config.use_2d_rope,
                 )
                 for _ in range(after)
             )
@@ -135,7 +135,9 @@ class Level(nn.Module):
             attention = cast(SpatialTransformer, self.attentions[index])
             if name == context.last_writer:
                 return x_NCHW, {name: attention.write_only(x_NCHW)}
-            x_NCHW, tokens_NLC = attention(x_NCHW, context.image_tokens_NLD, context.read_by(name))
+            x_NCHW, tokens_NLC = attention(
+                x_NCHW, context.image_embeddings_NLD, context.read_by(name)
+            )
             if context.writes:
                 written = {name: tokens_NLC}
         if self.has_motion:

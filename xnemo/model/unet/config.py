@@ -26,8 +26,8 @@ class UNetConfig:
     norm_groups: int = 32
     # Groups of the entry norms of motion and temporal modules.
     module_norm_groups: int = 32
-    # Width of the image token that both UNets attend to; must equal the image token's.
-    image_token_width: int = 768
+    # Width of the image embedding that both UNets attend to; must equal the image embedding's.
+    image_embedding_width: int = 768
     # Width of a motion token; must equal the motion encoder's token_width.
     motion_width: int = 16
     # Whether the denoiser has temporal modules.
@@ -38,11 +38,11 @@ class UNetConfig:
     # places, and the first feature map has a fixed table of them. Stable Diffusion knows places by
     # its padding alone; with this, networks without weights start by copying the reference from the
     # same place, and motion has but to move that (see fresh_copier).
-    place_code: bool = False
+    use_2d_rope: bool = False
 
     def __post_init__(self) -> None:
         for name in ("latent_channels", "layers", "heads", "norm_groups", "module_norm_groups",
-                     "image_token_width", "motion_width", "max_frames"):  # fmt: skip
+                     "image_embedding_width", "motion_width", "max_frames"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise UserError(f"unet.{name} = {getattr(self, name)}", "use 1 or more")
         if not self.widths or len(self.widths) != len(self.attention):
@@ -59,9 +59,9 @@ class UNetConfig:
                         f"change the width or unet.{name}",
                     )
         least = CopierChannels(self.latent_channels).least_width
-        if self.place_code and any(w < least or w // self.heads % 4 for w in self.widths):
+        if self.use_2d_rope and any(w < least or w // self.heads % 4 for w in self.widths):
             raise UserError(
-                f"unet.widths = {self.widths} with place_code, {self.latent_channels} latent"
+                f"unet.widths = {self.widths} with use_2d_rope, {self.latent_channels} latent"
                 f" channels and {self.heads} heads",
                 f"use {least} or more, and a multiple of 4 for each head",
             )
@@ -109,7 +109,7 @@ class UNetConfig:
                 "layers": config["layers_per_block"],
                 "heads": config["attention_head_dim"],
                 "norm_groups": config["norm_num_groups"],
-                "image_token_width": config["cross_attention_dim"],
+                "image_embedding_width": config["cross_attention_dim"],
             }
         except KeyError as error:
             raise UserError(

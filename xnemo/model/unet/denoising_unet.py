@@ -17,7 +17,7 @@ from xnemo.model.unet.trunk import UNetTrunk
 class DenoisingUNet(UNetTrunk):
     """Predict the noise in the frames of a clip; arguments are the fields of `UNetConfig`.
 
-    Everything that conditions it is an argument: image tokens, motion tokens of each frame, and
+    Everything that conditions it is an argument: image embeddings, motion tokens of each frame, and
     reference features. Frames share weights and meet in the temporal modules alone.
     """
 
@@ -31,11 +31,11 @@ class DenoisingUNet(UNetTrunk):
         heads: int = 8,
         norm_groups: int = 32,
         module_norm_groups: int = 32,
-        image_token_width: int = 768,
+        image_embedding_width: int = 768,
         motion_width: int = 16,
         temporal: bool = True,
         max_frames: int = 32,
-        place_code: bool = False,
+        use_2d_rope: bool = False,
     ) -> None:
         super().__init__()
         config = UNetConfig(
@@ -46,11 +46,11 @@ class DenoisingUNet(UNetTrunk):
             heads,
             norm_groups,
             module_norm_groups,
-            image_token_width,
+            image_embedding_width,
             motion_width,
             temporal,
             max_frames,
-            place_code,
+            use_2d_rope,
         )
         self._build(config, motion=True, temporal=temporal)
         self.frame_limit = max_frames if temporal else math.inf
@@ -61,7 +61,7 @@ class DenoisingUNet(UNetTrunk):
         self,
         z_BCFhw: Tensor,
         timestep: Tensor | int,
-        image_tokens_BLD: Tensor,
+        image_embeddings_BLD: Tensor,
         motion_BFLD: Tensor,
         reference: ReferenceFeatures | None = None,
     ) -> Tensor:
@@ -70,16 +70,16 @@ class DenoisingUNet(UNetTrunk):
         Args:
             z_BCFhw: Noisy latents of F frames; any size whose halvings leave at least one cell.
             timestep: One for all samples, or (B,).
-            image_tokens_BLD: Image tokens of the portrait; zeros where unconditional.
+            image_embeddings_BLD: Image tokens of the portrait; zeros where unconditional.
             motion_BFLD: Motion tokens of each frame.
             reference: What the reference network said of the portraits; None for no reference.
         """
         batch, frames = z_BCFhw.shape[0], z_BCFhw.shape[2]
-        self._check(z_BCFhw, image_tokens_BLD, motion_BFLD, reference)
+        self._check(z_BCFhw, image_embeddings_BLD, motion_BFLD, reference)
         reads, presence = split_presence(reference)
         context = LevelContext(
             time_NT=self._embed_time(timestep, z_BCFhw).repeat_interleave(frames, dim=0),
-            image_tokens_NLD=image_tokens_BLD.repeat_interleave(frames, dim=0),
+            image_embeddings_NLD=image_embeddings_BLD.repeat_interleave(frames, dim=0),
             motion_NLD=motion_BFLD.flatten(0, 1),
             frames=frames,
             reference=reference if reads else None,
@@ -92,15 +92,15 @@ class DenoisingUNet(UNetTrunk):
     def _check(
         self,
         z_BCFhw: Tensor,
-        image_tokens_BLD: Tensor,
+        image_embeddings_BLD: Tensor,
         motion_BFLD: Tensor,
         reference: ReferenceFeatures | None,
     ) -> None:
         batch, frames = z_BCFhw.shape[0], z_BCFhw.shape[2]
-        if motion_BFLD.shape[:2] != (batch, frames) or image_tokens_BLD.shape[0] != batch:
+        if motion_BFLD.shape[:2] != (batch, frames) or image_embeddings_BLD.shape[0] != batch:
             raise ValueError(
                 f"latents are {batch} samples of {frames} frames, but motion tokens"
-                f" {tuple(motion_BFLD.shape)} and image tokens {tuple(image_tokens_BLD.shape)}"
+                f" {tuple(motion_BFLD.shape)} and image embeddings {tuple(image_embeddings_BLD.shape)}"
             )
         if frames > self.frame_limit:
             raise ValueError(

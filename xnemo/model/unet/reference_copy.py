@@ -35,7 +35,7 @@ _LIFT = 2.0
 
 
 @torch.no_grad()
-def begin_as_copier(denoiser: DenoisingUNet, reference_net: ReferenceNet, seed: int) -> None:
+def init_reference_copy(denoiser: DenoisingUNet, reference_net: ReferenceNet, seed: int) -> None:
     """Set two fresh UNets so that the denoiser gives out the reference, and motion moves it.
 
     From random weights a denoiser needs thousands of samples before it repeats the portrait through
@@ -45,7 +45,7 @@ def begin_as_copier(denoiser: DenoisingUNet, reference_net: ReferenceNet, seed: 
     All weights stay free to leave this.
 
     Args:
-        denoiser: with `place_code`, and fresh weights that this replaces.
+        denoiser: with `use_2d_rope`, and fresh weights that this replaces.
         reference_net: the same.
         seed: of the pictures by which the output is calibrated, and of the motion modules' waking.
     """
@@ -72,10 +72,10 @@ def copied(
     z = F.interpolate(coarse, size=(16, 16), mode="bicubic", align_corners=False)
     noise = torch.randn(z.shape, generator=generator)
     config: Any = denoiser.config
-    image_token = torch.zeros(len(z), 1, config.image_token_width)
+    image_embedding = torch.zeros(len(z), 1, config.image_embedding_width)
     motion = torch.zeros(len(z), 1, 1, config.motion_width)
-    reference = reference_net(z, image_token)
-    return z, denoiser(noise[:, :, None], 999, image_token, motion, reference)[:, :, 0]
+    reference = reference_net(z, image_embedding)
+    return z, denoiser(noise[:, :, None], 999, image_embedding, motion, reference)[:, :, 0]
 
 
 def _pass_on(unet: UNetTrunk, fetched: slice) -> None:

@@ -31,8 +31,8 @@ class ReferenceNet(UNetTrunk):
         layers: int = 2,
         heads: int = 8,
         norm_groups: int = 32,
-        image_token_width: int = 768,
-        place_code: bool = False,
+        image_embedding_width: int = 768,
+        use_2d_rope: bool = False,
     ) -> None:
         super().__init__()
         config = UNetConfig(
@@ -43,8 +43,8 @@ class ReferenceNet(UNetTrunk):
             heads=heads,
             norm_groups=norm_groups,
             module_norm_groups=1,
-            image_token_width=image_token_width,
-            place_code=place_code,
+            image_embedding_width=image_embedding_width,
+            use_2d_rope=use_2d_rope,
         )
         self._build(config, motion=False, temporal=False)
         self.last_writer = self.transformer_names()[-1]
@@ -60,23 +60,23 @@ class ReferenceNet(UNetTrunk):
             config.layers,
             config.heads,
             config.norm_groups,
-            config.image_token_width,
-            config.place_code,
+            config.image_embedding_width,
+            config.use_2d_rope,
         )
 
     def forward(
-        self, z_ref_BChw: Tensor, image_tokens_BLD: Tensor, timestep: Tensor | int = 0
+        self, z_ref_BChw: Tensor, image_embeddings_BLD: Tensor, timestep: Tensor | int = 0
     ) -> ReferenceFeatures:
         """Return the reference features of clean portrait latents.
 
         Args:
             z_ref_BChw: Scaled latents of the portraits, without noise.
-            image_tokens_BLD: Image tokens of the portraits.
+            image_embeddings_BLD: Image tokens of the portraits.
             timestep: 0, the time step of a clean latent.
         """
         context = LevelContext(
             time_NT=self._embed_time(timestep, z_ref_BChw),
-            image_tokens_NLD=image_tokens_BLD,
+            image_embeddings_NLD=image_embeddings_BLD,
             motion_NLD=None,
             frames=1,
             writes=True,

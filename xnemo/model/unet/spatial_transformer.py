@@ -8,20 +8,20 @@ from xnemo.model.unet.reference_attention import ReferenceAttention, ReferenceTo
 
 
 class SpatialBlock(nn.Module):
-    """Self-attention (with reference), cross-attention to the image token, feed-forward.
+    """Self-attention (with reference), cross-attention to the image embedding, feed-forward.
 
     Args:
         width: Channels of the tokens.
         heads: Attention heads; `width` is a multiple.
-        image_token_width: Channels of the image token.
+        image_embedding_width: Channels of the image embedding.
         places: Whether the self-attention knows places (`rotary_places`).
     """
 
-    def __init__(self, width: int, heads: int, image_token_width: int, places: bool) -> None:
+    def __init__(self, width: int, heads: int, image_embedding_width: int, places: bool) -> None:
         super().__init__()
         self.attn1 = ReferenceAttention(width, heads, places)
         self.norm1 = nn.LayerNorm(width)
-        self.attn2 = Attention(width, image_token_width, heads=heads, dim_head=width // heads)
+        self.attn2 = Attention(width, image_embedding_width, heads=heads, dim_head=width // heads)
         self.norm2 = nn.LayerNorm(width)
         self.ff = GatedFeedForward(width)
         self.norm3 = nn.LayerNorm(width)
@@ -29,7 +29,7 @@ class SpatialBlock(nn.Module):
     def forward(
         self,
         tokens_NLC: Tensor,
-        image_tokens_NLD: Tensor,
+        image_embeddings_NLD: Tensor,
         read: ReferenceTokens | None,
         grid: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
@@ -37,8 +37,8 @@ class SpatialBlock(nn.Module):
         normed = self.norm1(tokens_NLC)
         tokens_NLC = self.attn1(normed, read, grid) + tokens_NLC
         # With a single key the softmax is 1 for every query, so one query answers for all.
-        queries = tokens_NLC[:, :1] if image_tokens_NLD.shape[1] == 1 else tokens_NLC
-        tokens_NLC = self.attn2(self.norm2(queries), image_tokens_NLD) + tokens_NLC
+        queries = tokens_NLC[:, :1] if image_embeddings_NLD.shape[1] == 1 else tokens_NLC
+        tokens_NLC = self.attn2(self.norm2(queries), image_embeddings_NLD) + tokens_NLC
         return self.ff(self.norm3(tokens_NLC)) + tokens_NLC, normed
 
 
@@ -46,27 +46,27 @@ class SpatialTransformer(nn.Module):
     """GroupNorm, 1×1 convolution, one `SpatialBlock`, 1×1 convolution, added to the input."""
 
     def __init__(
-        self, width: int, heads: int, groups: int, image_token_width: int, places: bool = False
+        self, width: int, heads: int, groups: int, image_embedding_width: int, places: bool = False
     ) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, width, eps=1e-6)
         self.proj_in = nn.Conv2d(width, width, 1)
         self.transformer_blocks = nn.ModuleList(
-            [SpatialBlock(width, heads, image_token_width, places)]
+            [SpatialBlock(width, heads, image_embedding_width, places)]
         )
         self.proj_out = nn.Conv2d(width, width, 1)
 
     def forward(
         self,
         x_NCHW: Tensor,
-        image_tokens_NLD: Tensor,
+        image_embeddings_NLD: Tensor,
         read: ReferenceTokens | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the feature map, and the tokens (N, H·W, C) that a reader would read."""
         tokens_NLC = self.proj_in(self.norm(x_NCHW)).flatten(2).transpose(1, 2)
         grid = (x_NCHW.shape[2], x_NCHW.shape[3])
         for block in self.transformer_blocks:
-            tokens_NLC, written = block(tokens_NLC, image_tokens_NLD, read, grid)
+            tokens_NLC, written = block(tokens_NLC, image_embeddings_NLD, read, grid)
         x_out = tokens_NLC.transpose(1, 2).unflatten(2, x_NCHW.shape[2:])
         return self.proj_out(x_out) + x_NCHW, written
 

@@ -32,7 +32,7 @@ class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Create the trunk's modules; to be called by a subclass's constructor."""
         widths, levels = config.widths, len(config.widths)
         self.skips_per_level = config.layers + 1
-        self.place_code = config.place_code
+        self.use_2d_rope = config.use_2d_rope
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(widths[0], 4 * widths[0])
@@ -112,7 +112,7 @@ class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def _run(self, z_NChw: Tensor, context: LevelContext) -> tuple[Tensor, Written]:
         """Return the last feature map before the output layers, and what was written."""
         x = self.conv_in(z_NChw)
-        if self.place_code:
+        if self.use_2d_rope:
             channels = CopierChannels(z_NChw.shape[1])
             table = cell_table(x.shape[2], x.shape[3], x.shape[1] - channels.table).to(x)
             x = torch.cat([x[:, : channels.table], x[:, channels.table :] + table], dim=1)

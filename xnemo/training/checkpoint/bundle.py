@@ -66,9 +66,9 @@ def save_bundle(
     Args:
         folder: where the bundle is to be; replaced where it exists.
         meta: plain data for bundle.json.
-        raw: all parameters and buffers, named "denoiser.…" and so on, with "critic.…".
+        raw: all parameters and buffers, named "denoiser.…" and so on, with "discriminator.…".
         ema: averaged ones; names missing here are taken from `raw` when loading.
-        moments: optimiser state by engine, "network" and "critic".
+        moments: optimiser state by engine, "network" and "discriminator".
 
     Raises:
         UserError: a weight is not finite.
@@ -210,7 +210,7 @@ def load_weights(networks: Networks, tensors: Mapping[str, Tensor], source: Path
     """Copy tensors into the networks; return the parts and modules that the tensors lack.
 
     Temporal modules may be missing (an image bundle starts a temporal stage), and so may the GAN
-    head and the critic; they keep their initial values. Anything else must match name by name.
+    head and the discriminator; they keep their initial values. Anything else must match name by name.
 
     Raises:
         UserError: a name or a shape differs, or a weight is not finite; nothing is loaded.

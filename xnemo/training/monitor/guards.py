@@ -11,7 +11,7 @@ from preprocessing.errors import UserError
 from xnemo.training.config import GuardConfig
 
 # What the log calls the deviation of the motion latent over the frames of a pass.
-MOTION_SPREAD = "motion_spread"
+LATENT_STD = "latent_std"
 # Steps in a row after which a silent latent is reported, once.
 SILENT_STEPS = 20
 
@@ -64,7 +64,7 @@ class StepGuard:
                 "losses": dict(losses),
                 "keys": list(keys),
             }
-        spread = losses.get(MOTION_SPREAD, math.inf)
+        spread = losses.get(LATENT_STD, math.inf)
         self._silent_in_row = self._silent_in_row + 1 if spread < self._config.silent_motion else 0
         if self._silent_in_row == SILENT_STEPS:
             return {

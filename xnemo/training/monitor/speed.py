@@ -60,22 +60,22 @@ def peak_memory(device: torch.device) -> int:
 
 
 @torch.no_grad()
-def forward_flops(joint: nn.Module, critic: nn.Module | None, inputs: StepInputs) -> float:
+def forward_flops(joint: nn.Module, discriminator: nn.Module | None, inputs: StepInputs) -> float:
     """Return the floating-point operations of one training step per sample.
 
-    The forward pass is counted as executed; a backward pass costs twice its forward. The critic
+    The forward pass is counted as executed; a backward pass costs twice its forward. The discriminator
     runs forwards on both pictures and backwards through one in the generator's pass (4 forwards'
     worth), and both ways on both pictures in its own (6).
     """
-    modes = [(m, m.training) for m in (joint, critic) if m is not None]
+    modes = [(m, m.training) for m in (joint, discriminator) if m is not None]
     for module, _ in modes:
         module.eval()
     with FlopCounterMode(display=False) as counter:
         joint(inputs)
     total = 3.0 * counter.get_total_flops()
-    if critic is not None and inputs.head_target_NCHW is not None:
+    if discriminator is not None and inputs.head_target_NCHW is not None:
         with FlopCounterMode(display=False) as counter:
-            critic(inputs.head_target_NCHW)
+            discriminator(inputs.head_target_NCHW)
         total += 10.0 * counter.get_total_flops()
     for module, training in modes:
         module.train(training)

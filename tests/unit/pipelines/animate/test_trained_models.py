@@ -99,10 +99,10 @@ def test_a_saved_pipeline_is_exported_under_the_official_names(networks, models,
 
 
 def test_frozen_parts_are_looked_for_where_this_machine_has_them():
-    paths = FrozenPaths(autoencoder="/models/svd", image_token="/models/clip")
+    paths = FrozenPaths(autoencoder="/models/svd", image_embedding="/models/clip")
     found = paths.applied(full())
-    assert (found.autoencoder.path, found.image_token.path) == ("/models/svd", "/models/clip")
-    assert (found.autoencoder.subfolder, found.image_token.subfolder) == (None, None)
+    assert (found.autoencoder.path, found.image_embedding.path) == ("/models/svd", "/models/clip")
+    assert (found.autoencoder.subfolder, found.image_embedding.subfolder) == (None, None)
     assert found.autoencoder.kind == full().autoencoder.kind
     assert FrozenPaths().applied(full()) == full()
     # A part without weights has no place.
@@ -111,7 +111,7 @@ def test_frozen_parts_are_looked_for_where_this_machine_has_them():
 
 def test_a_place_without_the_part_is_named(models, tmp_path):
     autoencoder = AutoencoderConfig(path="nobody/nothing")
-    unet = replace(shape().unet, latent_channels=4, place_code=False)
+    unet = replace(shape().unet, latent_channels=4, use_2d_rope=False)
     moved = replace(shape(), autoencoder=autoencoder, unet=unet)
     with pytest.raises(UserError, match=r"autoencoder\.path = .*nowhere"):
         load_trained(models / "official", paths=FrozenPaths(str(tmp_path / "nowhere")), shape=moved)
@@ -120,7 +120,7 @@ def test_a_place_without_the_part_is_named(models, tmp_path):
 def test_what_a_machine_lacks_is_told_with_the_setting_that_mends_it(
     models, tmp_path, monkeypatch, capsys
 ):
-    unet = replace(shape().unet, latent_channels=4, place_code=False)
+    unet = replace(shape().unet, latent_channels=4, use_2d_rope=False)
     away = AutoencoderConfig(path=str(tmp_path / "away"))
     monkeypatch.setattr(
         "xnemo.animation.trained_model.full", lambda: replace(shape(), autoencoder=away, unet=unet)

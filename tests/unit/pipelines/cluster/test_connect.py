@@ -130,9 +130,9 @@ with connect(num_cpus=1):
 _JOIN = """
 import sys, ray
 from pipelines.cluster import connect
-from pipelines.mailbox import open_mailbox
+from pipelines.control_actor import start_control_actor
 with connect(sys.argv[1]) as cluster:
-    print(cluster.nodes, ray.get(open_mailbox().fetch.remote()))
+    print(cluster.nodes, ray.get(start_control_actor().fetch.remote()))
 """
 
 

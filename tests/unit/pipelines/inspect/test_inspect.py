@@ -210,7 +210,7 @@ def bundle(tmp_path):
     weights = {
         "denoiser.a": torch.ones(3, 4),
         "denoiser.b": torch.ones(5),
-        "critic.a": torch.ones(2),
+        "discriminator.a": torch.ones(2),
     }
     meta = {"samples_seen": 640, "index_digest": "0123", "metrics": {"loss": 0.25}, "git": "abc"}
     save_bundle(folder, TrainConfig(network=tiny()), meta, raw=weights)
@@ -224,7 +224,7 @@ def test_bundle_tells_its_training_and_the_size_of_each_network(bundle):
     assert found["metrics"] == {"loss": 0.25}
     assert found["trained_on_index"] == "0123"
     assert found["networks"] == [
-        {"network": "critic", "tensors": 1, "numbers": 2},
+        {"network": "discriminator", "tensors": 1, "numbers": 2},
         {"network": "denoiser", "tensors": 2, "numbers": 17},
     ]
     assert [f["file"] for f in found["files"]] == ["raw.safetensors"]

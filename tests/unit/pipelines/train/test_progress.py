@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.tracking import Journal, journal
-from pipelines.train.control_actor import Mailbox
+from pipelines.train.control_actor import ControlActor
 from pipelines.train.progress import RunRecord, TrainProgress
 
 FACTS = {
@@ -53,22 +53,22 @@ def test_the_first_refusal_counts_and_stops_the_next_start(record: RunRecord) ->
         [("refused", {"what": "a", "remedy": "b"}), ("refused", {"what": "c", "remedy": ""})]
     )
     assert record.refusal == ("a", "b")
-    mailbox = Mailbox()
-    assert not mailbox.refused()
-    mailbox.post("refused", {"what": "a", "remedy": "b"})
-    assert mailbox.refused()
-    assert mailbox.fetch() == [("refused", {"what": "a", "remedy": "b"})]
-    assert mailbox.fetch() == []
-    assert mailbox.refused(), "it stays refused after the driver has read it"
+    control_actor = ControlActor()
+    assert not control_actor.refused()
+    control_actor.post("refused", {"what": "a", "remedy": "b"})
+    assert control_actor.refused()
+    assert control_actor.fetch() == [("refused", {"what": "a", "remedy": "b"})]
+    assert control_actor.fetch() == []
+    assert control_actor.refused(), "it stays refused after the driver has read it"
 
 
-def test_a_mailbox_knows_whether_anybody_asks() -> None:
-    mailbox = Mailbox()
-    assert mailbox.silence() == float("inf")
-    mailbox.request_stop()
-    assert mailbox.silence() == float("inf"), "the driver is nobody"
-    assert mailbox.stop_requested()
-    assert 0 <= mailbox.silence() < 60
+def test_a_control_actor_knows_whether_anybody_asks() -> None:
+    control_actor = ControlActor()
+    assert control_actor.silence() == float("inf")
+    control_actor.request_stop()
+    assert control_actor.silence() == float("inf"), "the driver is nobody"
+    assert control_actor.stop_requested()
+    assert 0 <= control_actor.silence() < 60
 
 
 def test_a_failed_worker_is_told_and_kept(record: RunRecord, told: list[TrainProgress]) -> None:

@@ -48,10 +48,10 @@ def test_a_calm_face_is_looked_at_on_the_stride_and_interpolated():
     assert [s.tick.number for s in scanned] == list(range(41))
     assert detector.asked == [0, 8, 16, 24, 32, 40]
     for one in scanned:
-        (sighting,) = one.sightings.values()
+        (detection,) = one.detections.values()
         looked = one.tick.number in detector.asked
-        assert sighting.flags == (DETECTED if looked else INTERPOLATED)
-        assert sighting.box[0] == pytest.approx(10 + one.tick.number / 4, abs=0.01)
+        assert detection.flags == (DETECTED if looked else INTERPOLATED)
+        assert detection.box[0] == pytest.approx(10 + one.tick.number / 4, abs=0.01)
 
 
 def test_a_face_that_jumps_is_looked_at_until_looks_agree():
@@ -62,27 +62,27 @@ def test_a_face_that_jumps_is_looked_at_until_looks_agree():
     scanned, detector = scan(path, 33)
     assert {11, 12} <= set(detector.asked)
     for one in scanned:
-        for sighting in one.sightings.values():
-            if sighting is not None:
-                assert sighting.box[0] in (10, 60)
+        for detection in one.detections.values():
+            if detection is not None:
+                assert detection.box[0] in (10, 60)
 
 
 def test_coming_and_going_is_found_to_the_frame():
     scanned, _ = scan(lambda n: [(10, 10, 50, 50)] if 5 <= n < 27 else [], 60)
-    seen = [s.tick.number for s in scanned if any(v for v in s.sightings.values())]
+    seen = [s.tick.number for s in scanned if any(v for v in s.detections.values())]
     assert seen == list(range(5, 27))
 
 
 def test_a_short_loss_is_marked_as_such():
     scanned, _ = scan(lambda n: [] if 6 <= n < 18 else [(10, 10, 50, 50)], 40)
-    lost = [s.tick.number for s in scanned if 0 in s.sightings and s.sightings[0] is None]
+    lost = [s.tick.number for s in scanned if 0 in s.detections and s.detections[0] is None]
     assert lost == list(range(6, 18))
-    assert all(set(s.sightings) == {0} for s in scanned)
+    assert all(set(s.detections) == {0} for s in scanned)
 
 
 def test_two_people():
     scanned, _ = scan(lambda n: [(5, 10, 45, 50), (70, 10, 110, 50)][: 1 + (n >= 20)], 40)
-    assert all(set(s.sightings) == ({0} if s.tick.number < 20 else {0, 1}) for s in scanned)
+    assert all(set(s.detections) == ({0} if s.tick.number < 20 else {0, 1}) for s in scanned)
 
 
 def test_every_frame_on_request():
@@ -93,4 +93,4 @@ def test_every_frame_on_request():
 def test_looks_further_apart_than_a_face_may_be_lost_do_not_lose_it():
     scanned, detector = scan(lambda n: [(10, 10, 50, 50)], 60, stride=20)
     assert detector.asked == [0, 20, 40, 59]
-    assert all(set(s.sightings) == {0} and s.sightings[0] is not None for s in scanned)
+    assert all(set(s.detections) == {0} and s.detections[0] is not None for s in scanned)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from preprocessing.chunk.clips import ClipCutter
-from preprocessing.chunk.scan import Scanned, Sighting
+from preprocessing.chunk.scan import Detection, Scanned
 from preprocessing.chunk.tube import covers, cut, keep, pad_fraction, stored_size, tube_box
 from preprocessing.config import TubeConfig
 from preprocessing.decode import Tick
@@ -14,8 +14,8 @@ from preprocessing.storage.sample import DETECTED
 CONFIG = TubeConfig()
 
 
-def sighting(box):
-    return Sighting(np.array(box, np.float32), np.zeros((5, 2), np.float32), 0.9, DETECTED)
+def detection(box):
+    return Detection(np.array(box, np.float32), np.zeros((5, 2), np.float32), 0.9, DETECTED)
 
 
 def gradient(height, width):
@@ -120,10 +120,10 @@ class Feeder:
 
     def tick(self, number, **boxes):
         frame = Frame(self.picture, pts_us=number * 40_000, index=number)
-        sightings = {
-            int(name[1:]): None if box is None else sighting(box) for name, box in boxes.items()
+        detections = {
+            int(name[1:]): None if box is None else detection(box) for name, box in boxes.items()
         }
-        self.clips += self.cutter.push(Scanned(Tick(number, number * 40_000, frame), sightings))
+        self.clips += self.cutter.push(Scanned(Tick(number, number * 40_000, frame), detections))
 
     def end(self):
         self.clips += self.cutter.flush()
@@ -158,7 +158,7 @@ def test_gaps_are_bridged_and_ends_without_a_face_are_cut_off():
         feeder.tick(number, p0=None if lost else (120 + number / 2, 80, 170 + number / 2, 140))
     assert feeder.end() == [(0, 70)]
     clip = feeder.clips[0]
-    assert [m.sighting.bridged for m in clip.moments] == [30 <= n < 40 for n in range(70)]
+    assert [m.detection.bridged for m in clip.moments] == [30 <= n < 40 for n in range(70)]
     np.testing.assert_allclose(clip.bbox[35], [137.5, 80, 187.5, 140], atol=0.5)
 
 

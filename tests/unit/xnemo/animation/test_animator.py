@@ -81,7 +81,7 @@ def test_the_negative_motion_is_the_portraits_own_at_rest(animator, networks, mo
     assert torch.equal(seen["conditions"].negative_motion, expected)
     wide = to_tensor(portrait.wide[None])
     assert torch.equal(seen["z"], networks.autoencoder.encode(wide))
-    assert torch.equal(seen["conditions"].image_token, networks.image_token(wide))
+    assert torch.equal(seen["conditions"].image_embedding, networks.image_embedding(wide))
 
 
 def test_portraits_without_a_face_are_refused(animator):

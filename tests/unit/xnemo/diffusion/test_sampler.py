@@ -12,7 +12,7 @@ from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.initial_latents import initial_latents
 from xnemo.diffusion.sampler import SamplerConfig, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
-from xnemo.diffusion.scheduler import make_solver
+from xnemo.diffusion.scheduler import make_scheduler
 from xnemo.diffusion.windows import make_windows
 from xnemo.model.unet.config import UNetConfig
 from xnemo.model.unet.denoising_unet import DenoisingUNet
@@ -26,7 +26,7 @@ UNET = UNetConfig(
     heads=2,
     norm_groups=8,
     module_norm_groups=8,
-    image_token_width=12,
+    image_embedding_width=12,
     motion_width=6,
     temporal=True,
     max_frames=8,
@@ -58,9 +58,11 @@ def make_conditions(model, frames, seed=1):
 
 def sample(model, frames, config=SAMPLER, seed=0, denoiser=None, **kwargs):
     z, conditions = make_conditions(model, frames)
-    solver = make_solver(DiffusionConfig(), config.solver, config.spacing)
+    scheduler = make_scheduler(DiffusionConfig(), config.scheduler, config.spacing)
     generator = torch.Generator().manual_seed(seed)
-    return sample_latents(denoiser or model[0], z, conditions, solver, config, generator, **kwargs)
+    return sample_latents(
+        denoiser or model[0], z, conditions, scheduler, config, generator, **kwargs
+    )
 
 
 @torch.no_grad()
@@ -68,30 +70,30 @@ def plain_copy(model, frames, config=SAMPLER, seed=0):
     """As the release runs it: two passes for guidance, one window after the other, sums, counts."""
     denoiser = model[0]
     z_ref, c = make_conditions(model, frames)
-    solver = DDIMScheduler(
+    scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.02,
         beta_schedule="scaled_linear",
         clip_sample=False,
         steps_offset=1,
     )
-    solver.set_timesteps(config.steps)
+    scheduler.set_timesteps(config.steps)
     generator = torch.Generator().manual_seed(seed)
-    first = solver.alphas_cumprod[solver.timesteps[0]]
+    first = scheduler.alphas_cumprod[scheduler.timesteps[0]]
     z = initial_latents(z_ref, frames, first, generator)
-    for t in solver.timesteps:
+    for t in scheduler.timesteps:
         offset = int(torch.randint(config.window, (1,), generator=generator))
         sums, counts = torch.zeros(2, *z.shape[1:]), torch.zeros(frames)
         for window in make_windows(frames, config.window, config.overlap, offset):
             piece, motion = z[:, :, window], c.motion[window][None]
             negative = c.negative_motion[:, None].expand_as(motion)
-            none = torch.zeros_like(c.image_token)
+            none = torch.zeros_like(c.image_embedding)
             sums[0, :, window] += denoiser(piece, t, none, negative, None)[0]
-            sums[1, :, window] += denoiser(piece, t, c.image_token, motion, c.reference)[0]
+            sums[1, :, window] += denoiser(piece, t, c.image_embedding, motion, c.reference)[0]
             counts[window] += 1
         mean = sums / counts[:, None, None]
         guided = mean[:1] + config.guidance * (mean[1:] - mean[:1])
-        z = solver.step(guided, t, z).prev_sample
+        z = scheduler.step(guided, t, z).prev_sample
     return z
 
 
@@ -130,17 +132,17 @@ def test_only_the_generator_is_random(model):
     assert not torch.equal(sample(model, 9, seed=5), first)
 
 
-@pytest.mark.parametrize("solver", ["dpm", "unipc"])
-def test_faster_solvers_reach_what_many_ddim_steps_reach(solver):
-    """With a denoiser whose answer is known, every solver must end at the data."""
+@pytest.mark.parametrize("scheduler", ["dpm", "unipc"])
+def test_faster_solvers_reach_what_many_ddim_steps_reach(scheduler):
+    """With a denoiser whose answer is known, every scheduler must end at the data."""
     goal = torch.linspace(-1, 1, 4 * 64).view(1, 4, 1, 8, 8)
-    table = make_solver(DiffusionConfig()).alphas_cumprod
+    table = make_scheduler(DiffusionConfig()).alphas_cumprod
 
     def oracle(z, t, *_):
         kept = table[t]
         return (z - kept.sqrt() * goal) / (1 - kept).sqrt()
 
-    config = replace(SAMPLER, solver=solver, steps=8, guidance=1.0)
+    config = replace(SAMPLER, scheduler=scheduler, steps=8, guidance=1.0)
     model = (oracle, lambda z, token: ReferenceNet.from_unet_config(UNET).eval()(z, token))
     result = sample(model, 3, config, denoiser=oracle)
     torch.testing.assert_close(result, goal.expand_as(result), rtol=0, atol=2e-2)
@@ -158,14 +160,14 @@ def test_device_memory_does_not_grow_with_the_clip(model):
     assert largest[8] == largest[40]
 
 
-@pytest.mark.parametrize("solver", ["ddim", "dpm", "unipc"])
-def test_stepping_block_by_block_changes_nothing(model, monkeypatch, solver):
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm", "unipc"])
+def test_stepping_block_by_block_changes_nothing(model, monkeypatch, scheduler):
     def quick(z, t, tokens, motion, reference):
         return 0.1 * z + motion.mean()
 
-    config = replace(SAMPLER, solver=solver, steps=4)
+    config = replace(SAMPLER, scheduler=scheduler, steps=4)
     whole = sample(model, 9, config, denoiser=quick)
-    monkeypatch.setattr("xnemo.diffusion.sampler.SOLVER_BLOCK", 2)
+    monkeypatch.setattr("xnemo.diffusion.sampler.SCHEDULER_BLOCK", 2)
     assert torch.equal(sample(model, 9, config, denoiser=quick), whole)
 
 
@@ -194,7 +196,7 @@ def test_low_precision_networks_leave_the_solver_in_fp32(model):
         low,
         z.bfloat16(),
         conditions,
-        make_solver(DiffusionConfig()),
+        make_scheduler(DiffusionConfig()),
         SAMPLER,
         torch.Generator().manual_seed(0),
     )

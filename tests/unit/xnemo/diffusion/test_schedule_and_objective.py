@@ -7,7 +7,7 @@ from preprocessing.errors import UserError
 from xnemo.diffusion.initial_latents import blur, frame_noise, initial_latents
 from xnemo.diffusion.objective import diffusion_loss
 from xnemo.diffusion.schedule import DiffusionConfig, NoiseSchedule
-from xnemo.diffusion.scheduler import make_solver
+from xnemo.diffusion.scheduler import make_scheduler
 
 CONFIGS = [
     DiffusionConfig(),
@@ -130,11 +130,11 @@ def test_contradictions_name_the_field(arguments, field):
 def test_zero_terminal_snr_must_start_where_it_was_trained_to():
     config = DiffusionConfig(prediction_type="v_prediction", zero_terminal_snr=True)
     with pytest.raises(UserError, match="set spacing to trailing"):
-        make_solver(config, "ddim", "leading")
+        make_scheduler(config, "ddim", "leading")
     for spacing in ("trailing", "auto"):
-        solver = make_solver(config, "ddim", spacing)
-        solver.set_timesteps(4)
-        assert solver.timesteps.tolist() == [999, 749, 499, 249]
+        scheduler = make_scheduler(config, "ddim", spacing)
+        scheduler.set_timesteps(4)
+        assert scheduler.timesteps.tolist() == [999, 749, 499, 249]
 
 
 def test_a_bias_draws_noisier_timesteps_and_none_draws_as_before():

@@ -32,7 +32,7 @@ def build(**shape) -> SimpleNamespace:
         layers=1,
         norm_groups=8,
         module_norm_groups=4,
-        image_token_width=12,
+        image_embedding_width=12,
         motion_width=6,
         max_frames=4,
         **shape,

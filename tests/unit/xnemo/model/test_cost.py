@@ -43,7 +43,7 @@ def real() -> tuple[float, int]:
         loss = networks.denoiser(z, 9, tokens, latent.tokens, reference).sum()
         picture = networks.gan_head(torch.randn(1, 3, 32, 32), latent.face[:, 0])
         for judged in (picture, picture.detach(), picture.detach()):
-            loss = loss + sum(scale.logits.sum() for scale in networks.critic(judged))
+            loss = loss + sum(scale.logits.sum() for scale in networks.discriminator(judged))
         size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
         loss.backward()
     return counter.get_total_flops(), size

@@ -65,12 +65,12 @@ def test_half_precision_and_channels_last_survive_saving(tmp_path):
     networks.save(tmp_path / "a")
     loaded = Networks.load(tmp_path / "a")
     assert loaded.gan_head is None
-    assert loaded.critic is None
+    assert loaded.discriminator is None
     assert_same_bits(networks.denoiser, loaded.denoiser)
     assert_same_bits(networks.reference_net, loaded.reference_net)
 
 
-PARTS = ("denoiser", "reference_net", "motion_encoder", "gan_head", "critic", "face_readout")
+PARTS = ("denoiser", "reference_net", "motion_encoder", "gan_head", "discriminator", "face_readout")
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -218,7 +218,7 @@ def test_presets_hold_together():
     [
         ({"unet": {"latent_channels": 4}}, "unet.latent_channels = 4"),
         ({"unet": {"motion_width": 8}}, "unet.motion_width = 8"),
-        ({"unet": {"image_token_width": 64}}, "unet.image_token_width = 64"),
+        ({"unet": {"image_embedding_width": 64}}, "unet.image_embedding_width = 64"),
         ({"gan": {"motion_dim": 64}}, "gan.motion_dim = 64"),
         ({"gan": {"motion_source": "fused", "motion_dim": 512}}, "fused width = 128"),
         ({"image_size": 66}, "image_size = 66"),

@@ -78,7 +78,7 @@ def test_its_gradient_reaches_encoder_and_reader_and_nothing_else(session: Sessi
         module.zero_grad()
         config = replace(session.config.loss, face_change=weight, gan=0.0)
         made = generator_step(
-            session.network, session.critic, inputs, session.frozen.schedule, config
+            session.network, session.discriminator, inputs, session.frozen.schedule, config
         )
         return float(made.losses["face_change"])
 

@@ -58,7 +58,12 @@ def test_its_gradient_reaches_the_encoder_and_lowers_the_leak(session: Session) 
     def leak(scale: float) -> float:
         session.network.module.zero_grad()
         result = generator_step(
-            session.network, session.critic, inputs, session.frozen.schedule, config, weight=scale
+            session.network,
+            session.discriminator,
+            inputs,
+            session.frozen.schedule,
+            config,
+            weight=scale,
         )
         return float(result.losses["identity"])
 

@@ -10,7 +10,7 @@ from tiny_run import nano_config
 from preprocessing.errors import UserError
 from xnemo.model.networks import build_networks
 from xnemo.training.joint_network import JointNetwork
-from xnemo.training.optimizer import build_optimizer, critic_groups, network_groups
+from xnemo.training.optimizer import build_optimizer, discriminator_groups, network_groups
 from xnemo.training.optimizer_config import OptimizerConfig
 
 
@@ -24,7 +24,7 @@ def test_every_trained_parameter_is_in_one_group_at_the_rate_of_its_part(encoder
         motion_lr_scale=3.0,
         encoder_lr_scale=encoder_scale,
         gan_lr=5e-4,
-        critic_lr=7e-5,
+        discriminator_lr=7e-5,
     )
     groups = network_groups(joint, rates_of)
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
@@ -43,8 +43,8 @@ def test_every_trained_parameter_is_in_one_group_at_the_rate_of_its_part(encoder
         assert rates[id(parameter)] == rate, name
         seen.add(part)
     assert seen == {"gan", "encoder", "motion modules", "rest"}
-    critic = build_networks(config.network).critic
-    assert {group["lr"] for group in critic_groups(critic, rates_of)} == {7e-5}
+    discriminator = build_networks(config.network).discriminator
+    assert {group["lr"] for group in discriminator_groups(discriminator, rates_of)} == {7e-5}
 
 
 def groups() -> list[dict]:

@@ -14,7 +14,7 @@ import torch
 from preprocessing.errors import UserError
 from xnemo.training.config import GuardConfig
 from xnemo.training.loop import run_training
-from xnemo.training.monitor.guards import MOTION_SPREAD, SILENT_STEPS, StepGuard
+from xnemo.training.monitor.guards import LATENT_STD, SILENT_STEPS, StepGuard
 from xnemo.training.monitor.run_log import RunLog, read_log
 from xnemo.training.monitor.watchdog import Watchdog
 
@@ -28,7 +28,13 @@ def test_a_run_leaves_what_it_promises(short_run: Path) -> None:
     assert records[-1]["event"] == "finished"
     steps = [r for r in records if "loss" in r]
     assert [r["samples_seen"] for r in steps] == [4, 8, 12]
-    for name in ("samples_per_s", "data_wait_pct", "mfu", "peak_memory_gb", "grad_norm_critic"):
+    for name in (
+        "samples_per_s",
+        "data_wait_pct",
+        "mfu",
+        "peak_memory_gb",
+        "grad_norm_discriminator",
+    ):
         assert all(math.isfinite(r[name]) and r[name] >= 0 for r in steps), name
     assert json.loads((short_run / "config.json").read_text())["samples"] == 12
     assert (short_run / "bundle" / "bundle.json").is_file()
@@ -100,7 +106,7 @@ def test_non_finite_steps_are_skipped_without_a_trace_and_counted(
         assert torch.isfinite(tensor).all()
     # Statistics and weights were those of a run that never saw the step: two updates were taken.
     meta = json.loads(next((run / "checkpoints").glob("0*/bundle/bundle.json")).read_text())
-    assert meta["updates"] == {"critic": 2, "network": 2}
+    assert meta["updates"] == {"discriminator": 2, "network": 2}
 
     calls[0], bad_steps = 0, set(range(100))
     with pytest.raises(UserError, match="3 steps in a row"):
@@ -122,9 +128,9 @@ def test_the_guard_names_spikes_and_remembers_over_a_resume() -> None:
 
 def test_the_guard_names_the_loss_that_failed_and_stops_after_enough() -> None:
     guard = StepGuard(GuardConfig(max_skipped_steps=2))
-    event = guard.judge({"loss": math.nan, "critic": math.inf, "l1": 1.0}, False, 1, [])
+    event = guard.judge({"loss": math.nan, "discriminator": math.inf, "l1": 1.0}, False, 1, [])
     assert event is not None
-    assert "loss, critic" in event["cause"]
+    assert "loss, discriminator" in event["cause"]
     guard.judge(FINE, True, 2, [])
     guard.judge(FINE, False, 3, [])
     with pytest.raises(UserError, match="2 steps in a row"):
@@ -187,7 +193,7 @@ def test_bad_samples_are_named_counted_and_bounded(
 def test_a_motion_latent_that_falls_silent_is_reported_once() -> None:
     guard = StepGuard(GuardConfig())
     seen = [
-        guard.judge({"loss": 1.0, MOTION_SPREAD: spread}, True, step, [])
+        guard.judge({"loss": 1.0, LATENT_STD: spread}, True, step, [])
         for step, spread in enumerate([0.3] * 5 + [1e-6] * 60)
     ]
     told = [(step, event) for step, event in enumerate(seen) if event is not None]
@@ -196,10 +202,10 @@ def test_a_motion_latent_that_falls_silent_is_reported_once() -> None:
     assert "standardise" in told[0][1]["cause"]
     again = StepGuard(GuardConfig())
     again.load_state(guard.state())
-    assert again.judge({"loss": 1.0, MOTION_SPREAD: 1e-6}, True, 99, []) is None
+    assert again.judge({"loss": 1.0, LATENT_STD: 1e-6}, True, 99, []) is None
 
 
 def test_the_spread_of_the_motion_latent_is_in_the_log(short_run: Path) -> None:
     records = [r for r in read_log(short_run / "log.jsonl") if "loss" in r]
     assert records
-    assert all(0 < r[MOTION_SPREAD] < 10 for r in records)
+    assert all(0 < r[LATENT_STD] < 10 for r in records)

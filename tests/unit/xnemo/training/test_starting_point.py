@@ -84,9 +84,9 @@ def test_a_bundle_its_run_or_its_file(
     raw = load_file(short_run / "bundle" / "raw.safetensors")
     ema = raw | load_file(short_run / "bundle" / "ema.safetensors")
     wanted = raw if place.endswith("raw.safetensors") else ema
-    assert_holds(found, {n: t for n, t in wanted.items() if not n.startswith("critic.")})
+    assert_holds(found, {n: t for n, t in wanted.items() if not n.startswith("discriminator.")})
     raw_asked = started(short_run / "bundle", init_weights="raw")
-    assert_holds(raw_asked, {n: t for n, t in raw.items() if not n.startswith("critic.")})
+    assert_holds(raw_asked, {n: t for n, t in raw.items() if not n.startswith("discriminator.")})
 
 
 @pytest.mark.parametrize("place", ["", "unet", f"unet/{WEIGHTS}"])
@@ -125,7 +125,7 @@ def reduced(official_dir: Path) -> Networks:
     frozen: Any = None
     config = NetworkConfig()
     parts = (denoiser, reference_net, motion_encoder)
-    return Networks(config, *parts, autoencoder=frozen, image_token=frozen)
+    return Networks(config, *parts, autoencoder=frozen, image_embedding=frozen)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Generator and critic pass: who gets gradient, and what is hidden from the denoiser."""
+"""Generator and discriminator pass: who gets gradient, and what is hidden from the denoiser."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,7 @@ import torch
 from xnemo.training.engines.world import World
 from xnemo.training.loss_config import ConditionConfig
 from xnemo.training.session import Session, open_session
-from xnemo.training.step import critic_step, generator_step
+from xnemo.training.step import discriminator_step, generator_step
 from xnemo.training.step_inputs import StepInputs, prepare_inputs
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -34,20 +34,20 @@ def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor | None]:
 def generate(session: Session, inputs: StepInputs, **loss: float):
     return generator_step(
         session.network,
-        session.critic,
+        session.discriminator,
         inputs,
         session.frozen.schedule,
         replace(session.config.loss, **loss),
     )
 
 
-def test_the_generator_pass_reaches_every_part_and_not_the_critic(session: Session) -> None:
-    assert session.critic is not None
+def test_the_generator_pass_reaches_every_part_and_not_the_discriminator(session: Session) -> None:
+    assert session.discriminator is not None
     result = generate(session, inputs_of(session))
     found = gradients(session.network.module)
     assert [name for name, g in found.items() if g is None] == []
-    assert all(p.requires_grad for p in session.critic.module.parameters())
-    assert all(g is None for g in gradients(session.critic.module).values())
+    assert all(p.requires_grad for p in session.discriminator.module.parameters())
+    assert all(g is None for g in gradients(session.discriminator.module).values())
     assert result.pictures is not None
     assert not result.pictures.requires_grad
     assert {"loss", "diffusion", "head_l1", "head_adversarial", "head_feature_matching"} == set(
@@ -55,15 +55,15 @@ def test_the_generator_pass_reaches_every_part_and_not_the_critic(session: Sessi
     )
 
 
-def test_the_critic_pass_reaches_the_critic_alone(session: Session) -> None:
-    assert session.critic is not None
+def test_the_discriminator_pass_reaches_the_discriminator_alone(session: Session) -> None:
+    assert session.discriminator is not None
     inputs = inputs_of(session)
     pictures = torch.randn_like(inputs.head_target_NCHW).requires_grad_()
-    losses = critic_step(session.critic, pictures, inputs, session.config.loss)
+    losses = discriminator_step(session.discriminator, pictures, inputs, session.config.loss)
     assert pictures.grad is None
-    assert all(g is not None for g in gradients(session.critic.module).values())
+    assert all(g is not None for g in gradients(session.discriminator.module).values())
     assert all(g is None for g in gradients(session.network.module).values())
-    assert {"critic", "critic_r1"} == set(losses)
+    assert {"discriminator", "discriminator_r1"} == set(losses)
 
 
 def test_both_heads_pull_at_the_motion_encoder(session: Session) -> None:
@@ -85,7 +85,7 @@ def test_a_dropped_condition_nulls_all_three_signals_and_keeps_every_gradient(
     batch = session.reader.read_batch([0, 1, 2, 3]).to("cpu")
     dropped = prepare_inputs(batch, session.frozen, ConditionConfig(dropout=0.999), seed=0)
     assert not dropped.present_B.any()
-    assert float(dropped.image_tokens_BLD.abs().max()) == 0
+    assert float(dropped.image_embeddings_BLD.abs().max()) == 0
     assert torch.equal(dropped.driving_BCFHW[:, :, 1], batch.reference_pose_BCHW)
     assert dropped.box_BF3[..., 2].eq(1).all()
     assert dropped.box_BF3[..., :2].eq(0).all()
@@ -110,13 +110,15 @@ def test_noise_belongs_to_the_sample_not_to_its_place(session: Session) -> None:
 
 
 def test_weight_zero_leaves_no_gradient(session: Session) -> None:
-    assert session.critic is not None
+    assert session.discriminator is not None
     inputs = inputs_of(session)
     made = generator_step(
-        session.network, session.critic, inputs, session.frozen.schedule, session.config.loss,
+        session.network, session.discriminator, inputs, session.frozen.schedule, session.config.loss,
         weight=0.0,
     )  # fmt: skip
-    critic_step(session.critic, made.pictures, inputs, session.config.loss, weight=0.0)
+    discriminator_step(
+        session.discriminator, made.pictures, inputs, session.config.loss, weight=0.0
+    )
     for engine in session.engines.values():
         found = gradients(engine.module).values()
         assert all(g is not None and float(g.abs().max()) == 0 for g in found)
@@ -130,7 +132,7 @@ def test_the_temporal_stage_trains_temporal_modules_alone(
         stage="temporal",
     )  # fmt: skip
     session = open_session(config, [str(faces)], ALONE, None)
-    assert session.critic is None
+    assert session.discriminator is None
     inputs = inputs_of(session)
     before = {n: b.clone() for n, b in session.network.module.named_buffers()}
     generate(session, inputs)

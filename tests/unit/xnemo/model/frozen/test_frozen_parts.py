@@ -1,4 +1,4 @@
-"""Autoencoders and image tokens: exact where fixed, equal to their library where learned."""
+"""Autoencoders and image embeddings: exact where fixed, equal to their library where learned."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from transformers import (
 
 from preprocessing.errors import UserError
 from xnemo.model.frozen.autoencoder import AutoencoderConfig, make_autoencoder
-from xnemo.model.frozen.image_embedding import ImageTokenConfig, make_image_token
+from xnemo.model.frozen.image_embedding import ImageEmbeddingConfig, make_image_embedding
 
 SMALL = {
     "block_out_channels": (8, 8, 8, 8),
@@ -151,7 +151,7 @@ def test_a_pipelines_folder_is_searched_for_its_vae(folders, tmp_path):
 
 def test_clip_is_what_its_own_processor_gives(folders):
     root, models = folders
-    token = make_image_token(ImageTokenConfig("clip", str(root / "clip"), None, width=12))
+    token = make_image_embedding(ImageEmbeddingConfig("clip", str(root / "clip"), None, width=12))
     picture = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
     processed = CLIPImageProcessorPil()(Image.fromarray(picture), return_tensors="pt").pixel_values
     with torch.no_grad():
@@ -172,7 +172,7 @@ def test_resizing_for_clip_is_pils_bicubic():
 
 
 def test_the_pooled_token_is_the_pictures_mean_colours():
-    token = make_image_token(ImageTokenConfig("pooled", None, None, width=14))
+    token = make_image_embedding(ImageEmbeddingConfig("pooled", None, None, width=14))
     x = torch.rand(2, 3, 8, 8)
     out = token(x)
     assert out.shape == (2, 1, 14)
@@ -195,8 +195,8 @@ def test_an_unreachable_hub_is_one_clear_line():
 
 def test_a_folder_of_another_model_is_refused(folders, tmp_path):
     root, _ = folders
-    with pytest.raises(UserError, match=r"image_token\.width = 768"):
-        make_image_token(ImageTokenConfig("clip", str(root / "clip"), None))
+    with pytest.raises(UserError, match=r"image_embedding\.width = 768"):
+        make_image_embedding(ImageEmbeddingConfig("clip", str(root / "clip"), None))
     folder = tmp_path / "damaged"
     folder.mkdir()
     (folder / "config.json").write_text("{")
@@ -210,8 +210,8 @@ def test_a_folder_of_another_model_is_refused(folders, tmp_path):
         (lambda: AutoencoderConfig("kl", path=None), "path is empty"),
         (lambda: AutoencoderConfig("kl", factor=4), "factor = 4"),
         (lambda: AutoencoderConfig("vq"), "'vq' is unknown"),  # type: ignore[arg-type]
-        (lambda: ImageTokenConfig("clip", path=None), "path is empty"),
-        (lambda: ImageTokenConfig("pooled", width=2), "width = 2"),
+        (lambda: ImageEmbeddingConfig("clip", path=None), "path is empty"),
+        (lambda: ImageEmbeddingConfig("pooled", width=2), "width = 2"),
     ],
 )
 def test_contradictions_are_refused(config, message):

@@ -8,30 +8,35 @@ from torch import nn
 from preprocessing.errors import UserError
 from xnemo.model.gan.adversarial_losses import (
     feature_matching,
-    hinge_critic,
+    hinge_discriminator,
     hinge_generator,
     r1_penalty,
     r1_penalty_by_difference,
 )
-from xnemo.model.gan.discriminator import Critic, CriticConfig, CriticOutput, SpectralConv2d
+from xnemo.model.gan.discriminator import (
+    Discriminator,
+    DiscriminatorConfig,
+    DiscriminatorOutput,
+    SpectralConv2d,
+)
 
-TINY = CriticConfig(scales=2, width=8, max_width=16, layers=2)
+TINY = DiscriminatorConfig(scales=2, width=8, max_width=16, layers=2)
 
 
 @pytest.fixture
-def critic():
+def discriminator():
     torch.manual_seed(0)
-    return Critic(**asdict(TINY))
+    return Discriminator(**asdict(TINY))
 
 
 def output(value, features=()):
-    return CriticOutput(torch.full((2, 1, 3, 3), float(value)), list(features))
+    return DiscriminatorOutput(torch.full((2, 1, 3, 3), float(value)), list(features))
 
 
 def test_hinge_is_zero_beyond_the_margin_and_linear_inside():
-    assert hinge_critic([output(2)], [output(-2)]) == 0
-    assert hinge_critic([output(0.5)], [output(0)]) == 1.5
-    assert hinge_critic([output(0), output(2)], [output(0), output(-2)]) == 1
+    assert hinge_discriminator([output(2)], [output(-2)]) == 0
+    assert hinge_discriminator([output(0.5)], [output(0)]) == 1.5
+    assert hinge_discriminator([output(0), output(2)], [output(0), output(-2)]) == 1
     assert hinge_generator([output(3), output(1)]) == -2
 
 
@@ -46,11 +51,11 @@ def test_feature_matching_leaves_the_real_side_alone():
     assert fake.grad.abs().sum() > 0
 
 
-def test_r1_of_a_linear_critic_is_half_its_squared_norm():
+def test_r1_of_a_linear_discriminator_is_half_its_squared_norm():
     weight = torch.randn(3, 8, 8)
 
     def linear(x):
-        return [CriticOutput((x * weight).sum(dim=(1, 2, 3)).view(-1, 1, 1, 1), [])]
+        return [DiscriminatorOutput((x * weight).sum(dim=(1, 2, 3)).view(-1, 1, 1, 1), [])]
 
     real = torch.randn(4, 3, 8, 8)
     expected = float(0.5 * weight.square().sum())
@@ -62,12 +67,12 @@ def test_r1_of_a_linear_critic_is_half_its_squared_norm():
     assert sum(draws) / len(draws) == pytest.approx(expected, rel=0.15)
 
 
-def test_r1_matches_finite_differences_and_trains_the_critic(critic):
-    critic.eval().double()
+def test_r1_matches_finite_differences_and_trains_the_discriminator(discriminator):
+    discriminator.eval().double()
     real = torch.randn(2, 3, 32, 32, dtype=torch.double)
-    penalty = r1_penalty(critic, real)
+    penalty = r1_penalty(discriminator, real)
     penalty.backward()
-    weight = critic.critics[0].convs[1].weight
+    weight = discriminator.discriminators[0].convs[1].weight
     assert weight.grad.abs().sum() > 0
     picked, step = (0, 0, 1, 1), 1e-4
     expected = float(weight.grad[picked])
@@ -75,16 +80,16 @@ def test_r1_matches_finite_differences_and_trains_the_critic(critic):
     for sign in (1, -1):
         with torch.no_grad():
             weight[picked] += sign * step
-        values.append(r1_penalty(critic, real).item())
+        values.append(r1_penalty(discriminator, real).item())
         with torch.no_grad():
             weight[picked] -= sign * step
     assert expected == pytest.approx((values[0] - values[1]) / (2 * step), rel=0.02, abs=1e-7)
 
 
-def test_each_scale_sees_half_the_picture(critic):
-    sides = [o.logits.shape[-1] for o in critic(torch.randn(1, 3, 64, 64))]
+def test_each_scale_sees_half_the_picture(discriminator):
+    sides = [o.logits.shape[-1] for o in discriminator(torch.randn(1, 3, 64, 64))]
     assert sides[0] > sides[1]
-    assert len(critic(torch.randn(1, 3, 64, 64))[0].features) == TINY.layers + 1
+    assert len(discriminator(torch.randn(1, 3, 64, 64))[0].features) == TINY.layers + 1
 
 
 def test_spectral_norm_is_the_largest_singular_value_and_still_while_frozen():
@@ -110,42 +115,46 @@ def test_spectral_norm_is_the_largest_singular_value_and_still_while_frozen():
     assert not torch.equal(conv.left, before)
 
 
-def test_generator_pass_through_a_frozen_critic_reaches_the_picture_only(critic):
-    state = {name: tensor.clone() for name, tensor in critic.state_dict().items()}
-    critic.requires_grad_(False)
+def test_generator_pass_through_a_frozen_discriminator_reaches_the_picture_only(discriminator):
+    state = {name: tensor.clone() for name, tensor in discriminator.state_dict().items()}
+    discriminator.requires_grad_(False)
     fake = torch.randn(2, 3, 32, 32, requires_grad=True)
-    real = critic(torch.randn(2, 3, 32, 32))
-    judged = critic(fake)
+    real = discriminator(torch.randn(2, 3, 32, 32))
+    judged = discriminator(fake)
     (hinge_generator(judged) + feature_matching(real, judged)).backward()
     assert fake.grad.abs().sum() > 0
-    assert all(p.grad is None for p in critic.parameters())
-    assert all(torch.equal(tensor, state[name]) for name, tensor in critic.state_dict().items())
+    assert all(p.grad is None for p in discriminator.parameters())
+    assert all(
+        torch.equal(tensor, state[name]) for name, tensor in discriminator.state_dict().items()
+    )
 
 
-def test_every_parameter_has_a_gradient_in_the_critic_pass(critic):
-    hinge_critic(critic(torch.randn(2, 3, 32, 32)), critic(torch.randn(2, 3, 32, 32))).backward()
-    assert not [n for n, p in critic.named_parameters() if p.grad is None]
+def test_every_parameter_has_a_gradient_in_the_discriminator_pass(discriminator):
+    hinge_discriminator(
+        discriminator(torch.randn(2, 3, 32, 32)), discriminator(torch.randn(2, 3, 32, 32))
+    ).backward()
+    assert not [n for n, p in discriminator.named_parameters() if p.grad is None]
 
 
-def test_bf16_stays_near_fp32(critic):
+def test_bf16_stays_near_fp32(discriminator):
     x = torch.randn(2, 3, 32, 32)
-    critic.eval()
+    discriminator.eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        mixed = critic(x)
+        mixed = discriminator(x)
     with torch.no_grad():
-        exact = critic(x)
+        exact = discriminator(x)
     for low, high in zip(mixed, exact, strict=True):
         assert (low.logits.float() - high.logits).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("norm", ["spectral_instance", "spectral", "instance", "none"])
 def test_norms_are_what_their_name_says(norm):
-    critic = Critic(**asdict(TINY) | {"norm": norm})
-    kinds = {type(m) for m in critic.modules()}
+    discriminator = Discriminator(**asdict(TINY) | {"norm": norm})
+    kinds = {type(m) for m in discriminator.modules()}
     assert (SpectralConv2d in kinds) == ("spectral" in norm)
     assert (nn.InstanceNorm2d in kinds) == ("instance" in norm)
 
 
 def test_an_unknown_norm_is_named():
-    with pytest.raises(UserError, match=r"critic\.norm = 'batch'"):
-        CriticConfig(norm="batch")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"discriminator\.norm = 'batch'"):
+        DiscriminatorConfig(norm="batch")  # type: ignore[arg-type]

@@ -38,7 +38,7 @@ WIDTHS = (48, 64)
 def configuration():
     unet = replace(
         tiny().unet, widths=WIDTHS, attention=(True, False), layers=2, temporal=True,
-        latent_channels=48, norm_groups=16, heads=2, place_code=False,
+        latent_channels=48, norm_groups=16, heads=2, use_2d_rope=False,
     )  # fmt: skip
     autoencoder = AutoencoderConfig("space_to_depth", path=None, factor=4)
     return replace(tiny(), unet=unet, autoencoder=autoencoder)

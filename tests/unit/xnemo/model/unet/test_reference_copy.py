@@ -15,7 +15,7 @@ from xnemo.model.unet.reference_copy import copied
 
 
 def test_the_published_network_has_none_of_it():
-    assert not full().unet.place_code
+    assert not full().unet.use_2d_rope
     assert not full().motion.standardise
     assert small().motion.standardise
 
@@ -43,7 +43,7 @@ def test_they_do_at_the_size_of_small_too():
             small(),
             unet=config,
             autoencoder=replace(tiny().autoencoder, factor=8, dct_kept=(2, 1)),
-            image_token=replace(tiny().image_token, width=768),
+            image_embedding=replace(tiny().image_embedding, width=768),
         ),
         training=False,
     ).eval()
@@ -56,22 +56,22 @@ def portrait(networks, height=16, width=16):
     coarse = torch.randn(1, 12, height // 4, width // 4, generator=torch.Generator().manual_seed(3))
     size = torch.tensor([1.2, *[0.4] * 7, 0.3, 0.1, 0.1, 0.1])[:, None, None]
     z = size * torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")
-    image_token = torch.zeros(1, 1, 48)
+    image_embedding = torch.zeros(1, 1, 48)
     motion = torch.zeros(1, 1, 8, 16)
-    return z, image_token, motion, networks.reference_net(z, image_token)
+    return z, image_embedding, motion, networks.reference_net(z, image_embedding)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("down", "right"), [(0, 1), (-1, 0), (1, -1)])
 def test_two_channels_move_what_is_fetched(down, right):
     networks = build_networks(tiny(), seed=2).eval()
-    z, image_token, motion, reference = portrait(networks)
+    z, image_embedding, motion, reference = portrait(networks)
     shift = CopierChannels(12).shift
     made = {}
     for amount in (0, 3):
         networks.denoiser.conv_in.bias[shift] = amount * torch.tensor([down, right]).float()
         noise = torch.randn(1, 12, 1, 16, 16, generator=torch.Generator().manual_seed(4))
-        made[amount] = networks.denoiser(noise, 999, image_token, motion, reference)[:, :, 0]
+        made[amount] = networks.denoiser(noise, 999, image_embedding, motion, reference)[:, :, 0]
 
     def like(picture, dy, dx):
         moved = torch.roll(z, (-dy, -dx), dims=(2, 3))[:, :, 3:-3, 3:-3]
@@ -85,7 +85,7 @@ def test_two_channels_move_what_is_fetched(down, right):
 @torch.no_grad()
 def test_dropped_tokens_leave_the_others_their_places():
     networks = build_networks(tiny(), seed=2).eval()
-    z, image_token, motion, reference = portrait(networks, 12, 20)
+    z, image_embedding, motion, reference = portrait(networks, 12, 20)
     noise = torch.randn(1, 12, 1, 12, 20, generator=torch.Generator().manual_seed(4))
     masked = reference.mask_tokens(0.4, [11])
     # Tokens are a set: in another order, with their cells, they say the same.
@@ -94,12 +94,12 @@ def test_dropped_tokens_leave_the_others_their_places():
         by_block={name: tokens.flip(1) for name, tokens in masked.by_block.items()},
         cells_by_block={name: cells.flip(1) for name, cells in masked.cells_by_block.items()},
     )
-    made = networks.denoiser(noise, 999, image_token, motion, masked)
-    again = networks.denoiser(noise, 999, image_token, motion, mixed)
+    made = networks.denoiser(noise, 999, image_embedding, motion, masked)
+    again = networks.denoiser(noise, 999, image_embedding, motion, mixed)
     torch.testing.assert_close(again, made, rtol=0, atol=1e-4)
     # And without their cells they would say something else.
     lost = replace(mixed, cells_by_block=masked.cells_by_block)
-    other = networks.denoiser(noise, 999, image_token, motion, lost)
+    other = networks.denoiser(noise, 999, image_embedding, motion, lost)
     assert float((other - made).abs().max()) > 0.05
     cells = masked.cells_by_block["up_blocks.1.attentions.1.transformer_blocks.0"][0]
     assert likeness(z.flatten(2)[:, :, cells], made.flatten(2)[:, :, cells]) > 0.9
@@ -109,9 +109,9 @@ def test_dropped_tokens_leave_the_others_their_places():
 
 def test_training_hides_a_reference_as_inference_leaves_it_out():
     networks = build_networks(tiny(), seed=2).eval()
-    z, image_token, motion, _ = portrait(networks)
+    z, image_embedding, motion, _ = portrait(networks)
     both = z.repeat(3, 1, 1, 1)
-    reference = networks.reference_net(both, image_token.repeat(3, 1, 1)).mask_tokens(
+    reference = networks.reference_net(both, image_embedding.repeat(3, 1, 1)).mask_tokens(
         0.3, [1, 2, 3]
     )
     reference = reference.with_presence(torch.tensor([True, False, True]))
@@ -119,7 +119,7 @@ def test_training_hides_a_reference_as_inference_leaves_it_out():
 
     def run():
         return networks.denoiser(
-            noise, 500, image_token.repeat(3, 1, 1), motion.repeat(3, 2, 1, 1), reference
+            noise, 500, image_embedding.repeat(3, 1, 1), motion.repeat(3, 2, 1, 1), reference
         )
 
     trained = run().detach()
@@ -139,8 +139,8 @@ def test_training_may_follow_inference_in_one_process():
     size = (20, 12)  # that no other test has asked tables for
     with torch.inference_mode():
         portrait(networks, *size)
-    z, image_token, motion, reference = portrait(networks, *size)
-    networks.denoiser(z[:, :, None], 5, image_token, motion, reference).sum().backward()
+    z, image_embedding, motion, reference = portrait(networks, *size)
+    networks.denoiser(z[:, :, None], 5, image_embedding, motion, reference).sum().backward()
     assert networks.reference_net.conv_in.weight.grad.abs().sum() > 0
 
 
@@ -180,7 +180,7 @@ def test_fields_reach_the_saved_configuration(tmp_path):
     denoiser = DenoisingUNet(**asdict(unet))
     denoiser.save_pretrained(tmp_path / "denoiser")
     again = DenoisingUNet.from_pretrained(tmp_path / "denoiser")
-    assert again.config.place_code
+    assert again.config.use_2d_rope
 
 
 @torch.no_grad()

@@ -163,7 +163,7 @@ def test_sizes_need_not_be_multiples(little, size):
 def test_any_number_of_levels(widths, attention, layers):
     config = UNetConfig(
         latent_channels=5, widths=widths, attention=attention, layers=layers, heads=4,
-        norm_groups=4, module_norm_groups=8, image_token_width=7, motion_width=3,
+        norm_groups=4, module_norm_groups=8, image_embedding_width=7, motion_width=3,
     )  # fmt: skip
     denoiser, reference_net = DenoisingUNet(**asdict(config)), ReferenceNet.from_unet_config(config)
     z = torch.randn(2, 5, 1, 16, 16)
@@ -174,7 +174,7 @@ def test_any_number_of_levels(widths, attention, layers):
 
 
 @torch.no_grad()
-def test_one_image_token_is_a_special_case_of_many(little):
+def test_one_image_embedding_is_a_special_case_of_many(little):
     """A token repeated has the weight of one: the shortcut for a single key is exact."""
     once = predict(little)
     little.tokens = little.tokens.repeat(1, 3, 1)

@@ -44,7 +44,7 @@ def test_a_run_goes_on_with_what_both_have(
     moments = read_moments(last, read_meta(last))
     # Two steps before, two after: what both have was not begun anew.
     assert moments["network"].updates == 4
-    assert ("critic" in moments) == (after.get("loss__gan") != 0.0)
+    assert ("discriminator" in moments) == (after.get("loss__gan") != 0.0)
     assert (last / "ema.safetensors").exists() == after.get("ema__enabled", True)
 
 
