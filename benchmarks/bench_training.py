@@ -153,7 +153,7 @@ def whole_seconds(
     from pipelines.train.job import train
 
     train(
-        config, str(data), run, out=folder / "runs", workers=2, previews=False,
+        config, str(data), run, runs_dir=folder / "runs", workers=2, previews=False,
         tracking_uri=tracking_uri,
     )  # fmt: skip
     lines = [r for r in read_log(folder / "runs" / run / "log.jsonl") if "loss" in r]

@@ -114,7 +114,7 @@ def main() -> int:
                 settings(args, VARIANTS[name], seed),
                 str(data),
                 run,
-                out=args.out / "runs",
+                runs_dir=args.out / "runs",
                 workers=args.workers,
                 address=args.address,
                 previews=False,

@@ -218,7 +218,7 @@ def _train(
         recipe,
         str(out / "dataset"),
         "demo",
-        out=out / "runs",
+        runs_dir=out / "runs",
         address=address,
         workers=workers,
         on_progress=lambda at: tell(

@@ -55,7 +55,7 @@ def train(
     data: str | Sequence[str],
     run: str,
     *,
-    out: str | Path = "runs",
+    runs_dir: str | Path = "runs",
     address: str | None = None,
     workers: str | int = 1,
     cpus_per_worker: float | None = None,
@@ -78,15 +78,15 @@ def train(
     Args:
         config: the resolved recipe.
         data: folders or URLs that `xnemo preprocess` wrote.
-        run: name of the run; its folder is ``out/run``.
-        out: folder of all runs; on a cluster, one that all nodes share.
+        run: name of the run; its folder is ``runs_dir/run``.
+        runs_dir: folder of all runs; on a cluster, one that all nodes share.
         address: Ray cluster; None for this machine.
         workers: a number, or ``"MIN:MAX"`` to go on with fewer when machines are lost.
         cpus_per_worker: CPUs that a worker reserves; None shares them out.
         use_gpu: one GPU a worker; None where the cluster has any and the recipe does not forbid it.
         max_failures: lost workers to make up for before giving up; -1 never gives up.
         resume: "auto" goes on where there is a checkpoint, "must" insists, "never" refuses.
-        tracking_uri: MLflow store; None for MLFLOW_TRACKING_URI, else a SQLite file in ``out``.
+        tracking_uri: MLflow store; None for MLFLOW_TRACKING_URI, else a SQLite file there.
         experiment: MLflow experiment.
         parent: key of the search that this run is a trial of.
         register: whether the bundle becomes a version of MLflow's model ``xnemo-RUN``.
@@ -104,11 +104,11 @@ def train(
     open_clips(roots, config.data.filter)
     refuse_dead_address(address)
     alone = cluster_address(address) is None
-    if alone and config.init_from is not None and not (Path(out) / run).exists():
+    if alone and config.init_from is not None and not (Path(runs_dir) / run).exists():
         # A run that goes on has its weights; the nodes of a cluster may see what this one does not.
         find_start_place(config.init_from)
-    uri = choose_uri(tracking_uri, default_uri(Path(out)))
-    with open_run(Path(out) / run, config, resume) as folder:
+    uri = choose_uri(tracking_uri, default_uri(Path(runs_dir)))
+    with open_run(Path(runs_dir) / run, config, resume) as folder:
         journal = Journal(folder.path)
         record = RunRecord(journal, config.samples, on_progress)
         sender = Sender(journal, uri)

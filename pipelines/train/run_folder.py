@@ -74,14 +74,16 @@ def open_folder(path: Path) -> Iterator[Path]:
     if path.parts[0].endswith(":"):
         raise UserError(
             f"{path} is a URL, and a run's folder is not",
-            "give --out a folder that all nodes share, and checkpoint.upload=URL for copies",
+            "give --runs-dir a folder that all nodes share, and checkpoint.upload=URL for copies",
         )
     path = path.absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}", "give another --out") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror}", "give another --runs-dir"
+        ) from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

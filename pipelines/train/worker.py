@@ -31,8 +31,8 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
     """Train as one worker and return the last metrics.
 
     Args:
-        job: ``config`` (as plain data), ``data`` (roots), ``run_dir``, ``control_actor``, ``cwd`` and
-            ``token`` (name of a file in the run's folder).
+        job: ``config`` (as plain data), ``data`` (roots), ``run_dir``, ``control_actor``, ``cwd``
+            and ``token`` (name of a file in the run's folder).
 
     Raises:
         UserError: input that can never work.
@@ -81,7 +81,7 @@ def _train(job: dict[str, Any], stop: "StopSignal", rank: int) -> dict[str, Any]
     if not (run_dir / job["token"]).exists():
         raise UserError(
             f"the run's folder {run_dir} is not there on node {os.uname().nodename}",
-            "give --out a folder that all nodes of the cluster share",
+            "give --runs-dir a folder that all nodes of the cluster share",
         )
     if rank == 0:
         note_placement(run_dir)

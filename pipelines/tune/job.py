@@ -66,7 +66,7 @@ def tune(
     data: str | Sequence[str],
     search: str,
     *,
-    out: str | Path = "runs",
+    runs_dir: str | Path = "runs",
     trials: int = 8,
     scheduler: Scheduler = "asha",
     grace_samples: int | None = None,
@@ -91,8 +91,8 @@ def tune(
         config: the recipe; `config.samples` is the most a trial may see.
         space: YAML file; see `pipelines.tune.search_space`.
         data: folders or URLs that `xnemo preprocess` wrote.
-        search: name of the search; its folder is ``out/search``.
-        out: folder of all runs.
+        search: name of the search; its folder is ``runs_dir/search``.
+        runs_dir: folder of all runs.
         trials: draws; a `grid` is gone through whole, so many times.
         scheduler: "asha" stops trials early that do worse than most at the same sample.
         grace_samples: no trial is stopped before; None for a tenth of the length.
@@ -122,8 +122,8 @@ def tune(
     count = parse_workers(workers)
     plan_batches(config.global_batch, config.micro_batch, 0, count.most)
     open_clips([data] if isinstance(data, str) else data, config.data.filter)
-    uri = choose_uri(tracking_uri, default_uri(Path(out)))
-    with open_folder(Path(out) / search) as folder:
+    uri = choose_uri(tracking_uri, default_uri(Path(runs_dir)))
+    with open_folder(Path(runs_dir) / search) as folder:
         journal = Journal(folder)
         key = journal.start(name=search, experiment=experiment)
         journal.params(
@@ -145,7 +145,7 @@ def tune(
                 job = {
                     "config": to_dict(_below(config, search)),
                     "data": [data] if isinstance(data, str) else list(data),
-                    "out": str(folder),
+                    "runs_dir": str(folder),
                     "workers": workers,
                     "cpus": each["CPU"],
                     "gpu": use_gpu,

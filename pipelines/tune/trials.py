@@ -105,7 +105,7 @@ def run_trial(settings: dict[str, Any], job: dict[str, Any]) -> None:
         override(from_dict(TrainConfig, job["config"]), settings),
         job["data"],
         f"trial-{trial_number(ray_tune.get_context().get_trial_id())}",
-        out=job["out"],
+        runs_dir=job["runs_dir"],
         workers=job["workers"],
         cpus_per_worker=job["cpus"],
         use_gpu=job["gpu"],

@@ -36,7 +36,7 @@ def finished(runs: Path, faces: str, ray_local: None) -> tuple[TrainResult, list
     told: list[TrainProgress] = []
     config = nano_config(samples=16, checkpoint__every_samples=8, **ZERO2)
     result = train(
-        config, faces, "first", out=runs, workers=2, previews=False, on_progress=told.append
+        config, faces, "first", runs_dir=runs, workers=2, previews=False, on_progress=told.append
     )
     return result, told
 
@@ -105,7 +105,7 @@ def test_the_same_command_again_has_nothing_to_do(finished, runs: Path, faces: s
     result, _ = finished
     config = nano_config(samples=16, checkpoint__every_samples=8, **ZERO2)
     before = weights(result.run_dir)
-    again = train(config, faces, "first", out=runs, workers=2)
+    again = train(config, faces, "first", runs_dir=runs, workers=2)
     assert again.samples_seen == 16
     assert again.mlflow_run_id == result.mlflow_run_id
     assert again.metrics["loss"] == pytest.approx(result.metrics["loss"])
@@ -121,26 +121,26 @@ def test_a_run_that_died_before_saying_that_it_is_done_is_concluded(
     assert json.loads(last)["kind"] == "end"
     path.write_text("".join(lines))
     config = nano_config(samples=16, checkpoint__every_samples=8, **ZERO2)
-    assert not train(config, faces, "first", out=runs, workers=2).stopped
+    assert not train(config, faces, "first", runs_dir=runs, workers=2).stopped
     assert [e["kind"] for e in journal.read(result.run_dir)][-2:] == ["model", "end"]
 
 
 def test_another_run_of_that_name_is_refused(finished, runs: Path, faces: str) -> None:
     other = nano_config(samples=16, seed=1, **ZERO2)
     with pytest.raises(UserError, match="seed=0 and would go on with 1"):
-        train(other, faces, "first", out=runs)
+        train(other, faces, "first", runs_dir=runs)
     with pytest.raises(UserError, match="already holds a run, at sample 16"):
-        train(nano_config(samples=16), faces, "first", out=runs, resume="never")
+        train(nano_config(samples=16), faces, "first", runs_dir=runs, resume="never")
 
 
 @pytest.mark.slow
 def test_a_longer_run_goes_on_to_the_same_bits(finished, runs: Path, faces: str) -> None:
     whole = nano_config(samples=24, checkpoint__every_samples=8, **ZERO2)
     first = nano_config(samples=12, checkpoint__every_samples=8, **ZERO2)
-    train(whole, faces, "whole", out=runs, workers=2)
-    train(first, faces, "halves", out=runs, workers=2, previews=False)
+    train(whole, faces, "whole", runs_dir=runs, workers=2)
+    train(first, faces, "halves", runs_dir=runs, workers=2, previews=False)
     told: list[TrainProgress] = []
-    result = train(whole, faces, "halves", out=runs, workers=2, on_progress=told.append)
+    result = train(whole, faces, "halves", runs_dir=runs, workers=2, on_progress=told.append)
     assert any(p.message == "resumed at sample 12" for p in told)
     assert result.samples_seen == 24
     straight, resumed = weights(runs / "whole"), weights(runs / "halves")
@@ -157,5 +157,5 @@ def test_a_worker_that_cannot_ever_work_says_so_in_one_line(
 ) -> None:
     config = nano_config(samples=16, engine__device="cuda")
     with pytest.raises(UserError, match=r"engine.device is cuda and there is no GPU") as refusal:
-        train(config, faces, "refused", out=runs, workers=1, use_gpu=False)
+        train(config, faces, "refused", runs_dir=runs, workers=1, use_gpu=False)
     assert "\n" not in str(refusal.value)

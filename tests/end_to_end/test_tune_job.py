@@ -37,7 +37,7 @@ def test_a_search_finds_the_rate_that_learns(tmp_path: Path, ray_local: None) ->
             space,
             str(faces),
             "search",
-            out=tmp_path,
+            runs_dir=tmp_path,
             trials=1,
             grace_samples=8,
             workers=1,

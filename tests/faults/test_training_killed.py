@@ -31,7 +31,7 @@ class Driver:
             "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
         }  # fmt: skip
         environment.pop("RAY_ADDRESS", None)
-        self.errors = Path(task["out"]).parent / f"{task['run']}.stderr"
+        self.errors = Path(task["runs_dir"]).parent / f"{task['run']}.stderr"
         with self.errors.open("a") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, str(DRIVER), json.dumps(task)],
@@ -96,11 +96,11 @@ def task(folder: Path) -> dict[str, Any]:
         "engine__zero_stage": 2,
     }
     data = str(write_dataset(folder / "faces"))
-    return {"data": data, "out": str(folder / "runs"), "workers": 2, "settings": settings}
+    return {"data": data, "runs_dir": str(folder / "runs"), "workers": 2, "settings": settings}
 
 
 def weights(task: dict[str, Any], run: str) -> dict[str, torch.Tensor]:
-    bundle = Path(task["out"]) / run / "bundle"
+    bundle = Path(task["runs_dir"]) / run / "bundle"
     raw = load_file(bundle / "raw.safetensors")
     return raw | {f"ema.{k}": v for k, v in load_file(bundle / "ema.safetensors").items()}
 
@@ -250,7 +250,7 @@ def test_an_elastic_run_grows_when_a_node_comes(task: dict[str, Any]) -> None:
     told = [line["message"] for line in driver.lines if "on cpu" in (line.get("message") or "")]
     assert told[0].startswith("1 worker ")
     assert told[-1].startswith("2 workers")
-    log = [json.loads(x) for x in (Path(task["out"]) / "grown" / "log.jsonl").open()]
+    log = [json.loads(x) for x in (Path(task["runs_dir"]) / "grown" / "log.jsonl").open()]
     steps = [line["samples_seen"] for line in log if "loss" in line]
     # Every step is there, those after the last checkpoint on one worker once more on two.
     assert sorted(set(steps)) == list(range(4, end["seen"] + 1, 4))

@@ -1,7 +1,7 @@
 """A driver of its own: train the smallest run as `xnemo train` would, printing progress as JSON.
 
-Usage: training_driver.py TASK, the task as JSON with data, run, out, workers, settings and, for a
-cluster of several nodes on this machine, nodes: CPUs of each. Lines on stdin are obeyed: "remove"
+Usage: training_driver.py TASK, the task as JSON with data, run, runs_dir, workers, settings and, for
+a cluster of several nodes on this machine, nodes: CPUs of each. Lines on stdin are obeyed: "remove"
 kills a node where a worker is, other than the first, "drain" announces that it will go, and "add"
 brings one more of a CPU.
 """
@@ -99,7 +99,7 @@ def main() -> None:
             nano_config(**task["settings"]),
             task["data"],
             task["run"],
-            out=task["out"],
+            runs_dir=task["runs_dir"],
             workers=task["workers"],
             cpus_per_worker=task.get("cpus"),
             address=address,

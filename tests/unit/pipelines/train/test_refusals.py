@@ -23,7 +23,7 @@ def test_weights_that_are_not_there_are_refused_and_no_run_is_left(
 ) -> None:
     config = nano_config(init_from=str(tmp_path / "no such bundle"))
     with pytest.raises(UserError, match="no such bundle: no such file or folder"):
-        train(config, data, "first", out=tmp_path / "runs")
+        train(config, data, "first", runs_dir=tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -34,10 +34,10 @@ def test_a_cluster_that_does_not_answer_is_told_and_no_run_is_left(
         unheard.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unheard.getsockname()[1]}"
         with pytest.raises(UserError, match=f"no Ray cluster answers at {address}"):
-            train(nano_config(), data, "first", out=tmp_path / "runs", address=address)
+            train(nano_config(), data, "first", runs_dir=tmp_path / "runs", address=address)
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(UserError, match=f"no Ray cluster answers at {address}"):
-            train(nano_config(), data, "first", out=tmp_path / "runs")
+            train(nano_config(), data, "first", runs_dir=tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -50,12 +50,12 @@ def test_a_store_that_nothing_would_ever_arrive_at_is_refused_by_every_job(
     space.write_text("optimizer.lr: {loguniform: [1e-4, 1e-3]}\n")
     for wrong in ("foo://bar", "./mlruns"):
         with pytest.raises(UserError, match="is no MLflow store"):
-            train(nano_config(), data, "first", out=out, tracking_uri=wrong)
+            train(nano_config(), data, "first", runs_dir=out, tracking_uri=wrong)
         with pytest.raises(UserError, match="is no MLflow store"):
             preprocess(videos, out, tracking=wrong)
         with pytest.raises(UserError, match="is no MLflow store"):
-            tune(nano_config(), space, data, "search", out=out, tracking_uri=wrong)
+            tune(nano_config(), space, data, "search", runs_dir=out, tracking_uri=wrong)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "foo://bar")
     with pytest.raises(UserError, match="is no MLflow store"):
-        train(nano_config(), data, "first", out=out)
+        train(nano_config(), data, "first", runs_dir=out)
     assert not out.exists()

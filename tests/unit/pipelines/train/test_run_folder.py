@@ -28,7 +28,7 @@ def test_must_insists_on_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_url_is_no_run_folder(tmp_path: Path) -> None:
     with (
-        pytest.raises(UserError, match="give --out a folder"),
+        pytest.raises(UserError, match="give --runs-dir a folder"),
         open_run(Path("s3://bucket/run"), nano_config(), "auto"),
     ):
         pass
