@@ -49,7 +49,7 @@ def rerun_job(job: Path) -> float:
 def _run(job: Path) -> None:
     from pipelines.preprocess.job import preprocess
 
-    preprocess(job / "videos", job / "out", workers=2, on_progress=lambda progress: None)
+    preprocess(job / "videos", job / "out", concurrency=2, on_progress=lambda progress: None)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def two_workers(report: Report, setting: Setting) -> None:
     with connect(None, WORKERS):
         ray.data.range(1).materialize()
         out, wall = setting.folder / "out_two", _WallTime()
-        preprocess(folder, out, setting.config, workers=WORKERS, on_progress=wall)
+        preprocess(folder, out, setting.config, concurrency=WORKERS, on_progress=wall)
     plain_s += _plain_loop(sample[1::2], setting)
     plain_s *= count / len(sample)
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -117,7 +117,7 @@ def one_long_among_short(report: Report, setting: Setting) -> None:
     out, load, wall = setting.folder / "out_skew", _load(), _WallTime()
     config = replace(setting.config, filters=KEEP_ALL)
     with connect(None, WORKERS):
-        preprocess(folder, out, config, workers=WORKERS, on_progress=wall)
+        preprocess(folder, out, config, concurrency=WORKERS, on_progress=wall)
     store = open_store(out)
     busy_s = sum(
         sum(read_part(store, part)["end"]["stages"].values()) for part in store.list("_work/parts")

@@ -53,22 +53,28 @@ def preprocess(
     Running the same command again goes on where it stopped; new or changed videos and settings redo
     only what they touch.
     """
-    from pipelines.preprocess.job import preprocess as run
+    from pipelines.preprocess import job
+    from pipelines.preprocess.result import Forecast, PreprocessResult, Verification
+    from pipelines.preprocess.verify import verify as verify_job
     from preprocessing.config import PreprocessConfig
 
     named = detector_settings(detector, faces_pack, name="detect.name", pack="detect.faces_pack")
     settings = configure(PreprocessConfig(), config, overrides, named)
-    result = run(
-        videos,
-        out,
-        settings,
-        address=address,
-        workers=workers,
-        dry_run=dry_run,
-        verify=verify,
-        retry_quarantine=retry_quarantine,
-        strict=strict,
-    )
+    result: PreprocessResult | Forecast | Verification
+    if verify:
+        result = verify_job(out)
+    elif dry_run:
+        result = job.forecast(videos, out, settings, address=address, concurrency=workers)
+    else:
+        result = job.preprocess(
+            videos,
+            out,
+            settings,
+            address=address,
+            concurrency=workers,
+            retry_quarantine=retry_quarantine,
+            strict=strict,
+        )
     show_facts(result.title, result.facts())
     if dry_run:
         options = {

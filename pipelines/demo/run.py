@@ -204,7 +204,7 @@ def _preprocess(
         out / "dataset",
         settings,
         address=address,
-        workers=workers,
+        concurrency=workers,
         on_progress=lambda at: tell(f"preprocess: {at.stage}", at.done, at.total, at.note),
     )
 

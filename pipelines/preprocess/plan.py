@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.preprocess.progress import JobProgress, OnProgress
@@ -61,6 +61,7 @@ def make_plan(
     workers: Workers,
     tell: OnProgress,
     *,
+    limit: int | None = None,
     retry: bool = False,
     remember: bool = True,
 ) -> JobPlan:
@@ -72,13 +73,17 @@ def make_plan(
         config: settings.
         workers: Ray, should there be many new sources.
         tell: is told of each source looked into.
+        limit: use only the first so many sources, by name; None for all.
         retry: look again into bad sources, and plan again what failed in a way that may pass.
         remember: write down what was found in new sources.
 
     Raises:
         UserError: there is no source, or none that can be read.
     """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}", "give 1 or more")
     found = find_sources(videos, config.plan.licence)
+    found = replace(found, files=found.files[:limit])
     detect = config.detect
     models = dict(make_detector(detect.name, detect.faces_pack).model_sha256)
     entries, changed = _look_into_all(found.files, store, config, workers, tell, retry)

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from pipelines.terminal.live_progress import Tell
 
 # Stages as a person sees them, each with the unit it counts in.
-_TITLES = {"plan": "sources seen", "process": "seconds done", "seal": "shards sealed"}
+_TITLES = {
+    "plan": "sources seen",
+    "process": "seconds done",
+    "seal": "shards sealed",
+    "verify": "shards verified",
+}
 
 
 @dataclass(frozen=True)

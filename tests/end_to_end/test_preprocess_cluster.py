@@ -15,7 +15,7 @@ pytestmark = pytest.mark.ray
 
 JOB = """
 import json, sys
-from pipelines.preprocess import preprocess
+from pipelines.preprocess.job import preprocess
 from preprocessing.config import PreprocessConfig
 from xnemo.config import override
 

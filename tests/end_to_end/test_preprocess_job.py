@@ -11,7 +11,9 @@ import pytest
 from footage import astronaut_footage
 from writing import encode
 
-from pipelines.preprocess.job import Forecast, PreprocessResult, Verification, preprocess
+from pipelines.preprocess.job import PreprocessResult, forecast, preprocess
+from pipelines.preprocess.result import Forecast, Verification
+from pipelines.preprocess.verify import verify
 from preprocessing.config import PreprocessConfig
 from preprocessing.decode import decode_clip
 from preprocessing.errors import UserError
@@ -168,7 +170,7 @@ def test_bytes_do_not_depend_on_workers_place_or_order(finished, videos, tmp_pat
     listed = videos / "shuffled.txt"
     listed.write_text("\n".join(sorted(names, reverse=True)))
     try:
-        run(listed, tmp_path / "one", workers=1)
+        run(listed, tmp_path / "one", concurrency=1)
     finally:
         listed.unlink()
     assert published(tmp_path / "one") == published(out)
@@ -206,7 +208,7 @@ def test_verification_finds_a_flipped_bit_and_a_lost_shard(finished, videos, tmp
 
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)
-    whole = preprocess(videos, out, verify=True, on_progress=lambda _: None)
+    whole = verify(out, on_progress=lambda _: None)
     assert isinstance(whole, Verification)
     assert (whole.exit_code, whole.members) == (0, 6)
     shard = next((out / "shards").glob("*.tar"))
@@ -214,14 +216,14 @@ def test_verification_finds_a_flipped_bit_and_a_lost_shard(finished, videos, tmp
     row = read_index(out).query("status == 'kept'").iloc[0]
     data[int(row["mp4_offset"]) + 100] ^= 1
     shard.write_bytes(data)
-    damaged = preprocess(videos, out, verify=True, on_progress=lambda _: None)
+    damaged = verify(out, on_progress=lambda _: None)
     assert damaged.exit_code == 1
     assert "is damaged" in damaged.facts()["fault 1"]
     # The remedy it names works.
     shard.unlink()
-    assert preprocess(videos, out, verify=True, on_progress=lambda _: None).exit_code == 1
+    assert verify(out, on_progress=lambda _: None).exit_code == 1
     run(videos, out)
-    assert preprocess(videos, out, verify=True, on_progress=lambda _: None).exit_code == 0
+    assert verify(out, on_progress=lambda _: None).exit_code == 0
 
 
 @pytest.mark.parametrize("name", ["shards/*.tar", "index.parquet"])
@@ -243,14 +245,14 @@ def test_what_was_cut_short_or_lost_is_written_anew(finished, videos, tmp_path, 
 
 def test_a_dry_run_forecasts_and_writes_nothing(finished, videos, tmp_path):
     out = tmp_path / "nothing"
-    forecast = preprocess(videos, out, config(), dry_run=True, on_progress=lambda _: None)
-    assert isinstance(forecast, Forecast)
+    expected = forecast(videos, out, config(), on_progress=lambda _: None)
+    assert isinstance(expected, Forecast)
     assert not out.exists()
     _, result = finished
-    assert forecast.clips == pytest.approx(result.kept, rel=0.5)
-    assert forecast.kept_s == pytest.approx(result.kept_s, rel=0.3)
-    assert forecast.bytes == pytest.approx(result.bytes, rel=0.5)
-    assert forecast.core_hours > 0
+    assert expected.clips == pytest.approx(result.kept, rel=0.5)
+    assert expected.kept_s == pytest.approx(result.kept_s, rel=0.3)
+    assert expected.bytes == pytest.approx(result.bytes, rel=0.5)
+    assert expected.core_hours > 0
 
 
 def test_nothing_readable_is_one_line_and_leaves_nothing(tmp_path, ray_local):
@@ -283,7 +285,7 @@ def test_a_chunk_is_told_of_before_the_next_one_is_done(tmp_path, ray_local):
         if progress.stage == "process" and progress.done:
             parts.append(len(list(out.glob("_work/parts/**/*.tar"))))
 
-    preprocess(tmp_path / "videos", out, config(), workers=1, on_progress=note)
+    preprocess(tmp_path / "videos", out, config(), concurrency=1, on_progress=note)
     assert parts == [1, 2]
 
 

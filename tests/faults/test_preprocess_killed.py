@@ -121,7 +121,7 @@ def test_a_lost_node_does_not_stop_the_job(undisturbed, tmp_path):
 
     videos, expected, _ = undisturbed
     arguments = {
-        "videos": str(videos), "out": str(tmp_path / "out"), "workers": 2, "strict": False,
+        "videos": str(videos), "out": str(tmp_path / "out"), "concurrency": 2, "strict": False,
         "settings": [*SETTINGS, "shard.size_mb=1"],
     }  # fmt: skip
     with two_nodes(cpus=1) as nodes:
@@ -140,8 +140,8 @@ def test_a_lost_node_does_not_stop_the_job(undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_bytes_do_not_depend_on_the_number_of_workers(undisturbed, tmp_path, workers):
+@pytest.mark.parametrize("concurrency", [1, 2, 4])
+def test_bytes_do_not_depend_on_the_number_of_workers(undisturbed, tmp_path, concurrency):
     videos, expected, _ = undisturbed
-    run_job(videos, tmp_path / "out", "shard.size_mb=1", workers=workers)
+    run_job(videos, tmp_path / "out", "shard.size_mb=1", concurrency=concurrency)
     assert published(tmp_path / "out") == expected

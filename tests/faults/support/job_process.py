@@ -9,7 +9,7 @@ from typing import Any
 
 JOB = """
 import json, sys
-from pipelines.preprocess import preprocess
+from pipelines.preprocess.job import preprocess
 from preprocessing.config import PreprocessConfig
 from preprocessing.errors import UserError
 from xnemo.config import override
@@ -20,7 +20,7 @@ def tell(progress):
     print("progress", progress.stage, progress.done, flush=True)
 try:
     result = preprocess(arguments["videos"], arguments["out"], settings,
-                        workers=arguments["workers"], strict=arguments["strict"],
+                        concurrency=arguments["concurrency"], strict=arguments["strict"],
                         on_progress=tell)
     print(json.dumps({"kept": result.kept, "processed": result.processed,
                       "quarantined": result.quarantined, "exit_code": result.exit_code}))
@@ -36,14 +36,14 @@ def start_job(
     videos: object,
     out: object,
     *settings: str,
-    workers: int = 2,
+    concurrency: int = 2,
     strict: bool = False,
     environment: dict[str, str] | None = None,
 ) -> subprocess.Popen[str]:
     """Start the job; its output has a line for each step, and JSON at the end."""
     arguments = {
         "videos": str(videos), "out": str(out), "settings": [*SETTINGS, *settings],
-        "workers": workers, "strict": strict,
+        "concurrency": concurrency, "strict": strict,
     }  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-c", JOB, json.dumps(arguments)],
