@@ -53,8 +53,8 @@ def samples_of(run: Path, world: int) -> list[list[Any]]:
 def losses_of(run: Path) -> list[list[float]]:
     """Return all losses of every step."""
     names = (
-        "loss", "diffusion", "discriminator", "head_l1", "head_feature_matching", "head_adversarial",
-        "face_change",
+        "loss", "diffusion", "discriminator", "head_l1", "head_feature_matching",
+        "head_adversarial", "face_change",
     )  # fmt: skip
     return [[r[n] for n in names] for r in read_log(run / "log.jsonl") if "loss" in r]
 

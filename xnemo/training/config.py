@@ -1,6 +1,6 @@
 """Everything that decides a training run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from preprocessing.errors import UserError
@@ -220,3 +220,25 @@ class TrainConfig:
     def uses_face_readout(self) -> bool:
         """Whether the run has the motion latent read for how the face changes."""
         return self.stage == "image" and self.loss.face_change > 0
+
+
+def with_max_steps(
+    config: TrainConfig, max_steps: int | None, *, samples_given: bool = False
+) -> TrainConfig:
+    """Return `config` with its length set to `max_steps` optimiser steps.
+
+    Args:
+        config: a resolved configuration.
+        max_steps: number of optimiser steps of `global_batch` samples; None keeps `samples`.
+        samples_given: whether the user also set `samples`, which is ambiguous.
+
+    Raises:
+        UserError: `max_steps` is below 1, or both lengths are given.
+    """
+    if max_steps is None:
+        return config
+    if samples_given:
+        raise UserError("both --max-steps and samples are given", "give only one of them")
+    if max_steps < 1:
+        raise UserError(f"--max-steps is {max_steps}", "set it to 1 or more")
+    return replace(config, samples=max_steps * config.global_batch)

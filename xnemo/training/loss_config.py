@@ -10,8 +10,8 @@ from xnemo.training.bounds import require_at_least
 class ConditionConfig:
     """What training hides from the denoiser now and then."""
 
-    # Share of samples whose reference, image embedding and motion are nulled together, for guidance.
-    # Not published; the rate of its relatives.
+    # Probability of nulling a sample's reference, image embedding and motion together, for
+    # classifier-free guidance. Not published; the rate that related methods use.
     dropout: float = 0.1
     # Share of reference tokens removed at random in every layer (reference feature masking).
     reference_masking: float = 0.3
@@ -46,8 +46,8 @@ class LossConfig:
     feature_matching: float = 10.0
     # Hinge loss against the discriminator.
     adversarial: float = 1.0
-    # Gradient penalty of the discriminator at real pictures, by finite difference. 0 switches it off:
-    # spectral normalisation already bounds the discriminator.
+    # Gradient penalty of the discriminator at real images (R1), by finite difference; 0 disables
+    # it. Not published; off because spectral normalisation already bounds the discriminator.
     r1: float = 0.0
     # What the face-motion vector says alike of all frames of a sample: mostly who it is. Not part
     # of the published method, which leaves it to augmentation and to the narrow latent; with a

@@ -48,8 +48,9 @@ def generator_step(
 ) -> GeneratorResult:
     """Run the networks forwards and backwards once; gradients stay in the engine until its step.
 
-    The discriminator judges with its parameters frozen: it passes gradient on and takes none, which ZeRO
-    needs (its hooks would otherwise reduce the discriminator's gradients during the network's backward).
+    The discriminator runs with its parameters frozen: gradient passes through it to the images.
+    ZeRO requires that, because its hooks would otherwise reduce the discriminator's gradients
+    during the network's backward pass.
     """
     prediction, pictures, face_BFD, change_BFK = network(inputs)
     losses = {

@@ -210,7 +210,7 @@ def load_weights(networks: Networks, tensors: Mapping[str, Tensor], source: Path
     """Copy tensors into the networks; return the parts and modules that the tensors lack.
 
     Temporal modules may be missing (an image bundle starts a temporal stage), and so may the GAN
-    head and the discriminator; they keep their initial values. Anything else must match name by name.
+    head and the discriminator; they keep their initial values. All other names must match.
 
     Raises:
         UserError: a name or a shape differs, or a weight is not finite; nothing is loaded.

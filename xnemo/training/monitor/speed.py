@@ -63,9 +63,9 @@ def peak_memory(device: torch.device) -> int:
 def forward_flops(joint: nn.Module, discriminator: nn.Module | None, inputs: StepInputs) -> float:
     """Return the floating-point operations of one training step per sample.
 
-    The forward pass is counted as executed; a backward pass costs twice its forward. The discriminator
-    runs forwards on both pictures and backwards through one in the generator's pass (4 forwards'
-    worth), and both ways on both pictures in its own (6).
+    The forward pass is counted as executed; a backward pass costs twice its forward. The
+    discriminator costs 4 forward passes in the generator's pass (forward on real and generated
+    images, backward through the generated ones) and 6 in its own.
     """
     modes = [(m, m.training) for m in (joint, discriminator) if m is not None]
     for module, _ in modes:

@@ -5,7 +5,7 @@ import pytest
 from preprocessing.errors import UserError
 from xnemo.config import from_dict, override, to_dict
 from xnemo.recipes import RECIPES, get_recipe
-from xnemo.training.config import TrainConfig
+from xnemo.training.config import TrainConfig, with_max_steps
 from xnemo.training.ema import power_of_width
 from xnemo.training.learning_rate import learning_rate_scale
 from xnemo.training.optimizer_config import OptimizerConfig
@@ -57,6 +57,16 @@ def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
 def test_a_setting_out_of_range_is_named(name: str, value: object, said: str) -> None:
     with pytest.raises(UserError, match=said):
         override(get_recipe("tiny"), {name: value})
+
+
+def test_max_steps_sets_the_number_of_samples() -> None:
+    tiny = get_recipe("tiny")
+    assert with_max_steps(tiny, 5).samples == 5 * tiny.global_batch
+    assert with_max_steps(tiny, None, samples_given=True) == tiny
+    with pytest.raises(UserError, match="both --max-steps and samples"):
+        with_max_steps(tiny, 5, samples_given=True)
+    with pytest.raises(UserError, match="--max-steps is 0"):
+        with_max_steps(tiny, 0)
 
 
 def test_the_course_of_the_learning_rate() -> None:

@@ -113,8 +113,8 @@ def test_weight_zero_leaves_no_gradient(session: Session) -> None:
     assert session.discriminator is not None
     inputs = inputs_of(session)
     made = generator_step(
-        session.network, session.discriminator, inputs, session.frozen.schedule, session.config.loss,
-        weight=0.0,
+        session.network, session.discriminator, inputs, session.frozen.schedule,
+        session.config.loss, weight=0.0,
     )  # fmt: skip
     discriminator_step(
         session.discriminator, made.pictures, inputs, session.config.loss, weight=0.0
