@@ -83,7 +83,8 @@ def test_two_portraits_with_masks(reduced, frames, size, drop, present):
         {"widths": (32, 96), "attention": (False, True), "layers": 1, "heads": 2,
          "norm_groups": 8, "motion_width": 6, "image_embedding_width": 9},
         {"widths": (32, 32, 64), "attention": (True, True, False), "layers": 3, "heads": 4,
-         "norm_groups": 4, "module_norm_groups": 8, "latent_channels": 7, "image_embedding_width": 16},
+         "norm_groups": 4, "module_norm_groups": 8, "latent_channels": 7,
+         "image_embedding_width": 16},
     ],
     ids=["wide", "two levels", "three layers"],
 )  # fmt: skip

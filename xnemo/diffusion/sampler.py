@@ -71,11 +71,11 @@ def sample_latents(
 ) -> Tensor:
     """Denoise all frames of a clip and return their latents (1, C, F, h, w), fp32 on the CPU.
 
-    At every step the clip is covered by windows moved by a random offset; predictions of frames
-    that several windows hold are averaged, then the scheduler steps the whole clip. The clip lives in
-    host memory and the scheduler steps there, block by block: two fp32 copies of the latents, and one
-    more per remembered step of a multistep scheduler. The device holds the windows of one pass, so its
-    memory does not depend on the length of the clip.
+    At every step, windows shifted by a random offset cover the clip. Predictions are averaged where
+    windows overlap, then the scheduler steps the whole clip. The clip stays in host memory and the
+    scheduler steps there in blocks: two fp32 copies of the latents, and one more per step that a
+    multistep scheduler remembers. The device holds the windows of one pass, so its memory use does
+    not depend on the length of the clip.
 
     Args:
         denoiser: Predicts for (K, C, F, h, w) windows; see `guided_prediction`.

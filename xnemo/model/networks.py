@@ -106,10 +106,10 @@ class Networks:
         Args:
             directory: The folder.
             training: Also load GAN head and discriminator, where the folder has them.
-            config: Used instead of the saved one, to go from one training stage to the next. It
-                may add temporal modules, which then start fresh, or do without them; for the rest
-                the weights have to fit it. Parts that the folder lacks (GAN head, discriminator) are
-                built fresh too.
+            config: Replaces the saved configuration, to go from one training stage to the next. It
+                may add temporal modules, which are then initialised, or drop them; all other
+                weights must fit it. Parts that the folder lacks (GAN head, discriminator) are
+                initialised too.
             seed: Of whatever starts fresh.
             paths: Where the frozen parts lie, if not where the configuration says.
 

@@ -34,7 +34,7 @@ def hinge_generator(fake: Outputs) -> Tensor:
 
 
 def feature_matching(real: Outputs, fake: Outputs) -> Tensor:
-    """L1 distance between the discriminator's features of real and fake, mean over layers and scales.
+    """L1 distance between discriminator features of real and fake, mean over layers and scales.
 
     The real side is detached: it is a target.
     """
@@ -48,7 +48,7 @@ def feature_matching(real: Outputs, fake: Outputs) -> Tensor:
 
 
 def r1_penalty(discriminator: Callable[[Tensor], Outputs], real_BCHW: Tensor) -> Tensor:
-    """Half the squared gradient of the discriminator's logits at real pictures, mean over the batch.
+    """Half the squared gradient of the logits at real images, mean over the batch.
 
     Mescheder et al. 2018. Each scale's logits are averaged over its patches first, so that the
     weight of the penalty does not depend on the size of the picture. Differentiates twice: under

@@ -49,9 +49,9 @@ class DiscriminatorOutput(NamedTuple):
 class SpectralConv2d(nn.Conv2d):
     """A convolution divided by its largest singular value, which one power step a pass estimates.
 
-    The estimate moves only where the weight is being trained, never in the generator's pass through
-    a frozen discriminator, so that the discriminator's state depends on the discriminator's own steps alone. The weight
-    stays an ordinary parameter of this module, which ZeRO-3 needs to gather it.
+    The estimate is updated only while the weight is trained, not in the generator's pass through a
+    frozen discriminator, so the discriminator's state depends on its own steps alone. The weight
+    stays an ordinary parameter of this module, which ZeRO-3 requires to gather it.
     """
 
     left: Tensor
@@ -115,7 +115,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class Discriminator(ModelMixin, ConfigMixin):
-    """Judge pictures patch by patch at several resolutions; arguments as in `DiscriminatorConfig`."""
+    """Multi-scale patch discriminator; arguments as in `DiscriminatorConfig`."""
 
     @register_to_config
     def __init__(

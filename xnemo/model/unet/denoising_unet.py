@@ -100,7 +100,8 @@ class DenoisingUNet(UNetTrunk):
         if motion_BFLD.shape[:2] != (batch, frames) or image_embeddings_BLD.shape[0] != batch:
             raise ValueError(
                 f"latents are {batch} samples of {frames} frames, but motion tokens"
-                f" {tuple(motion_BFLD.shape)} and image embeddings {tuple(image_embeddings_BLD.shape)}"
+                f" {tuple(motion_BFLD.shape)} and image embeddings"
+                f" {tuple(image_embeddings_BLD.shape)}"
             )
         if frames > self.frame_limit:
             raise ValueError(
