@@ -172,7 +172,7 @@ def prepare(args: argparse.Namespace) -> tuple[Callable[[Path], Tables], Path]:
     base = PreprocessConfig()
     detect = base.detect
     if args.faces_pack:
-        detect = replace(detect, name="insightface", faces_pack=args.faces_pack)
+        detect = replace(detect, name="insightface", model_dir=args.faces_pack)
     else:
         print("without --faces-pack a person in two videos counts as two, and may be held out once")
     kept = replace(

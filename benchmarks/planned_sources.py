@@ -37,7 +37,7 @@ def plan_without_work(job: Path, count: int, config: PreprocessConfig) -> None:
         content = real + str(number).encode() if last else f"source {number}".encode()
         (videos / f"{number:06d}.mp4").write_bytes(content)
     store = open_store(out)
-    models = dict(make_detector(config.detect.name, config.detect.faces_pack).model_sha256)
+    models = dict(make_detector(config.detect.name, config.detect.model_dir).model_sha256)
     analysis = analysis_digest(config, models)
     nobody = pack_part([], ChunkEnd(cuts_ms=(0,), frames=50, looks=7, damage=()), [])
     entries = []

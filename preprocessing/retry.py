@@ -1,10 +1,11 @@
-"""Which failures of a store may pass, and trying again until they have."""
+"""Retries of storage operations after transient failures."""
 
 import contextlib
 import errno
-import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+
+import tenacity
 
 from preprocessing.errors import UserError
 
@@ -17,7 +18,7 @@ _PERMANENT = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
     errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT,
 }  # fmt: skip
-# No failure of a store at all, but of the program.
+# Errors of the caller, not of the store.
 _WRONG_CALLS = (
     AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, TypeError,
     UserError, ValueError,
@@ -26,35 +27,40 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class StoreFullError(OSError):
-    """The place to write to has no space left; what was being written is not visible."""
+    """The store has no space left; the file being written is not visible."""
 
 
 def retry(action: Callable[[], T]) -> T:
-    """Run an action again, with a growing pause, after failures that may pass; raise others.
+    """Call `action`, up to 8 times with exponential backoff while it fails with transient errors.
 
-    What does not pass is raised as it is where it is an OSError, else as one.
+    Raises:
+        OSError: The last failure; other classes (of object-store clients) are wrapped in it.
     """
-    for attempt in range(_ATTEMPTS):
-        try:
-            return action()
-        except _WRONG_CALLS:
-            raise
-        except OSError as error:
-            if error.errno in _PERMANENT or isinstance(error, FileNotFoundError | PermissionError):
-                raise
-            if attempt == _ATTEMPTS - 1:
-                raise
-        except Exception as error:
-            # Clients of object stores raise classes of their own for a busy server.
-            if attempt == _ATTEMPTS - 1:
-                raise OSError(f"{type(error).__name__}: {error}") from error
-        time.sleep(_FIRST_PAUSE_S * 2**attempt)
-    raise AssertionError("unreachable")
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        wait=tenacity.wait_exponential(multiplier=_FIRST_PAUSE_S),
+        retry=tenacity.retry_if_exception(_is_transient),
+        reraise=True,
+    )
+    try:
+        return retrying(action)
+    except (OSError, *_WRONG_CALLS):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        missing_or_forbidden = isinstance(error, FileNotFoundError | PermissionError)
+        return error.errno not in _PERMANENT and not missing_or_forbidden
+    # Clients of object stores raise classes of their own for a busy server.
+    return isinstance(error, Exception) and not isinstance(error, _WRONG_CALLS)
 
 
 @contextlib.contextmanager
-def told_when_full(path: str, root: str) -> Iterator[None]:
-    """Turn the system's word for a full disk into StoreFullError."""
+def reraise_when_full(path: str, root: str) -> Iterator[None]:
+    """Turn the system's error for a full disk into StoreFullError."""
     try:
         yield
     except OSError as error:

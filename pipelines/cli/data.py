@@ -58,7 +58,7 @@ def preprocess(
     from pipelines.preprocess.verify import verify as verify_job
     from preprocessing.config import PreprocessConfig
 
-    named = detector_settings(detector, faces_pack, name="detect.name", pack="detect.faces_pack")
+    named = detector_settings(detector, faces_pack, name="detect.name", pack="detect.model_dir")
     settings = configure(PreprocessConfig(), config, overrides, named)
     result: PreprocessResult | Forecast | Verification
     if verify:

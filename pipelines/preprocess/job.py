@@ -101,8 +101,8 @@ def forecast(
 
 def _with_absolute_pack(config: PreprocessConfig) -> PreprocessConfig:
     """Workers start elsewhere, where a relative folder would not be found."""
-    pack = config.detect.faces_pack
+    pack = config.detect.model_dir
     if pack and Path(pack).expanduser().is_dir():
         pack = str(Path(pack).expanduser().absolute())
-        return replace(config, detect=replace(config.detect, faces_pack=pack))
+        return replace(config, detect=replace(config.detect, model_dir=pack))
     return config

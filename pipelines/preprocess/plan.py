@@ -85,7 +85,7 @@ def make_plan(
     found = find_sources(videos, config.plan.licence)
     found = replace(found, files=found.files[:limit])
     detect = config.detect
-    models = dict(make_detector(detect.name, detect.faces_pack).model_sha256)
+    models = dict(make_detector(detect.name, detect.model_dir).model_sha256)
     entries, changed = _look_into_all(found.files, store, config, workers, tell, retry)
     good = [f for f in found.files if not entries[f.name].reason]
     if not good:
@@ -130,7 +130,7 @@ def config_digest(config: PreprocessConfig) -> str:
     """Return the digest of all settings."""
     settings = plain(config)
     # Where weights lie says nothing about what they are; their checksums do.
-    settings["detect"]["faces_pack"] = None
+    settings["detect"]["model_dir"] = None
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

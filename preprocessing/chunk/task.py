@@ -124,7 +124,7 @@ def process_chunk(chunk: Chunk, config: PreprocessConfig) -> Iterator[Any]:
 
 @lru_cache(maxsize=1)
 def _detector(config: DetectConfig) -> Detector:
-    return make_detector(config.name, config.faces_pack, config.size, config.threshold)
+    return make_detector(config.name, config.model_dir, config.size, config.threshold)
 
 
 class _ChunkWorker:

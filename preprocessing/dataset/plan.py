@@ -179,7 +179,7 @@ def analysis_digest(config: PreprocessConfig, models: Mapping[str, str]) -> str:
     for section in ("plan", "filters", "shard", "decode"):
         del settings[section]
     settings["decoder"] = config.decode.backend
-    del settings["detect"]["faces_pack"]
+    del settings["detect"]["model_dir"]
     text = json.dumps([ANALYSIS_VERSION, settings, dict(models)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -2,41 +2,20 @@
 
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 import av
 import av.container
 import numpy as np
 
+from preprocessing.config import EncodeConfig
 from preprocessing.decode.pixels.conversion import rgb_to_yuv709
 from preprocessing.decode.pixels.planes import plane_array
 from preprocessing.encode.mp4_layout import index_first
 from preprocessing.encode.x264_vectors import x264_vectors
-from preprocessing.errors import UserError
 
 # x264 writes 4:2:0, so sides must be even; the contract's own rule for tubes is a multiple of 16.
 _SIDE_STEP = 2
-
-
-@dataclass(frozen=True)
-class EncodeConfig:
-    """How clips are encoded; every field changes the bytes of the data set."""
-
-    # Constant quality, lower is better. On 15 real clips at 512 pixels square, 16 gave 40.5 dB PSNR
-    # at worst (44 at the median) for 0.14 of the bytes of JPEG quality 95 (0.22 at worst).
-    crf: float = 16.0
-    # Speed against size at the same quality.
-    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium"] = "veryfast"
-    # Frames between key frames at most: bounds what random access has to decode.
-    gop: int = 12
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.crf <= 51:
-            raise UserError(f"encode.crf is {self.crf:g}", "x264 takes 0 to 51")
-        if not 1 <= self.gop <= 12:
-            raise UserError(f"encode.gop is {self.gop}", "the data contract allows 1 to 12")
 
 
 def encode_clip(

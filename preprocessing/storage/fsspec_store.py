@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.errors import UserError
-from preprocessing.retry import retry, told_when_full
+from preprocessing.retry import reraise_when_full, retry
 from preprocessing.storage.unfinished import UNFINISHED, unfinished_name
 
 # Object stores publish an object whole or not at all; elsewhere a rename does.
@@ -129,7 +129,7 @@ class FsspecStore:
 
     def _put(self, path: str, put: Callable[[str], None]) -> None:
         target = self._full(path)
-        with told_when_full(path, self.url):
+        with reraise_when_full(path, self.url):
             if self._is_object_store:
                 retry(lambda: put(target))
                 return

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from preprocessing.retry import told_when_full
+from preprocessing.retry import reraise_when_full
 from preprocessing.storage.unfinished import UNFINISHED, is_abandoned, unfinished_name
 
 
@@ -32,7 +32,7 @@ class LocalStore:
         """Write beside the final name, flush to disk, rename; see `storage.Store`."""
         target = self.root / path
         temporary = target.with_name(unfinished_name())
-        with told_when_full(path, self.url):
+        with reraise_when_full(path, self.url):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with open(temporary, "wb") as stream:
@@ -46,7 +46,7 @@ class LocalStore:
     def publish(self, local: Path, path: str) -> None:
         """Flush and rename, or copy from another disk; see `storage.Store`."""
         target = self.root / path
-        with told_when_full(path, self.url):
+        with reraise_when_full(path, self.url):
             target.parent.mkdir(parents=True, exist_ok=True)
             with open(local, "rb") as stream:
                 os.fsync(stream.fileno())

@@ -3,12 +3,11 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, require_at_least
 from xnemo.data.config import AugmentConfig, DataConfig
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.model.config import NetworkConfig
 from xnemo.model.frozen.perceptual import PerceptualConfig
-from xnemo.training.bounds import require_at_least
 from xnemo.training.loss_config import ConditionConfig, LossConfig
 from xnemo.training.optimizer_config import EmaConfig, OptimizerConfig
 

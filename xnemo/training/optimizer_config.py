@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from preprocessing.errors import UserError
-from xnemo.training.bounds import require_at_least
+from preprocessing.errors import UserError, require_at_least
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
+from preprocessing.config import EncodeConfig
 from preprocessing.decode import DecodeError, decode_clip
 from preprocessing.decode.clip import ClipReader
-from preprocessing.encode.clip_encoder import EncodeConfig, encode_clip
+from preprocessing.encode.clip_encoder import encode_clip
 from preprocessing.encode.mp4_layout import index_first
 from preprocessing.encode.x264_vectors import x264_vectors
 from preprocessing.errors import UserError
