@@ -77,8 +77,8 @@ def test_the_index_comes_first_and_no_trace_of_the_writer(clip: bytes) -> None:
 
 def test_the_same_pictures_give_the_same_bytes_in_any_process(clip: bytes) -> None:
     code = (
-        "import hashlib, sys; sys.path[:0] = ['.', 'tests/unit/preprocessing'];"
-        "import test_encode as t; from preprocessing.encode import encode_clip;"
+        "import hashlib, sys; sys.path[:0] = ['.', 'tests/unit/preprocessing/encode'];"
+        "import test_clip_encoder as t; from preprocessing.encode.clip_encoder import encode_clip;"
         "print(hashlib.sha256(encode_clip(t._moving(60))).hexdigest())"
     )
     output = subprocess.run(
