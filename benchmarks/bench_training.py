@@ -41,7 +41,7 @@ from xnemo.config import override, to_dict  # noqa: E402
 from xnemo.data.batch_plan import BatchPlan  # noqa: E402
 from xnemo.data.clip_table import ClipTable, open_clips  # noqa: E402
 from xnemo.data.loader import BatchLoader  # noqa: E402
-from xnemo.data.sample_reader import PictureSizes, SampleReader  # noqa: E402
+from xnemo.data.sample_reader import ImageSizes, SampleReader  # noqa: E402
 from xnemo.model.cost import training_cost  # noqa: E402
 from xnemo.recipes import get_recipe  # noqa: E402
 from xnemo.training.config import TrainConfig  # noqa: E402
@@ -275,7 +275,7 @@ def measure_small_recipe(report: Report, table: ClipTable, smoke: bool) -> None:
         for name in (DESK_GPU, RACK_GPU)
     }
     network = recipe.network
-    sizes = PictureSizes(network.image_size, network.motion.image_size, network.gan.image_size)
+    sizes = ImageSizes(network.image_size, network.motion.image_size, network.gan.image_size)
     data = replace(recipe.data, filter="", workers=2)
     reader = SampleReader(table, data, recipe.augment, sizes, seed=0)
     step_s = recipe.global_batch / pace[DESK_GPU]
@@ -352,7 +352,8 @@ def run_once(config: TrainConfig, data: Path, run: Path) -> None:
     """Train in a fresh process."""
     program = (
         "import json, sys; from xnemo.config import from_dict; "
-        "from xnemo.train.config import TrainConfig; from xnemo.train.loop import run_training; "
+        "from xnemo.training.config import TrainConfig; "
+        "from xnemo.training.loop import run_training; "
         "run_training(from_dict(TrainConfig, json.loads(sys.argv[1])), sys.argv[2], sys.argv[3])"
     )
     arguments: list[Any] = [json.dumps(to_dict(config)), str(data), str(run)]

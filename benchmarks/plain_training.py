@@ -22,7 +22,7 @@ from xnemo.config import from_dict
 from xnemo.data.batch_plan import plan_batches
 from xnemo.data.clip_table import open_clips
 from xnemo.data.loader import BatchLoader
-from xnemo.data.sample_reader import PictureSizes, SampleReader
+from xnemo.data.sample_reader import ImageSizes, SampleReader
 from xnemo.diffusion.objective import diffusion_loss
 from xnemo.diffusion.schedule import NoiseSchedule
 from xnemo.model.gan.adversarial_losses import (
@@ -32,8 +32,8 @@ from xnemo.model.gan.adversarial_losses import (
 )
 from xnemo.model.networks import build_networks
 from xnemo.training.config import TrainConfig
-from xnemo.training.face_change import face_change_error
 from xnemo.training.joint_network import JointNetwork
+from xnemo.training.motion_losses import face_change_loss
 from xnemo.training.step_inputs import FrozenParts, prepare_inputs
 
 
@@ -59,7 +59,7 @@ def main() -> None:
         torch.optim.AdamW(trained, lr=config.optimizer.lr),
         torch.optim.AdamW(discriminator.parameters(), lr=config.optimizer.discriminator_lr),
     ]
-    sizes = PictureSizes(
+    sizes = ImageSizes(
         config.network.image_size,
         config.network.motion.image_size,
         config.network.gan.image_size,
@@ -85,7 +85,7 @@ def step(network, judge, discriminator, optimizers, inputs, schedule, config):
     loss = diffusion_loss(
         schedule, prediction, inputs.z_BCFhw, inputs.noise_BCFhw, inputs.timesteps_B
     ).mean()
-    loss = loss + config.loss.face_change * face_change_error(
+    loss = loss + config.loss.face_change * face_change_loss(
         change, inputs.face_BFK, inputs.present_B
     )
     discriminator.requires_grad_(False)

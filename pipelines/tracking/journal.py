@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.errors import UserError
-from xnemo.training.monitor.appended_file import AppendedFile
+from xnemo.training.monitor.run_log import AppendOnlyFile
 
 #: Name of the journal inside a run's folder.
 FILE = "journal.jsonl"
@@ -38,7 +38,7 @@ class Journal:
         self.path = run_dir / FILE
         run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._file = AppendedFile(self.path)
+        self._file = AppendOnlyFile(self.path)
         self._next = sum(1 for _ in read(run_dir))
 
     @property

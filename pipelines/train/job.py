@@ -18,7 +18,7 @@ from xnemo.config import flatten, to_dict
 from xnemo.data.batch_plan import plan_batches
 from xnemo.data.clip_table import open_clips
 from xnemo.training.config import TrainConfig
-from xnemo.training.starting_point import find_start_place
+from xnemo.training.init_from import resolve_init_from
 
 # How long the end of a run waits for a tracking server that takes records, in seconds.
 _SEND_LIMIT_S = 60.0
@@ -106,7 +106,7 @@ def train(
     alone = cluster_address(address) is None
     if alone and config.init_from is not None and not (Path(runs_dir) / run).exists():
         # A run that goes on has its weights; the nodes of a cluster may see what this one does not.
-        find_start_place(config.init_from)
+        resolve_init_from(config.init_from)
     uri = choose_uri(tracking_uri, default_uri(Path(runs_dir)))
     with open_run(Path(runs_dir) / run, config, resume) as folder:
         journal = Journal(folder.path)

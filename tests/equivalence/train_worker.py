@@ -18,7 +18,8 @@ import torch.distributed as dist
 from tiny_run import nano_config
 
 from xnemo.data.batch import Batch
-from xnemo.training import loop
+from xnemo.training import step
+from xnemo.training.loop import run_training
 from xnemo.training.step_inputs import StepInputs
 
 
@@ -27,7 +28,7 @@ class Passes:
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
-        self.prepare = loop.prepare_inputs
+        self.prepare = step.prepare_inputs
         self.begin(None, None)
 
     def begin(self, folder: str | None, kill_at: int | None) -> None:
@@ -64,7 +65,7 @@ def main() -> None:
             timeout=timedelta(seconds=120),
         )
     passes = Passes(rank)
-    loop.prepare_inputs = passes
+    step.prepare_inputs = passes
     for folder, changes in task["runs"]:
         passes.begin(folder, changes.pop("kill_at", None))
         stop = changes.pop("stop_at", None)
@@ -74,7 +75,7 @@ def main() -> None:
             seen[0] += 1
             return seen[0] == stop
 
-        loop.run_training(
+        run_training(
             nano_config(**changes),
             task["data"],
             folder,

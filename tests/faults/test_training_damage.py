@@ -68,10 +68,10 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
     if not foreseen:
         monkeypatch.setattr(CheckpointStore, "_require_space", lambda self: None)
     run = small_disk / "run"
-    with pytest.raises(UserError, match="at sample 24, could not be written") as refusal:
+    with pytest.raises(UserError, match="last checkpoint, at sample 24") as refusal:
         run_training(nano_config(**SETTINGS), str(faces), run)
     assert "\n" not in str(refusal.value)
-    assert "checkpoint at sample 16 could not be written" in caplog.text
+    assert "cannot write the checkpoint at sample 16" in caplog.text
     assert [p.name for p in (run / "checkpoints").iterdir()] == [f"{8:012d}"]
     subprocess.run(["mount", "-o", "remount,size=256m", str(small_disk)], check=True)
     run_training(nano_config(**SETTINGS), str(faces), run)

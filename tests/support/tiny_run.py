@@ -10,9 +10,7 @@ from xnemo.model.frozen.autoencoder import AutoencoderConfig
 from xnemo.model.frozen.image_embedding import ImageEmbeddingConfig
 from xnemo.model.gan.discriminator import DiscriminatorConfig
 from xnemo.model.gan.gan_head import GanHeadConfig
-from xnemo.training.config import CheckpointConfig, TrainConfig
-from xnemo.training.loss_config import LossConfig
-from xnemo.training.optimizer_config import OptimizerConfig
+from xnemo.training.config import CheckpointConfig, LossConfig, OptimizerConfig, TrainConfig
 
 
 def nano_network(**unet: Any) -> NetworkConfig:

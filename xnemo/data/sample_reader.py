@@ -37,7 +37,7 @@ _READS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class PictureSizes:
+class ImageSizes:
     """Sides in pixels of the pictures of a sample."""
 
     # Wide reference and target.
@@ -61,7 +61,7 @@ class SampleReader:
         clips: ClipTable,
         config: DataConfig,
         augment: AugmentConfig,
-        sizes: PictureSizes,
+        sizes: ImageSizes,
         *,
         seed: int,
     ) -> None:

@@ -1,1 +1,1 @@
-"""Training: two engines, one loop, and checkpoints that any number of workers can pick up."""
+"""Training: the loop, one step, its losses, and the state that checkpoints save and restore."""

@@ -1,4 +1,4 @@
-"""Everything the network engine trains, as one module with one forward pass."""
+"""All networks of the network engine as one module with one forward pass."""
 
 from typing import Any, NamedTuple
 
@@ -12,29 +12,29 @@ from xnemo.training.step_inputs import StepInputs
 
 
 class JointOutput(NamedTuple):
-    """What one pass of all networks gives."""
+    """Output of `JointNetwork`."""
 
     # The denoiser's prediction (B, C, F, h, w).
     prediction: Tensor
-    # The GAN head's pictures (B·F, 3, G, G); None without it.
-    pictures: Tensor | None
+    # The GAN head's images (B·F, 3, G, G); None without it.
+    images: Tensor | None
     # The face-motion vectors (B, F, latent_width).
     face: Tensor
-    # What the readout makes of how these differ (B, F, K); None without it.
+    # Face changes that the readout predicts from them (B, F, K); None without it.
     face_change: Tensor | None = None
 
 
 class JointNetwork(nn.Module):
-    """Denoiser, reference network, motion encoder, and what only training has: GAN head, readout.
+    """Denoiser, reference network, motion encoder, and for training GAN head and face readout.
 
-    One module because one engine owns them: the motion encoder receives gradient from both heads
-    in one backward pass. Parameter names are "denoiser.…", "reference_net.…", "motion_encoder.…",
-    "gan_head.…", "face_readout.…" everywhere, also in a bundle.
+    They form one module because the motion encoder receives gradient from both heads in one
+    backward pass. Parameter names start with "denoiser.", "reference_net.", "motion_encoder.",
+    "gan_head." or "face_readout.", as in a bundle.
     """
 
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
         super().__init__()
-        # diffusers' classes are untyped, so they are named as the modules they are.
+        # diffusers' classes are untyped.
         self.denoiser: Any = networks.denoiser
         self.reference_net: Any = networks.reference_net
         self.motion_encoder: Any = networks.motion_encoder
@@ -43,7 +43,7 @@ class JointNetwork(nn.Module):
         self.reference_masking = config.condition.reference_masking
         self.motion_source = config.network.gan.motion_source
         self.temporal_only = config.stage == "temporal"
-        # How much the motion latent of the last pass differed between frames; see `StepGuard`.
+        # Standard deviation of the last pass's motion latent over frames, for `StepGuard`.
         self.latent_std: Tensor | None = None
         self.use_bf16 = config.engine.precision == "bf16"
         _choose_trained(self, config)
@@ -61,13 +61,13 @@ class JointNetwork(nn.Module):
                 module.compile_repeated_blocks()
 
     def forward(self, inputs: StepInputs) -> JointOutput:
-        """Run the encoder and the reference network once, and both heads on what they say.
+        """Run motion encoder and reference network once, and both heads on their output.
 
-        Nothing of the reference is hidden in evaluation, where hiding it would split the batch:
-        workers would then run different modules, which ZeRO-3 does not survive. In the temporal
-        stage the other networks run without gradient and there are no pictures.
+        Reference masking and dropped references are for training only: in evaluation they would
+        split the batch, and with ZeRO-3 all workers must run the same modules. In the temporal
+        stage the other networks run without gradient, and there are no images.
         """
-        # Autocast inside the module: DeepSpeed switches an outer one off.
+        # Autocast inside the module, because DeepSpeed disables an outer one.
         device = inputs.z_BCFhw.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.use_bf16):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.temporal_only):
@@ -85,34 +85,33 @@ class JointNetwork(nn.Module):
                 latent.tokens,
                 reference,
             )
-            pictures = None
+            images = None
             if self.gan_head is not None and inputs.head_reference_BCHW is not None:
                 motion = latent.face if self.motion_source == "face" else latent.fused
                 seeds = [seed for seed in inputs.mask_seeds for _ in range(motion.shape[1])]
-                pictures = self.gan_head(inputs.head_reference_BCHW, motion.flatten(0, 1), seeds)
+                images = self.gan_head(inputs.head_reference_BCHW, motion.flatten(0, 1), seeds)
             change = None if self.face_readout is None else self.face_readout(latent.face)
-        return JointOutput(prediction, pictures, latent.face, change)
+        return JointOutput(prediction, images, latent.face, change)
 
 
 def _avoid_channels_last(module: nn.Module) -> None:
-    """Hand the temporal modules' group norms plain tensors on a CPU.
+    """Make the inputs of the temporal modules' group norms contiguous on a CPU.
 
-    torch 2.13 crashes there in the backward of a group norm whose input is channels-last and needs
-    no
-    gradient while its weight does: the first layer of this stage that is trained.
+    torch 2.13 crashes on a CPU in the backward pass of a group norm with a channels-last input that
+    requires no gradient while its weight does, as in the first trained layer of this stage.
     """
 
-    def plain(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    def contiguous(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         (x,) = inputs
         return (x.contiguous(),) if x.device.type == "cpu" else None
 
     for name, child in module.named_modules():
         if ".temporal_modules." in name and isinstance(child, nn.GroupNorm):
-            child.register_forward_pre_hook(plain)
+            child.register_forward_pre_hook(contiguous)
 
 
 def _choose_trained(joint: JointNetwork, config: TrainConfig) -> None:
-    """Freeze what the stage does not train; what a network itself has frozen stays so."""
+    """Freeze what the stage does not train; parameters that a network froze stay frozen."""
     temporal_stage = config.stage == "temporal"
     for name, parameter in joint.named_parameters():
         if (".temporal_modules." in name) != temporal_stage:

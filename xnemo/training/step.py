@@ -1,147 +1,117 @@
-"""One pass of each engine: losses, and the one backward each engine is owed."""
+"""One optimiser step of both engines over a global batch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from xnemo.diffusion.objective import diffusion_loss
-from xnemo.diffusion.schedule import NoiseSchedule
-from xnemo.model.frozen.perceptual import PerceptualLoss
-from xnemo.model.gan.adversarial_losses import (
-    feature_matching,
-    hinge_discriminator,
-    hinge_generator,
-    r1_penalty_by_difference,
-)
-from xnemo.model.gan.discriminator import DiscriminatorOutput
-from xnemo.training.engines.engine import Engine
-from xnemo.training.face_change import face_change_error
-from xnemo.training.identity_leak import identity_leak
-from xnemo.training.loss_config import LossConfig
-from xnemo.training.step_inputs import StepInputs
-
-# Step of the finite difference in the discriminator's gradient penalty.
-_R1_SIGMA = 0.01
+from xnemo.data.batch import Batch
+from xnemo.data.seeding import stream_seed
+from xnemo.training.engines.engine import StepOutcome
+from xnemo.training.engines.optimizer import learning_rate_scale
+from xnemo.training.monitor.guards import LATENT_STD
+from xnemo.training.monitor.speed import SpeedMeter
+from xnemo.training.monitor.watchdog import Watchdog
+from xnemo.training.passes import count_flops, discriminator_pass, generator_pass
+from xnemo.training.state import TrainState
+from xnemo.training.step_inputs import prepare_inputs
 
 
-@dataclass(frozen=True)
-class GeneratorResult:
-    """Losses of a generator pass, and the pictures the discriminator will judge."""
+@dataclass
+class StepResult:
+    """Result of a step on one worker."""
 
-    losses: dict[str, Tensor]
-    # (N, 3, G, G), detached; None without a GAN head.
-    pictures: Tensor | None
+    # This worker's share of each mean loss.
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    # Outcome by engine.
+    outcomes: dict[str, StepOutcome] = field(default_factory=dict)
+    # Clips of the samples, and why samples were replaced.
+    keys: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    # Factor on the configured learning rates.
+    learning_rate_scale: float = 0.0
 
-
-def generator_step(
-    network: Engine,
-    discriminator: Engine | None,
-    inputs: StepInputs,
-    schedule: NoiseSchedule,
-    config: LossConfig,
-    *,
-    perceptual: PerceptualLoss | None = None,
-    weight: float = 1.0,
-) -> GeneratorResult:
-    """Run the networks forwards and backwards once; gradients stay in the engine until its step.
-
-    The discriminator runs with its parameters frozen: gradient passes through it to the images.
-    ZeRO requires that, because its hooks would otherwise reduce the discriminator's gradients
-    during the network's backward pass.
-    """
-    prediction, pictures, face_BFD, change_BFK = network(inputs)
-    losses = {
-        "diffusion": diffusion_loss(
-            schedule, prediction, inputs.z_BCFhw, inputs.noise_BCFhw, inputs.timesteps_B
-        ).mean()
-    }
-    total = losses["diffusion"]
-    if config.identity > 0:
-        losses["identity"] = identity_leak(face_BFD, inputs.present_B)
-        total = total + config.identity * losses["identity"]
-    if change_BFK is not None and inputs.face_BFK is not None:
-        losses["face_change"] = face_change_error(change_BFK, inputs.face_BFK, inputs.present_B)
-        total = total + config.face_change * losses["face_change"]
-    if pictures is None or discriminator is None or inputs.head_target_NCHW is None:
-        network.backward(total * weight)
-        return GeneratorResult(_detached(losses, total), None)
-
-    pictures = pictures.float()
-    with discriminator.frozen() as judge:
-        head = _head_losses(pictures, inputs.head_target_NCHW, judge, config, perceptual)
-        for name, value in head.items():
-            total = total + config.gan * getattr(config, name) * value
-        losses |= {f"head_{name}": value for name, value in head.items()}
-        network.backward(total * weight)
-    return GeneratorResult(_detached(losses, total), pictures.detach())
+    @property
+    def applied(self) -> bool:
+        """Whether every engine applied the step."""
+        return all(outcome.applied for outcome in self.outcomes.values())
 
 
-def discriminator_step(
-    discriminator: Engine,
-    pictures_NCHW: Tensor,
-    inputs: StepInputs,
-    config: LossConfig,
-    *,
-    weight: float = 1.0,
+def train_step(
+    state: TrainState,
+    loader: Iterator[tuple[Batch, float]],
+    meter: SpeedMeter,
+    watchdog: Watchdog,
+) -> StepResult:
+    """Run one optimiser step of both engines and advance `state.samples_seen`; collective."""
+    config, plan, world = state.config, state.plan, state.world
+    result = StepResult()
+    result.learning_rate_scale = learning_rate_scale(
+        config.optimizer, state.samples_seen, config.samples
+    )
+    state.buffers.save()
+    for number in range(plan.accumulation):
+        watchdog.enter("waiting for data")
+        begin = time.perf_counter()
+        batch, weight = next(loader)
+        meter.add_wait(time.perf_counter() - begin)
+        watchdog.enter("forward and backward")
+        # Dropout depends on the position only, so that a resumed run repeats it.
+        position = (state.samples_seen * plan.accumulation + number) * world.size + world.rank
+        torch.manual_seed(stream_seed(config.seed, position, "step"))
+        for engine in state.engines.values():
+            engine.begin_pass(last=number == plan.accumulation - 1)
+        if state.discriminator is not None:
+            # Training mode updates the spectral norms: once per step, not once per micro-batch.
+            state.discriminator.module.train(number == 0)
+        losses = _micro_step(state, batch, weight, meter)
+        for name, value in losses.items():
+            share = value * (weight * plan.micro_batch / plan.global_batch)
+            result.losses[name] = result.losses.get(name, 0) + share
+        result.keys += batch.keys
+        result.faults += batch.faults
+    watchdog.enter("optimiser step")
+    for name, engine in state.engines.items():
+        result.outcomes[name] = engine.step(result.learning_rate_scale)
+    state.samples_seen += plan.global_batch
+    if result.applied and state.ema is not None:
+        state.ema.update(state.samples_seen, plan.global_batch)
+    if not result.applied:
+        state.buffers.restore()
+    meter.add_samples(plan.global_batch)
+    return result
+
+
+def _micro_step(
+    state: TrainState, batch: Batch, weight: float, meter: SpeedMeter
 ) -> dict[str, Tensor]:
-    """Teach the discriminator to tell targets from the generator's detached pictures, one backward.
-
-    All pictures go through in one batch, because an engine is owed one forward per backward.
-    """
-    assert inputs.head_target_NCHW is not None
-    real, count = inputs.head_target_NCHW, len(pictures_NCHW)
-    pictures = [real, pictures_NCHW.detach()]
-    if config.r1 > 0:
-        noise = torch.randn_like(real)
-        pictures.append(real + _R1_SIGMA * noise)
-    judged = discriminator(torch.cat(pictures))
-    real_logits, fake_logits = _part(judged, 0, count), _part(judged, count, 2 * count)
-    losses = {"discriminator": hinge_discriminator(real_logits, fake_logits)}
-    total = losses["discriminator"]
-    if config.r1 > 0:
-        pair = [
-            DiscriminatorOutput(torch.cat([clean.logits, noisy.logits]), [])
-            for clean, noisy in zip(real_logits, _part(judged, 2 * count, 3 * count), strict=True)
-        ]
-        losses["discriminator_r1"] = r1_penalty_by_difference(
-            lambda _: pair, real, noise, _R1_SIGMA
+    """Run both engines forward and backward over one micro-batch."""
+    config = state.config
+    inputs = prepare_inputs(
+        batch.to(state.world.device), state.frozen, config.condition, seed=config.seed
+    )
+    if meter.flops_per_sample == 0:
+        discriminator = state.discriminator.module if state.discriminator is not None else None
+        meter.flops_per_sample = count_flops(state.network.module, discriminator, inputs)
+        meter.restart()
+    scale = weight * state.plan.loss_scale
+    generated = generator_pass(
+        state.network,
+        state.discriminator,
+        inputs,
+        state.frozen.schedule,
+        config.loss,
+        perceptual=state.perceptual,
+        weight=scale,
+    )
+    losses = generated.losses
+    if state.discriminator is not None and generated.images is not None:
+        losses |= discriminator_pass(
+            state.discriminator, generated.images, inputs, config.loss, weight=scale
         )
-        total = total + config.r1 * losses["discriminator_r1"]
-    discriminator.backward(total * weight)
-    return {name: value.detach() for name, value in losses.items()}
-
-
-def _head_losses(
-    pictures: Tensor,
-    target: Tensor,
-    judge: Callable[[Tensor], list[DiscriminatorOutput]],
-    config: LossConfig,
-    perceptual: PerceptualLoss | None,
-) -> dict[str, Tensor]:
-    """Return the GAN head's loss terms that have a weight, by the weight's name."""
-    losses = {"l1": F.l1_loss(pictures, target)}
-    if config.perceptual > 0 and perceptual is not None:
-        losses["perceptual"] = perceptual(pictures, target)
-    if config.adversarial > 0 or config.feature_matching > 0:
-        fake_logits = judge(pictures)
-        losses["adversarial"] = hinge_generator(fake_logits)
-        if config.feature_matching > 0:
-            with torch.no_grad():
-                real_logits = judge(target)
-            losses["feature_matching"] = feature_matching(real_logits, fake_logits)
+    latent_std = state.network.module.latent_std
+    if isinstance(latent_std, Tensor):
+        losses[LATENT_STD] = latent_std
     return losses
-
-
-def _detached(losses: dict[str, Tensor], total: Tensor) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in {"loss": total, **losses}.items()}
-
-
-def _part(outputs: list[DiscriminatorOutput], start: int, end: int) -> list[DiscriminatorOutput]:
-    """Return what the discriminator said of some of the pictures of its batch."""
-    return [
-        DiscriminatorOutput(o.logits[start:end], [f[start:end] for f in o.features])
-        for o in outputs
-    ]

@@ -1,4 +1,4 @@
-"""From a batch to what the networks see: latents, noise, and what is hidden this time."""
+"""Inputs of a training pass: latents, noise, timesteps and dropped conditions."""
 
 # ruff: noqa: N815 - shapes in field names
 
@@ -13,12 +13,12 @@ from xnemo.data.seeding import sample_rng, stream_seed
 from xnemo.diffusion.schedule import NoiseSchedule
 from xnemo.model.frozen.autoencoder import Autoencoder
 from xnemo.model.frozen.image_embedding import ImageEmbedding
-from xnemo.training.loss_config import ConditionConfig
+from xnemo.training.config import ConditionConfig
 
 
 @dataclass(frozen=True)
 class FrozenParts:
-    """What both engines use and neither trains."""
+    """Frozen networks and the noise schedule."""
 
     autoencoder: Autoencoder
     image_embedding: ImageEmbedding
@@ -27,30 +27,30 @@ class FrozenParts:
 
 @dataclass(frozen=True)
 class StepInputs:
-    """The tensors of one forward pass. B samples of F frames."""
+    """The tensors of one forward pass, for B samples of F frames."""
 
     # Augmented driving crops; the reference's own crop where the condition is dropped.
     driving_BCFHW: Tensor
-    # Face shift and scale; (0, 0, 1) where the condition is dropped.
+    # Face offset and scale (dy, dx, scale); (0, 0, 1) where the condition is dropped.
     box_BF3: Tensor
     # Latents of the reference.
     z_reference_BChw: Tensor
-    # Image tokens; zeros where the condition is dropped.
+    # Image embeddings; zeros where the condition is dropped.
     image_embeddings_BLD: Tensor
-    # Which samples see their reference.
+    # Samples whose condition is not dropped.
     present_B: Tensor
-    # One seed per sample for the removal of reference tokens.
+    # One seed per sample for reference feature masking.
     mask_seeds: tuple[int, ...]
-    # Clean latents, the noise added, and their mixture.
+    # Clean latents, noise, and noisy latents.
     z_BCFhw: Tensor
     noise_BCFhw: Tensor
     z_noisy_BCFhw: Tensor
     # Diffusion timestep of each sample.
     timesteps_B: Tensor
-    # What the GAN head sees and what it is to make, frames folded into the batch; None without it.
+    # Reference and target of the GAN head, frames folded into the batch; None without it.
     head_reference_BCHW: Tensor | None
     head_target_NCHW: Tensor | None
-    # Descriptions of the targets' faces; None where nobody asks.
+    # Face descriptions of the targets; None without a face readout.
     face_BFK: Tensor | None = None
 
 
@@ -60,10 +60,10 @@ def prepare_inputs(
 ) -> StepInputs:
     """Encode a float batch and draw its noise, timesteps and dropped conditions.
 
-    Everything random is a function of (seed, sample index), so neither the number of workers nor
-    the place in a micro-batch changes a sample's noise. Dropping a condition nulls the reference,
-    the image embedding and the motion together, as guidance does at inference; the dropped sample
-    still runs through every module.
+    Everything random is a function of (seed, sample index), so a sample's noise depends neither on
+    the number of workers nor on its position in a micro-batch. A dropped condition nulls reference,
+    image embedding and motion together, as guidance does at inference; the sample still runs
+    through every module.
     """
     device = batch.target_BCFHW.device
     indices = batch.sample_index_B.tolist()
@@ -78,13 +78,13 @@ def prepare_inputs(
     draw = frozen.schedule.draw_timestep
     timesteps = torch.tensor([draw(sample_rng(seed, n, "noise")) for n in indices])
     timesteps = timesteps.to(device)
-    tokens = frozen.image_embedding(batch.reference_BCHW)
+    embeddings = frozen.image_embedding(batch.reference_BCHW)
 
     pose = batch.reference_pose_BCHW[:, :, None].expand_as(batch.driving_BCFHW)
-    still = batch.box_BF3.new_tensor([0.0, 0.0, 1.0]).expand_as(batch.box_BF3)
+    null_box = batch.box_BF3.new_tensor([0.0, 0.0, 1.0]).expand_as(batch.box_BF3)
     head_target = None
     if batch.head_target_BCFHW is not None and batch.head_reference_BCHW is not None:
-        # With the reference's own motion, the picture to make is the reference itself.
+        # With the reference's own motion, the target is the reference itself.
         same = batch.head_reference_BCHW[:, :, None].expand_as(batch.head_target_BCFHW)
         head_target = fold_frames(_where(dropped_B, same, batch.head_target_BCFHW))
     head_reference = batch.head_reference_BCHW
@@ -92,9 +92,9 @@ def prepare_inputs(
         head_reference = head_reference.repeat_interleave(frames, dim=0)
     return StepInputs(
         driving_BCFHW=_where(dropped_B, pose, batch.driving_BCFHW),
-        box_BF3=_where(dropped_B, still, batch.box_BF3),
+        box_BF3=_where(dropped_B, null_box, batch.box_BF3),
         z_reference_BChw=z_reference,
-        image_embeddings_BLD=_where(dropped_B, torch.zeros_like(tokens), tokens),
+        image_embeddings_BLD=_where(dropped_B, torch.zeros_like(embeddings), embeddings),
         present_B=~dropped_B,
         mask_seeds=tuple(stream_seed(seed, n, "reference_mask") for n in indices),
         z_BCFhw=z,
@@ -108,13 +108,13 @@ def prepare_inputs(
 
 
 def encode_frames(autoencoder: Autoencoder, frames_BCFHW: Tensor) -> Tensor:
-    """Return the latents (B, C, F, h, w) of a clip, frame by frame."""
+    """Return the latents (B, C, F, h, w) of clips, encoded frame by frame."""
     z = autoencoder.encode(fold_frames(frames_BCFHW))
     return z.unflatten(0, (frames_BCFHW.shape[0], frames_BCFHW.shape[2])).transpose(1, 2)
 
 
 def fold_frames(frames_BCFHW: Tensor) -> Tensor:
-    """Return (B·F, C, H, W): the frames of a clip side by side in the batch."""
+    """Fold frames into the batch: (B, C, F, H, W) to (B·F, C, H, W)."""
     return frames_BCFHW.transpose(1, 2).flatten(0, 1)
 
 

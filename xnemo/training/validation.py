@@ -1,4 +1,4 @@
-"""Losses on held-out clips, always the same samples, noise and timesteps."""
+"""Losses on held-out clips with fixed samples, noise and timesteps."""
 
 import dataclasses
 
@@ -7,22 +7,21 @@ import torch.nn.functional as F
 
 from xnemo.data.clip_table import open_clips
 from xnemo.data.config import AugmentConfig
-from xnemo.data.sample_reader import PictureSizes, SampleReader
+from xnemo.data.sample_reader import ImageSizes, SampleReader
 from xnemo.diffusion.objective import diffusion_loss
-from xnemo.training.config import TrainConfig
+from xnemo.training.config import ConditionConfig, TrainConfig
 from xnemo.training.engines.engine import Engine
 from xnemo.training.engines.world import World
-from xnemo.training.loss_config import ConditionConfig
 from xnemo.training.step_inputs import FrozenParts, prepare_inputs
 
-# Held-out samples never share a random number with training, whatever the run's seed.
+# Independent of the run's seed, so that validation losses compare between runs.
 _SEED = 0x5EED
 
 
 class Validator:
-    """Measure the current weights without leaving a trace in the training modules.
+    """Measure the current weights without changing the training modules.
 
-    Nothing is dropped, masked or disturbed, so the numbers compare between runs that train
+    There is no dropout, masking or augmentation, so the losses compare between runs that train
     differently.
     """
 
@@ -30,35 +29,35 @@ class Validator:
         self,
         config: TrainConfig,
         roots: tuple[str, ...],
-        sizes: PictureSizes,
+        sizes: ImageSizes,
         frozen: FrozenParts,
         world: World,
     ) -> None:
         self._config, self._frozen, self._world = config, frozen, world
         clips = open_clips(roots, config.validation.filter)
-        still = AugmentConfig(
+        no_augmentation = AugmentConfig(
             brightness=0, contrast=0, saturation=0, hue=0, scale=0, aspect=0, shift=0, warp=0
         )
         data = dataclasses.replace(
             config.data, constant_box_probability=0.0, weights=(), max_bad_samples=0
         )
-        self._reader = SampleReader(clips, data, still, sizes, seed=_SEED)
+        self._reader = SampleReader(clips, data, no_augmentation, sizes, seed=_SEED)
 
     @torch.no_grad()
     def measure(self, network: Engine) -> dict[str, float]:
-        """Return mean losses over the held-out samples; all workers, each takes its share."""
+        """Return mean losses over the held-out samples, split over all workers; collective."""
         module, world = network.module, self._world
         was_training = module.training
         module.eval()
         totals = {"loss": 0.0, "head_l1": 0.0, "samples": 0.0}
         size = self._config.micro_batch
         rounds = -(-self._config.validation.samples // (size * world.size))
-        for turn in range(rounds):
-            # Every worker runs every round: ZeRO-3 gathers parameters as it goes.
-            first = (turn * world.size + world.rank) * size
+        for number in range(rounds):
+            # Every worker runs every round, because ZeRO-3 gathers parameters in forward passes.
+            first = (number * world.size + world.rank) * size
             batch = self._reader.read_batch(range(first, first + size)).to(world.device)
             inputs = prepare_inputs(batch, self._frozen, ConditionConfig(dropout=0.0), seed=_SEED)
-            prediction, pictures, *_ = module(inputs)
+            prediction, images, *_ = module(inputs)
             losses = diffusion_loss(
                 self._frozen.schedule,
                 prediction,
@@ -68,8 +67,8 @@ class Validator:
             )
             totals["loss"] += float(losses.sum())
             totals["samples"] += size
-            if pictures is not None and inputs.head_target_NCHW is not None:
-                distance = F.l1_loss(pictures.float(), inputs.head_target_NCHW)
+            if images is not None and inputs.head_target_NCHW is not None:
+                distance = F.l1_loss(images.float(), inputs.head_target_NCHW)
                 totals["head_l1"] += float(distance) * size
         module.train(was_training)
         summed = dict(zip(totals, world.sum(list(totals.values())), strict=True))

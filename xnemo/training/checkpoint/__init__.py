@@ -1,1 +1,1 @@
-"""Saving and loading: checkpoints, portable bundles, uploads."""
+"""Checkpoints, the bundles inside them, and their upload and download."""

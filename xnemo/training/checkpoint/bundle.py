@@ -1,15 +1,12 @@
-"""The portable result of training: weights any number of workers, or none, can load.
+"""Bundles: trained weights in a folder that does not depend on the number of workers.
 
-A bundle is a folder: `bundle.json` (configuration, samples seen, index digest, git revision,
-metrics, and size and sha256 of every file), `raw.safetensors`, `ema.safetensors` and, to go on
-training, `moments.safetensors` with the optimisers' state by parameter name.
+A bundle holds `bundle.json` (configuration, samples seen, index digest, git revision, metrics, and
+size and sha256 of every file), `raw.safetensors`, `ema.safetensors` and, to resume training,
+`moments.safetensors` with the optimisers' state by parameter name.
 """
 
-import hashlib
 import json
-import os
 import shutil
-import subprocess
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +29,7 @@ from xnemo.model.networks import (
     initialise_missing,
 )
 from xnemo.model.weights.check import assign_tensors, check_tensors
+from xnemo.training.checkpoint.integrity import file_facts, find_damage, publish_folder
 from xnemo.training.config import TrainConfig
 from xnemo.training.engines.engine import OptimizerMoments
 
@@ -42,11 +40,11 @@ Weights = Literal["ema", "raw"]
 
 @dataclass(frozen=True)
 class Bundle:
-    """What `load_bundle` returns."""
+    """A loaded bundle."""
 
     # All networks, in evaluation mode, on the CPU.
     networks: Networks
-    # The run's configuration.
+    # The configuration of the run that wrote it.
     config: TrainConfig
     # Everything else in bundle.json: samples_seen, index_digest, git, metrics, ...
     meta: dict[str, Any]
@@ -61,13 +59,14 @@ def save_bundle(
     ema: Mapping[str, Tensor] | None = None,
     moments: Mapping[str, OptimizerMoments] | None = None,
 ) -> None:
-    """Write a bundle to a temporary name and rename it: it is there whole or not at all.
+    """Write a bundle atomically.
 
     Args:
-        folder: where the bundle is to be; replaced where it exists.
-        meta: plain data for bundle.json.
-        raw: all parameters and buffers, named "denoiser.…" and so on, with "discriminator.…".
-        ema: averaged ones; names missing here are taken from `raw` when loading.
+        folder: the bundle; replaced if it exists.
+        config: the configuration of the run.
+        meta: further plain data for bundle.json.
+        raw: all parameters and buffers by name, such as "denoiser.conv_in.weight".
+        ema: averaged ones; loading takes names missing here from `raw`.
         moments: optimiser state by engine, "network" and "discriminator".
 
     Raises:
@@ -76,7 +75,7 @@ def save_bundle(
     for name, tensor in raw.items():
         if not bool(torch.isfinite(tensor).all()):
             raise UserError(
-                f"{name} is not finite, so no bundle is written", "resume from the last one"
+                f"no bundle is written: {name} is not finite", "resume from the last checkpoint"
             )
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir(parents=True)
@@ -105,22 +104,21 @@ def save_bundle(
 def load_bundle(
     path: str | Path, weights: Weights = "ema", paths: FrozenPaths | None = None
 ) -> Bundle:
-    """Build the networks of a bundle with its averaged or its raw weights.
+    """Build the networks of a bundle with its averaged or raw weights.
 
     Args:
         path: the bundle's folder.
-        weights: which.
-        paths: where autoencoder and image embedding lie, if not where the bundle says.
+        weights: which weights.
+        paths: autoencoder and image embedding, if not at the bundle's paths.
 
     Raises:
-        UserError: there is no bundle, it is of another version, or a file of it is missing, cut
-            short or altered.
+        UserError: there is no bundle, its format is unknown, or a file is missing or damaged.
     """
     folder = Path(path)
     meta = read_meta(folder)
     config = bundle_config(folder, meta)
     tensors = read_weights(folder, weights, meta)
-    # Large parts stay without memory until the bundle's tensors take their place.
+    # Large networks are built on the meta device until the bundle's tensors are assigned.
     has_head = any(name.startswith("gan_head.") for name in tensors)
     network = paths.applied(config.network) if paths else config.network
     networks = empty_networks(network, config.seed, training=has_head)
@@ -136,19 +134,27 @@ def load_bundle(
 
 
 def bundle_config(folder: Path, meta: Mapping[str, Any]) -> TrainConfig:
-    """Return the configuration in a bundle's meta; UserError where this version cannot read it."""
+    """Return the configuration of a bundle.
+
+    Raises:
+        UserError: this version cannot read it.
+    """
     try:
         return from_dict(TrainConfig, meta["config"])
     except UserError as error:
         raise UserError(
-            f"the configuration in {folder} does not suit this version: {error.what}",
+            f"the configuration in {folder} does not fit this version: {error.what}",
             "load it with the version that wrote it",
         ) from None
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Return bundle.json after checking that every file it lists is there and unaltered."""
-    remedy = "give the folder of a bundle, such as runs/NAME/bundle"
+    """Return bundle.json after verifying every file that it lists.
+
+    Raises:
+        UserError: as for `load_bundle`.
+    """
+    remedy = "pass the folder of a bundle, such as runs/NAME/bundle"
     if not folder.is_dir():
         raise UserError(f"there is no bundle at {folder}", remedy)
     try:
@@ -161,61 +167,63 @@ def read_meta(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         inside = folder / "bundle"
         hint = f"did you mean {inside}?" if (inside / "bundle.json").is_file() else remedy
-        raise UserError(f"{folder} holds no readable bundle.json", hint) from None
+        raise UserError(f"{folder} has no readable bundle.json", hint) from None
     if version != FORMAT:
         raise UserError(
-            f"{folder} is a bundle of format {version}, this version reads {FORMAT}",
+            f"{folder} is a bundle of format {version}, and this version reads format {FORMAT}",
             "load it with the version that wrote it",
         )
     damage = find_damage(folder, files)
     if damage:
-        raise UserError(f"bundle {folder} is damaged: {damage}", "copy it again or use another")
+        raise UserError(
+            f"bundle {folder} is damaged: {damage}", "copy it again or use another bundle"
+        )
     return meta
 
 
 def read_weights(
     folder: Path, weights: Weights, meta: Mapping[str, Any] | None = None
 ) -> dict[str, Tensor]:
-    """Return a bundle's tensors by name; the averaged ones on top of the raw ones."""
+    """Return a bundle's tensors by name: raw ones, replaced by averaged ones for "ema"."""
     meta = read_meta(folder) if meta is None else meta
     tensors = _load(folder / "raw.safetensors")
     if weights == "ema":
         if "ema.safetensors" not in meta["files"]:
-            raise UserError(f"bundle {folder} has no averaged weights", "ask for weights=raw")
+            raise UserError(f"bundle {folder} has no averaged weights", "use weights=raw")
         tensors |= _load(folder / "ema.safetensors")
     return tensors
 
 
 def read_moments(folder: Path, meta: Mapping[str, Any]) -> dict[str, OptimizerMoments]:
-    """Return the optimisers' state by engine.
+    """Return the optimiser state by engine.
 
     Raises:
         UserError: the bundle was written without it.
     """
     if "moments.safetensors" not in meta["files"]:
-        raise UserError(f"bundle {folder} has no optimiser state", "start with init_from instead")
+        raise UserError(f"bundle {folder} has no optimiser state", "use init_from instead")
     tensors = _load(folder / "moments.safetensors")
     found = {}
     for engine, updates in meta["updates"].items():
-        parts: dict[str, dict[str, Tensor]] = {"first": {}, "second": {}}
+        state: dict[str, dict[str, Tensor]] = {"first": {}, "second": {}}
         for name, tensor in tensors.items():
-            owner, which, parameter = name.split("/", 2)
+            owner, moment, parameter = name.split("/", 2)
             if owner == engine:
-                parts[which][parameter] = tensor
-        found[engine] = OptimizerMoments(updates, parts["first"], parts["second"])
+                state[moment][parameter] = tensor
+        found[engine] = OptimizerMoments(updates, state["first"], state["second"])
     return found
 
 
 def load_weights(networks: Networks, tensors: Mapping[str, Tensor], source: Path) -> list[str]:
-    """Copy tensors into the networks; return the parts and modules that the tensors lack.
+    """Copy tensors into the networks and return the parts and modules without tensors.
 
-    Temporal modules may be missing (an image bundle starts a temporal stage), and so may the GAN
-    head and the discriminator; they keep their initial values. All other names must match.
+    Only temporal modules and parts of training (GAN head, discriminator, face readout) may be
+    missing; they keep their initial values.
 
     Raises:
-        UserError: a name or a shape differs, or a weight is not finite; nothing is loaded.
+        UserError: a name or a shape differs, or a weight is not finite; nothing is loaded then.
     """
-    fresh: list[str] = []
+    missing: list[str] = []
     optional: list[str] = []
     expected: dict[str, Tensor] = {}
     found = dict(tensors)
@@ -225,7 +233,7 @@ def load_weights(networks: Networks, tensors: Mapping[str, Tensor], source: Path
         if module is None:
             unused = own
         elif not own and part in TRAINING_PARTS:
-            fresh.append(part)
+            missing.append(part)
             continue
         else:
             wanted = {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
@@ -233,11 +241,11 @@ def load_weights(networks: Networks, tensors: Mapping[str, Tensor], source: Path
             temporal = [name for name in wanted if TEMPORAL in name]
             unused = [] if temporal else [name for name in own if TEMPORAL in name]
             if temporal and not any(TEMPORAL in name for name in own):
-                fresh.append(f"{part}.temporal_modules")
+                missing.append(f"{part}.temporal_modules")
                 optional += temporal
         for name in unused:
             del found[name]
-    # Nothing is loaded before everything is known to fit.
+    # Check everything before loading anything.
     check_tensors(
         found, expected, str(source), optional, remedy="use the network settings of that bundle"
     )
@@ -246,64 +254,14 @@ def load_weights(networks: Networks, tensors: Mapping[str, Tensor], source: Path
         if own:
             stripped = {name.removeprefix(f"{part}."): found[name] for name in own}
             assign_tensors(getattr(networks, part), stripped, keep_dtype=False)
-    return fresh
-
-
-def file_facts(path: Path) -> dict[str, Any]:
-    """Return size and sha256 of a file."""
-    with path.open("rb") as file:
-        return {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-        }
-
-
-def find_damage(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Say what is wrong with the listed files of a folder, or None where all are as written."""
-    for name, facts in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != facts["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes of {facts['bytes']}"
-        if file_facts(path)["sha256"] != facts["sha256"]:
-            return f"{name} was altered"
-    return None
-
-
-def publish_folder(temporary: Path, folder: Path) -> None:
-    """Force a folder's files to disk and rename it into place, replacing an older one."""
-    for path in [p for p in temporary.rglob("*") if p.is_file()]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
-        folder.rename(old)
-        temporary.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        temporary.rename(folder)
-
-
-def git_revision() -> str | None:
-    """Return the revision of the working tree this code lies in, with "+" where it was changed."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
+    return missing
 
 
 def _flatten(moments: Mapping[str, OptimizerMoments]) -> dict[str, Tensor]:
     return {
-        f"{engine}/{which}/{name}": tensor
+        f"{engine}/{moment}/{name}": tensor
         for engine, m in moments.items()
-        for which, tensors in (("first", m.first), ("second", m.second))
+        for moment, tensors in (("first", m.first), ("second", m.second))
         for name, tensor in tensors.items()
     }
 
@@ -316,4 +274,4 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}", "copy the bundle again") from None
+        raise UserError(f"cannot read {path}: {error}", "copy the bundle again") from None

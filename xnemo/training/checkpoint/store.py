@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, checked before they are trusted."""
+"""Checkpoints of a run: written atomically, verified before use."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from preprocessing.errors import UserError
-from xnemo.training.checkpoint.bundle import file_facts, find_damage, publish_folder
+from xnemo.training.checkpoint.integrity import file_facts, find_damage, publish_folder
 from xnemo.training.config import CheckpointConfig
 from xnemo.training.engines.world import World
 
@@ -23,39 +23,39 @@ RECORD = "checkpoint.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One complete checkpoint on disk: `bundle/`, `engine/` and its record."""
+    """A complete checkpoint on disk: `bundle/`, `engine/` and the record `checkpoint.json`."""
 
     folder: Path
     record: dict[str, Any]
 
     @property
     def samples_seen(self) -> int:
-        """Where in the run it was taken."""
+        """Position in the run."""
         return int(self.record["samples_seen"])
 
 
 class CheckpointStore:
-    """The checkpoints of one run folder. Methods are collectives: all workers call them."""
+    """The checkpoints in a run's folder. All methods are collective."""
 
     def __init__(self, run_dir: Path, config: CheckpointConfig, world: World) -> None:
         self._folder = run_dir / "checkpoints"
         self._config = config
         self._world = world
-        #: Why the last attempt to save failed, where this worker knows it.
+        #: Why the last save failed, if it failed on this worker.
         self.failure: Exception | None = None
 
     def save(
         self, samples_seen: int, record: Mapping[str, Any], write: Callable[[Path], None]
     ) -> Checkpoint | None:
-        """Let every worker write its part and publish the whole by one rename.
+        """Write a checkpoint on all workers and publish it by a rename.
 
         Args:
+            samples_seen: position in the run, which names the checkpoint.
             record: plain data for checkpoint.json.
-            write: called with the folder to fill, on all workers.
+            write: called on all workers with the folder to fill.
 
         Returns:
-            The checkpoint, or None where any worker failed to write (a full disk, say): training
-            goes on and the checkpoint before stays the last.
+            The checkpoint, or None if a worker failed to write, such as on a full disk.
         """
         name = f"{samples_seen:012d}"
         temporary = self._folder / f".{name}.tmp"
@@ -68,15 +68,15 @@ class CheckpointStore:
         except OSError as error:
             failure = error
         if not self._agree(failure):
-            self._give_up(temporary, samples_seen, failure)
+            self._discard(temporary, samples_seen, failure)
             return None
         try:
             write(temporary)
         except (OSError, RuntimeError, SafetensorError, UserError) as error:
-            # torch and safetensors have names of their own for a full disk.
+            # torch and safetensors raise their own errors on a full disk.
             failure = error
         if not self._agree(failure):
-            self._give_up(temporary, samples_seen, failure)
+            self._discard(temporary, samples_seen, failure)
             return None
         if not self._world.is_main:
             return Checkpoint(self._folder / name, {**record, "samples_seen": samples_seen})
@@ -85,48 +85,45 @@ class CheckpointStore:
         return written
 
     def latest(self) -> Checkpoint | None:
-        """Return the newest checkpoint whose every file is as written; damaged ones are named.
-
-        The main worker looks, the others follow it. None where there never was one.
+        """Return the newest undamaged checkpoint, as the main worker finds it; None without any.
 
         Raises:
-            UserError: on all workers, where there are checkpoints and none is sound: beginning anew
-                in their place is for a person to decide.
+            UserError: on all workers, if there are checkpoints and all are damaged.
         """
         found: Checkpoint | None = None
-        lost = 0
+        total = 0
         if self._world.is_main:
-            lost = len(self._folders())
+            total = len(self._folders())
             for candidate in reversed(self._complete()):
                 damage = find_damage(candidate.folder, candidate.record["files"])
                 if damage is None:
                     found = candidate
                     break
                 log.warning(
-                    "checkpoint %s is damaged (%s); falling back to the one before",
+                    "checkpoint %s is damaged (%s); falling back to the previous one",
                     candidate.folder,
                     damage,
                 )
-        told = [float(found.samples_seen) if found else -1.0, float(lost)]
-        chosen, lost_all = self._world.sum(told if self._world.is_main else [0.0, 0.0])
+        result = [float(found.samples_seen) if found else -1.0, float(total)]
+        chosen, count = self._world.sum(result if self._world.is_main else [0.0, 0.0])
         if chosen >= 0:
             return found or self._read(self._folder / f"{int(chosen):012d}")
-        if lost_all:
+        if count:
             raise UserError(
-                f"no checkpoint in {self._folder} is sound, of {lost_all:.0f}",
-                "bring one back from a copy, or remove that folder to begin anew",
+                f"all {count:.0f} checkpoints in {self._folder} are damaged",
+                "restore one from a copy, or remove that folder to start over",
             )
         return None
 
     def _agree(self, failure: Exception | None) -> bool:
-        return not self._world.any([failure is not None])[0]
+        return not self._world.any(failure is not None)
 
-    def _give_up(self, temporary: Path, samples_seen: int, failure: Exception | None) -> None:
+    def _discard(self, temporary: Path, samples_seen: int, failure: Exception | None) -> None:
         self.failure = failure
         if failure is not None:
             log.error(
-                "checkpoint at sample %d could not be written: %s; training goes on, the last "
-                "checkpoint stays the one before",
+                "cannot write the checkpoint at sample %d: %s; training continues with the "
+                "previous checkpoint",
                 samples_seen,
                 failure,
             )
@@ -135,7 +132,7 @@ class CheckpointStore:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _require_space(self) -> None:
-        """Refuse early where the disk cannot hold another checkpoint of the last one's size."""
+        """Raise OSError if the disk has no space for a checkpoint of the last one's size."""
         complete = self._complete()
         if not complete:
             return
@@ -143,7 +140,7 @@ class CheckpointStore:
         free = shutil.disk_usage(self._folder).free
         if free < 1.05 * need:
             raise OSError(
-                f"{free / 1e9:.2f} GB free on disk, a checkpoint takes {need / 1e9:.2f} GB"
+                f"{free / 1e9:.2f} GB free on disk, and a checkpoint takes {need / 1e9:.2f} GB"
             )
 
     def _publish(
@@ -160,7 +157,7 @@ class CheckpointStore:
             publish_folder(temporary, folder)
         except OSError as error:
             self.failure = error
-            log.error("checkpoint at sample %d could not be published: %s", samples_seen, error)
+            log.error("cannot publish the checkpoint at sample %d: %s", samples_seen, error)
             shutil.rmtree(temporary, ignore_errors=True)
             return None
         return Checkpoint(folder, content)
@@ -179,17 +176,17 @@ class CheckpointStore:
             record = json.loads((folder / RECORD).read_text())
             record["files"], record["samples_seen"]
         except (OSError, ValueError, KeyError, TypeError):
-            log.warning("checkpoint %s has no readable record; passing over it", folder)
+            log.warning("checkpoint %s has no readable record; skipping it", folder)
             return None
         return Checkpoint(folder, record)
 
     def _prune(self) -> None:
-        """Delete all but the newest and, if wanted, the best; deletion hides a folder first."""
+        """Delete all but the newest and best checkpoints, each hidden by a rename first."""
         complete = self._complete()
         keep = {c.folder for c in complete[-self._config.keep_last :]}
-        judged = [c for c in complete if c.record.get("validation_loss") is not None]
-        if self._config.keep_best and judged:
-            keep.add(min(judged, key=lambda c: c.record["validation_loss"]).folder)
+        validated = [c for c in complete if c.record.get("validation_loss") is not None]
+        if self._config.keep_best and validated:
+            keep.add(min(validated, key=lambda c: c.record["validation_loss"]).folder)
         for checkpoint in complete:
             if checkpoint.folder not in keep:
                 hidden = self._folder / f".{checkpoint.folder.name}.{uuid.uuid4().hex[:8]}.old"
@@ -198,7 +195,7 @@ class CheckpointStore:
 
 
 def portable_record(checkpoint: Checkpoint) -> str:
-    """Return the record of a checkpoint's bundle alone, without the workers' own parts, as JSON."""
+    """Return a checkpoint's record as JSON, with the bundle's files only."""
     files = checkpoint.record["files"]
     kept = {name: facts for name, facts in files.items() if name.startswith("bundle/")}
     return json.dumps({**checkpoint.record, "engine_layout": None, "files": kept}, sort_keys=True)

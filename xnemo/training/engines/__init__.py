@@ -1,1 +1,1 @@
-"""Training engines: plain PyTorch or DDP, and DeepSpeed ZeRO, behind one protocol."""
+"""Engines: one network with its optimiser and weight average, on one or several workers."""

@@ -1,8 +1,8 @@
 """The ZeRO engine: optimiser state, gradients or parameters sharded by DeepSpeed.
 
-The only file that imports deepspeed, and it does so when an engine is built: the import alone takes
-seconds. Networks are built whole on each worker's host and sharded by `initialize`; building them
-under `zero.Init` would save host memory but hand every initialiser and loader empty tensors.
+This is the only module that imports deepspeed, and only when an engine is built, because the import
+takes seconds. Networks are built whole on each worker's host and sharded by `initialize`; under
+`zero.Init` initialisers and loaders would receive empty tensors.
 """
 
 import logging
@@ -18,18 +18,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from xnemo.training.engines.engine import OptimizerMoments, StepOutcome
-from xnemo.training.engines.flat_shards import flat_shard, gather_shards
-from xnemo.training.engines.world import World
+from xnemo.training.engines.world import World, flat_shard
 
-# Most gradients exchanged at once, in elements. DeepSpeed's own number, five times this, holds 2 GB
-# per engine.
+# Largest number of gradient elements reduced at once. DeepSpeed's default is five times this and
+# takes 2 GB per engine.
 _BUCKET = 100_000_000
 
 
 def zero_config(
     *, stage: int, micro_batch: int, accumulation: int, workers: int, clip: float, elements: int
 ) -> dict[str, Any]:
-    """Return DeepSpeed's configuration: fp32 states (bf16 is autocast inside the network)."""
+    """Return DeepSpeed's configuration, in fp32 (bf16 is autocast inside the network)."""
     return {
         "train_batch_size": micro_batch * accumulation * workers,
         "train_micro_batch_size_per_gpu": micro_batch,
@@ -38,10 +37,10 @@ def zero_config(
         "zero_optimization": {
             "stage": stage,
             "overlap_comm": torch.cuda.is_available(),
-            # A buffer of this size is made whatever the network's, so no larger than the network.
+            # DeepSpeed allocates a buffer of this size even if the network is smaller.
             "reduce_bucket_size": min(_BUCKET, elements),
         },
-        # The optimiser is ours: parameter groups with rates of their own.
+        # The optimiser is passed in: parameter groups have different learning rates.
         "zero_allow_untested_optimizer": True,
         "steps_per_print": sys.maxsize,
     }
@@ -69,7 +68,7 @@ class DeepSpeedEngine:
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
         self._names = {id(p): name for name, p in self._named.items()}
         self._rates = [group["lr"] for group in optimizer.param_groups]
-        # Some releases take a step on zero gradients to allocate states; it must not decay weights.
+        # Some releases run a step on zero gradients to allocate state; it must not decay weights.
         for group in optimizer.param_groups:
             group["lr"] = 0.0
         self._engine, *_ = deepspeed.initialize(
@@ -87,25 +86,25 @@ class DeepSpeedEngine:
         self.module = self._engine.module
         self._inner = self._engine.optimizer.optimizer
         if isinstance(self._inner, torch.optim.AdamW):
-            self._allocate_states()
+            self._allocate_state()
 
     def begin_pass(self, *, last: bool) -> None:
-        """Say whether this micro-batch ends the step."""
+        """Mark whether this micro-batch is the last of the step."""
         self._engine.set_gradient_accumulation_boundary(last)
 
     def __call__(self, *inputs: Any) -> Any:
-        """Run the network forwards."""
+        """Run the network's forward pass."""
         return self._engine(*inputs)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of this micro-batch's loss, divided by their number by DeepSpeed."""
+        """Accumulate the gradient of a micro-batch's loss; DeepSpeed divides by their number."""
         self._engine.backward(loss)
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:
-        """Lend the module with its parameters frozen.
+        """Yield the module with `requires_grad` off for its parameters.
 
-        ZeRO's hooks on them would otherwise take the other engine's backward for their own.
+        Otherwise ZeRO's hooks on them would run in the other engine's backward pass.
         """
         for parameter in self._trained:
             parameter.requires_grad_(False)
@@ -125,26 +124,26 @@ class DeepSpeedEngine:
         return StepOutcome(norm, applied)
 
     def shards(self) -> dict[str, Tensor]:
-        """Return this worker's slice of every trained parameter; stage 3 holds just that."""
+        """Return this worker's shard of every trained parameter, as stage 3 holds it."""
         return {self._names[id(p)]: self._shard(p) for p in self._trained}
 
     def full_weights(self) -> dict[str, Tensor]:
-        """Return whole parameters on the main worker; all workers."""
+        """Return whole parameters on the main worker; collective."""
         if self._stage == 3:
             shards = {name: self._shard(p) for name, p in self._named.items()}
-            return gather_shards(shards, self._shapes, self._world)
+            return self._world.gather_shards(shards, self._shapes)
         if not self._world.is_main:
             return {}
         return {name: p.detach().cpu() for name, p in self._named.items()}
 
     def full_moments(self) -> OptimizerMoments:
-        """Return AdamW's state by parameter name; all workers."""
+        """Return AdamW's state by parameter name; collective."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         updates = self._updates()
         found: dict[str, dict[str, Tensor]] = {"exp_avg": {}, "exp_avg_sq": {}}
         if not isinstance(self._inner, torch.optim.AdamW):
-            # An 8-bit optimiser's blocks mean nothing by parameter name; engine shards keep them.
+            # The blocks of an 8-bit optimiser are only saved in engine shards.
             return OptimizerMoments(updates, {}, {})
         for parameter in self._trained:
             for key, tensors in found.items():
@@ -155,7 +154,7 @@ class DeepSpeedEngine:
         return OptimizerMoments(updates, found["exp_avg"], found["exp_avg_sq"])
 
     def load_moments(self, moments: OptimizerMoments) -> None:
-        """Set AdamW's state from whole tensors; parameters without moments keep zeros."""
+        """Load AdamW's state from whole tensors; parameters without moments keep zeros."""
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
         if not moments.first or not isinstance(self._inner, torch.optim.AdamW):
@@ -167,20 +166,20 @@ class DeepSpeedEngine:
             for key, values in (("exp_avg", moments.first), ("exp_avg_sq", moments.second)):
                 value = values[name].to(self._world.device)
                 if self._stage == 3:
-                    piece = flat_shard(value, self._world.rank, self._world.size)
-                    safe_set_local_optimizer_state(parameter, piece, key)
+                    shard = flat_shard(value, self._world.rank, self._world.size)
+                    safe_set_local_optimizer_state(parameter, shard, key)
                 else:
                     safe_set_full_optimizer_state(parameter, value, key)
         for state in self._inner.state.values():
             state["step"].fill_(moments.updates)
 
-    def optimizer_part(self) -> dict[str, Any]:
+    def optimizer_shard(self) -> dict[str, Any]:
         """Return the state of this worker's partitions, in DeepSpeed's order."""
         return {"partitions": [dict(self._inner.state[flat]) for flat in self._partitions()]}
 
-    def load_optimizer_part(self, part: Mapping[str, Any]) -> None:
+    def load_optimizer_shard(self, shard: Mapping[str, Any]) -> None:
         """Copy the state into this worker's partitions."""
-        for flat, saved in zip(self._partitions(), part["partitions"], strict=True):
+        for flat, saved in zip(self._partitions(), shard["partitions"], strict=True):
             state = self._inner.state[flat]
             for name, value in saved.items():
                 if name in state and torch.is_tensor(state[name]):
@@ -189,7 +188,7 @@ class DeepSpeedEngine:
                     state[name] = value
 
     def _partitions(self) -> list[Tensor]:
-        """Return the flat fp32 tensors that the optimiser works on."""
+        """Return the flat fp32 tensors that the optimiser updates."""
         if self._stage == 3:
             return list(self._engine.optimizer.fp32_partitioned_groups_flat)
         return [flat for group in self._inner.param_groups for flat in group["params"]]
@@ -203,12 +202,11 @@ class DeepSpeedEngine:
         steps = [state["step"] for state in self._inner.state.values() if "step" in state]
         return int(steps[0]) if steps else 0
 
-    def _allocate_states(self) -> None:
-        """Give the optimiser its states now, all zero and no step taken, to be loaded into.
+    def _allocate_state(self) -> None:
+        """Allocate the optimiser's state, zero and without a step, so that it can be loaded into.
 
-        Left alone, stages 1 and 2 link every parameter to its state at the first group's first
-        step, and the other groups, which have none yet, are never linked; stage 3 has no states to
-        load into before its first step.
+        Otherwise stages 1 and 2 link parameters to their state in the first group's first step,
+        before other groups have any, and stage 3 has no state before its first step.
         """
         fused = any(group["fused"] for group in self._inner.param_groups)
         for flat in self._partitions():
@@ -222,19 +220,19 @@ class DeepSpeedEngine:
 
 
 def _import_deepspeed() -> Any:
-    """Import DeepSpeed without letting it compile, search for MPI or talk."""
+    """Import DeepSpeed without compilation, MPI discovery or informational logs."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     if not dist.is_initialized():
-        # Without a group DeepSpeed looks for MPI to make one.
+        # Without a process group DeepSpeed tries to create one with MPI.
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     import deepspeed
     import deepspeed.comm
 
-    # On a CPU it would compile a shared-memory all-reduce for a minute; gloo serves.
+    # On a CPU it would compile a shared-memory all-reduce for a minute; gloo is sufficient.
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # type: ignore[attr-defined]
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     return deepspeed

@@ -1,4 +1,4 @@
-"""What training asks of an engine; DistributedDataParallel and ZeRO both give it."""
+"""Interface of the engines, which DistributedDataParallel and ZeRO both implement."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What became of an optimiser step, the same on all workers."""
+    """Result of an optimiser step, the same on all workers."""
 
-    # Norm of the gradient over all parameters before clipping; infinite or NaN where it was
-    # skipped.
+    # Global gradient norm before clipping; infinite or NaN if the step was skipped.
     grad_norm: float
     # Whether the weights changed.
     applied: bool
@@ -21,9 +20,9 @@ class StepOutcome:
 
 @dataclass(frozen=True)
 class OptimizerMoments:
-    """AdamW's state by parameter name, whole, whatever the sharding."""
+    """AdamW's state as whole tensors by parameter name, independent of the sharding."""
 
-    # Updates applied so far.
+    # Number of applied updates.
     updates: int
     # First and second moments.
     first: Mapping[str, Tensor]
@@ -31,47 +30,46 @@ class OptimizerMoments:
 
 
 class Engine(Protocol):
-    """One network, its optimiser, and the talk between workers.
+    """One network, its optimiser, and the communication between workers.
 
-    A step is: for each micro-batch `begin_pass`, one call, one `backward`; then `step`. Methods
-    marked "all workers" are collectives.
+    A step is `begin_pass`, one forward call and one `backward` for each micro-batch, then `step`.
+    Methods marked "collective" must be called by all workers.
     """
 
     module: nn.Module
 
     def begin_pass(self, *, last: bool) -> None:
-        """Announce a micro-batch; gradients are exchanged in the last of a step."""
+        """Begin a micro-batch; gradients are reduced over workers in the last one of a step."""
 
     def __call__(self, *inputs: Any) -> Any:
-        """Run the network forwards."""
+        """Run the network's forward pass."""
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of this micro-batch's loss, divided by the number of micro-batches."""
+        """Accumulate the gradient of a micro-batch's loss over the number of micro-batches."""
 
-    def frozen(self) -> AbstractContextManager[Any]:
-        """Lend the network for a pass that gives its parameters no gradient, inside a `with`."""
+    def frozen(self) -> AbstractContextManager[nn.Module]:
+        """Yield the bare network with `requires_grad` off for its parameters."""
 
     def step(self, learning_rate_scale: float) -> StepOutcome:
-        """Clip, check and apply the gradients on all workers, or drop them where not finite."""
+        """Clip and apply the gradients, or drop them if not finite; collective."""
 
     def shards(self) -> dict[str, Tensor]:
-        """Return this worker's flat fp32 piece of every parameter, views that follow training.
+        """Return views of this worker's flat fp32 shard of every trained parameter.
 
-        Pieces of a parameter are equally long on all workers, ceil(numel / workers), zero-padded at
-        the end.
+        Shards of a parameter have ceil(numel / workers) values, zero-padded at the end.
         """
 
     def full_weights(self) -> dict[str, Tensor]:
-        """Return whole parameters on the CPU of the main worker, elsewhere nothing; all workers."""
+        """Return whole parameters on the main worker's CPU, nothing elsewhere; collective."""
 
     def full_moments(self) -> OptimizerMoments:
-        """Return the optimiser's state whole, as `full_weights`; all workers."""
+        """Return the whole optimiser state on the main worker's CPU; collective."""
 
     def load_moments(self, moments: OptimizerMoments) -> None:
-        """Set the optimiser's state from whole tensors, given alike to all workers."""
+        """Load whole optimiser state, the same on all workers."""
 
-    def optimizer_part(self) -> dict[str, Any]:
-        """Return the optimiser's state as this worker keeps it: tensors, numbers, lists, dicts."""
+    def optimizer_shard(self) -> dict[str, Any]:
+        """Return this worker's optimiser state: tensors, numbers, lists and dicts."""
 
-    def load_optimizer_part(self, part: Mapping[str, Any]) -> None:
-        """Take back this worker's `optimizer_part`, of as many workers and the same engine."""
+    def load_optimizer_shard(self, shard: Mapping[str, Any]) -> None:
+        """Load `optimizer_shard` of the same engine with the same number of workers."""

@@ -1,4 +1,4 @@
-"""Batch statistics over all workers, on CPU as on GPU."""
+"""Batch normalisation with statistics over all workers, on CPU and GPU."""
 
 import torch
 import torch.distributed as dist
@@ -6,22 +6,21 @@ from torch import Tensor, nn
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose training statistics are those of all workers' samples together.
+    """`nn.BatchNorm2d` with training statistics over the samples of all workers.
 
-    torch's SyncBatchNorm refuses CPU tensors; this one needs an all-reduce of two vectors per
-    layer and direction, nothing else. Statistics are exact for any share of samples per worker, so
-    two workers with 4 samples each and one with 8 give the same output.
+    torch's SyncBatchNorm does not support CPU tensors. This one costs two all-reduces of a vector
+    per layer and direction, and is exact for any number of samples per worker.
     """
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Normalise by the statistics of all workers, in evaluation by the running ones."""
+        """Normalise (B, C, H, W); in evaluation by the running statistics."""
         alone = not dist.is_initialized() or dist.get_world_size() == 1
         if not self.training or alone:
             return super().forward(x_BCHW)
         channels = x_BCHW.shape[1]
         x = x_BCHW.float()
         count = x.new_tensor([x.numel() / channels])
-        # The mean comes first and alone: E[x²] - E[x]² would cancel in fp32.
+        # Two passes, because E[x²] - E[x]² cancels in fp32.
         totals = _SumOverWorkers.apply(torch.cat([x.sum(dim=(0, 2, 3)), count]))
         total = totals[-1].detach()
         mean = totals[:-1] / total
@@ -35,7 +34,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
-        """Move the running statistics as torch does: unbiased variance, exponential average."""
+        """Update the running statistics as torch does: unbiased variance, exponential average."""
         if self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
@@ -46,15 +45,15 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_batch_norms(module: nn.Module) -> None:
-    """Turn every BatchNorm2d inside `module` into a synced one, in place; names and values stay."""
+    """Convert every BatchNorm2d in `module` in place; names and values are unchanged."""
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
-            # Same attributes, another forward: nothing else refers to the class.
+            # The subclass adds no attributes, only another forward.
             child.__class__ = SyncedBatchNorm2d
 
 
 class _SumOverWorkers(torch.autograd.Function):
-    """Sum over workers, whose gradient is the sum of the gradients."""
+    """Sum over workers; the gradient is the sum of the workers' gradients."""
 
     @staticmethod
     def forward(ctx: object, values: Tensor) -> Tensor:

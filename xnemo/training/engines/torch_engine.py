@@ -1,4 +1,4 @@
-"""The plain engine: one process, or DistributedDataParallel over several."""
+"""The PyTorch engine: one process, or DistributedDataParallel over several."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xnemo.training.engines.engine import OptimizerMoments, StepOutcome
-from xnemo.training.engines.flat_shards import flat_shard
-from xnemo.training.engines.world import World
+from xnemo.training.engines.world import World, flat_shard
 
 
 class TorchEngine:
-    """fp32 weights on every worker, gradients averaged by DDP, the optimiser's step on each."""
+    """Weights and optimiser state in fp32 on every worker; DDP averages the gradients."""
 
     def __init__(
         self,
@@ -36,14 +35,14 @@ class TorchEngine:
         self._names = {id(p): name for name, p in module.named_parameters()}
         self._ddp: DistributedDataParallel | None = None
         if world.size > 1:
-            # A 1x1 kernel's strides are ambiguous; torch warns of each.
+            # The strides of a 1x1 kernel are ambiguous, and torch warns about each.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
             warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-            # Buffers are batch norms' statistics: synced, or a worker's own by the user's choice.
-            # All parameters are used. Without looking for others DDP lays its buckets out anew
-            # after the first step, and three or more workers then add up in another order: a
-            # resumed run would differ in the last bit from one that went on.
+            # Buffers are batch norm statistics: synchronised, or each worker's own by setting.
+            # All parameters are used. Without find_unused_parameters DDP rebuilds its buckets after
+            # the first step, which changes the order of summation over three or more workers: a
+            # resumed run would differ in the last bit from an uninterrupted one.
             self._ddp = DistributedDataParallel(
                 self.module,
                 broadcast_buffers=False,
@@ -52,21 +51,21 @@ class TorchEngine:
             )
 
     def begin_pass(self, *, last: bool) -> None:
-        """Switch gradient exchange on for the last micro-batch of a step, else off."""
+        """Reduce gradients only in the last micro-batch of a step."""
         if self._ddp is not None:
             self._ddp.require_backward_grad_sync = last
 
     def __call__(self, *inputs: Any) -> Any:
-        """Run the network forwards."""
+        """Run the network's forward pass."""
         return (self._ddp or self.module)(*inputs)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of this micro-batch's loss."""
+        """Accumulate the gradient of a micro-batch's loss."""
         (loss / self._accumulation).backward()
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:
-        """Lend the bare module with its parameters frozen."""
+        """Yield the bare module with `requires_grad` off for its parameters."""
         for parameter in self._trained:
             parameter.requires_grad_(False)
         try:
@@ -76,7 +75,7 @@ class TorchEngine:
                 parameter.requires_grad_(True)
 
     def step(self, learning_rate_scale: float) -> StepOutcome:
-        """Clip by global norm and update; gradients are equal on all workers, so all agree."""
+        """Clip by global norm and update; gradients and outcome are equal on all workers."""
         norm = torch.nn.utils.clip_grad_norm_(self._trained, self._clip)
         applied = bool(torch.isfinite(norm))
         if applied:
@@ -87,14 +86,14 @@ class TorchEngine:
         return StepOutcome(float(norm), applied)
 
     def shards(self) -> dict[str, Tensor]:
-        """Return this worker's slice of every trained parameter."""
+        """Return this worker's shard of every trained parameter."""
         return {
             self._names[id(p)]: flat_shard(p.detach(), self._world.rank, self._world.size)
             for p in self._trained
         }
 
     def full_weights(self) -> dict[str, Tensor]:
-        """Return all parameters; every worker has them, the main one answers."""
+        """Return all parameters on the main worker."""
         if not self._world.is_main:
             return {}
         return {name: p.detach().cpu() for name, p in self.module.named_parameters()}
@@ -102,7 +101,7 @@ class TorchEngine:
     def full_moments(self) -> OptimizerMoments:
         """Return the optimiser's state by parameter name."""
         states = {self._names[id(p)]: self._optimizer.state[p] for p in self._trained}
-        # An 8-bit optimiser's blocks mean nothing by parameter name; engine shards keep them.
+        # The blocks of an 8-bit optimiser are only saved in engine shards.
         present = {name: state for name, state in states.items() if "exp_avg" in state}
         updates = int(next(iter(present.values()))["step"]) if present else 0
         if not self._world.is_main:
@@ -114,7 +113,7 @@ class TorchEngine:
         )
 
     def load_moments(self, moments: OptimizerMoments) -> None:
-        """Set the optimiser's state; parameters without moments begin with none."""
+        """Load AdamW's state; parameters without moments start without state."""
         if not isinstance(self._optimizer, torch.optim.AdamW):
             return
         for parameter in self._trained:
@@ -126,11 +125,11 @@ class TorchEngine:
                     "exp_avg_sq": moments.second[name].to(parameter),
                 }
 
-    def optimizer_part(self) -> dict[str, Any]:
-        """Return the optimiser's whole state: every worker has the same."""
+    def optimizer_shard(self) -> dict[str, Any]:
+        """Return the optimiser state, which is the same on every worker."""
         return self._optimizer.state_dict()
 
-    def load_optimizer_part(self, part: Mapping[str, Any]) -> None:
-        """Take the state back; rates stay those of this run's settings."""
-        mine = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": part["state"], "param_groups": mine})
+    def load_optimizer_shard(self, shard: Mapping[str, Any]) -> None:
+        """Load the optimiser state; hyperparameters stay those of this run's settings."""
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": shard["state"], "param_groups": groups})

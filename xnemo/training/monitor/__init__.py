@@ -1,1 +1,1 @@
-"""Watching a run: logs, guards against divergence and stalls, speed."""
+"""Monitoring of a run: log, callbacks, guards, speed and watchdog."""

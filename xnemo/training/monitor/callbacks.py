@@ -1,4 +1,4 @@
-"""Whoever wants to know what a run does, without being able to stop it."""
+"""Callbacks of a training run."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,41 +11,41 @@ log = logging.getLogger(__name__)
 
 
 class Callback(Protocol):
-    """Told on the main worker only. Implement all; raise freely."""
+    """Receives a run's events on the main worker. Errors are logged and do not stop training."""
 
     def on_start(self, config: TrainConfig, facts: Mapping[str, Any]) -> None:
-        """Training begins; facts are the index digest, git revision, workers, parameters."""
+        """Handle the start; `facts` are index digest, git revision, workers, parameters, ..."""
 
     def on_log(self, record: Mapping[str, Any]) -> None:
-        """One line of the log: losses, speed, memory, or an event."""
+        """Handle a record of the log: losses, speed and memory, or an event."""
 
     def on_validation(self, record: Mapping[str, Any]) -> None:
-        """Held-out losses."""
+        """Handle losses on held-out clips."""
 
     def on_checkpoint(self, folder: Path, record: Mapping[str, Any]) -> None:
-        """A checkpoint is complete; `folder/bundle` is its bundle."""
+        """Handle a finished checkpoint; its bundle is `folder/bundle`."""
 
     def on_end(self, metrics: Mapping[str, Any]) -> None:
-        """Training is over or was asked to stop."""
+        """Handle the end of training, or a stop on request."""
 
 
 class Callbacks:
-    """Several callbacks as one whose failures are logged, once per callback and kind of event."""
+    """Several callbacks; an error is logged once per callback and event."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._callbacks = list(callbacks)
-        self._complained: set[tuple[int, str]] = set()
+        self._failed: set[tuple[int, str]] = set()
 
-    def tell(self, event: str, *arguments: Any) -> None:
+    def call(self, event: str, *arguments: object) -> None:
         """Call `on_<event>` of every callback."""
         for number, callback in enumerate(self._callbacks):
             try:
                 getattr(callback, f"on_{event}")(*arguments)
             except Exception as error:
-                if (number, event) not in self._complained:
-                    self._complained.add((number, event))
+                if (number, event) not in self._failed:
+                    self._failed.add((number, event))
                     log.warning(
-                        "%s failed at on_%s and training goes on without it: %s",
+                        "%s failed at on_%s, and training continues: %s",
                         type(callback).__name__,
                         event,
                         error,

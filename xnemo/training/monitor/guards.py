@@ -1,109 +1,115 @@
-"""Notice a run that goes wrong, and say what it is."""
+"""Detection of skipped steps, loss spikes and latent collapse."""
 
 import math
 import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from preprocessing.errors import UserError
 from xnemo.training.config import GuardConfig
 
-# What the log calls the deviation of the motion latent over the frames of a pass.
+# Log key of the standard deviation of the motion latent over the frames of a pass.
 LATENT_STD = "latent_std"
-# Steps in a row after which a silent latent is reported, once.
-SILENT_STEPS = 20
+# Consecutive steps with a collapsed latent after which it is reported, once.
+COLLAPSE_STEPS = 20
 
 
 class StepGuard:
-    """Judge every step by numbers that all workers share, so that all judge alike."""
+    """Check every step by numbers that all workers share, so that all workers decide alike."""
 
     def __init__(self, config: GuardConfig) -> None:
         self._config = config
         self._recent: deque[float] = deque(maxlen=100)
-        self._silent_in_row = 0
+        self._collapsed_in_row = 0
         self.skipped_in_row = 0
         self.skipped_total = 0
 
-    def judge(
+    def check(
         self, losses: Mapping[str, float], applied: bool, samples_seen: int, keys: Sequence[str]
-    ) -> dict | None:
-        """Return an event for the log where something is wrong with a step, else None.
-
-        That is: it was skipped, its loss leaps, or the motion latent has been silent for a while.
+    ) -> dict[str, Any] | None:
+        """Return an event for the log if the step was skipped, spiked or collapsed, else None.
 
         Args:
-            losses: Mean over all workers of each loss of the step.
-            applied: Whether both engines took the step.
-            keys: Clips this worker trained on, to look at.
+            losses: mean of each loss over all workers.
+            applied: whether both engines applied the step.
+            samples_seen: position in the run.
+            keys: clips that this worker trained on.
 
         Raises:
-            UserError: too many steps in a row were skipped.
+            UserError: too many consecutive steps were skipped.
         """
-        bad = [name for name, value in losses.items() if not math.isfinite(value)]
         if not applied:
-            self.skipped_in_row += 1
-            self.skipped_total += 1
-            cause = f"loss {', '.join(bad)} is not finite" if bad else "a gradient is not finite"
-            if self.skipped_in_row >= self._config.max_skipped_steps:
-                raise UserError(
-                    f"{self.skipped_in_row} steps in a row were skipped at sample {samples_seen}: "
-                    f"{cause}",
-                    "resume from the last checkpoint with a lower optimizer.lr or optimizer.clip",
-                )
-            return {"event": "step skipped", "cause": cause, "keys": list(keys)}
+            return self._skipped(losses, samples_seen, keys)
         self.skipped_in_row = 0
         loss = losses["loss"]
-        usual = statistics.median(self._recent) if len(self._recent) >= 20 else math.inf
+        median = statistics.median(self._recent) if len(self._recent) >= 20 else math.inf
         self._recent.append(loss)
-        if loss > self._config.spike_factor * usual:
+        if loss > self._config.spike_factor * median:
             return {
                 "event": "loss spike",
-                "cause": f"loss {loss:.4g} where {usual:.4g} is usual",
+                "cause": f"loss is {loss:.4g} and its recent median {median:.4g}",
                 "losses": dict(losses),
                 "keys": list(keys),
             }
-        spread = losses.get(LATENT_STD, math.inf)
-        self._silent_in_row = self._silent_in_row + 1 if spread < self._config.silent_motion else 0
-        if self._silent_in_row == SILENT_STEPS:
+        std = losses.get(LATENT_STD, math.inf)
+        collapsed = std < self._config.min_latent_std
+        self._collapsed_in_row = self._collapsed_in_row + 1 if collapsed else 0
+        if self._collapsed_in_row == COLLAPSE_STEPS:
             return {
-                "event": "silent motion",
-                "cause": f"the motion latent differs by {spread:.2g} between frames, so that no "
-                "driver can be followed; start from trained weights with init_from, or with "
+                "event": "latent collapse",
+                "cause": f"the motion latent's standard deviation over frames is {std:.2g}, so the "
+                "networks receive no motion; start from trained weights with init_from, or set "
                 "network.motion.standardise=true",
             }
         return None
 
-    def state(self) -> dict:
-        """Return what a resumed run needs to judge alike."""
+    def _skipped(
+        self, losses: Mapping[str, float], samples_seen: int, keys: Sequence[str]
+    ) -> dict[str, Any]:
+        self.skipped_in_row += 1
+        self.skipped_total += 1
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]
+        cause = f"loss {', '.join(bad)} is not finite" if bad else "a gradient is not finite"
+        if self.skipped_in_row >= self._config.max_skipped_steps:
+            raise UserError(
+                f"{self.skipped_in_row} steps in a row were skipped at sample {samples_seen}: "
+                f"{cause}",
+                "resume from the last checkpoint with a lower optimizer.lr or optimizer.clip",
+            )
+        return {"event": "step skipped", "cause": cause, "keys": list(keys)}
+
+    def state(self) -> dict[str, Any]:
+        """Return plain data for `load_state`."""
         return {
             "recent": list(self._recent),
-            "silent_in_row": self._silent_in_row,
+            "collapsed_in_row": self._collapsed_in_row,
             "skipped_in_row": self.skipped_in_row,
             "skipped_total": self.skipped_total,
         }
 
-    def load_state(self, state: Mapping) -> None:
-        """Take back `state`; what an earlier version did not write counts as nothing seen."""
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Load `state`; missing entries keep their initial value."""
         self._recent.extend(state.get("recent", []))
-        self._silent_in_row = state.get("silent_in_row", 0)
+        self._collapsed_in_row = state.get("collapsed_in_row", 0)
         self.skipped_in_row = state.get("skipped_in_row", 0)
         self.skipped_total = state.get("skipped_total", 0)
 
 
-class BufferKeeper:
-    """Undo what a step that is skipped did to statistics: a NaN stays in a running mean forever."""
+class BufferBackup:
+    """Backup of modules' buffers, to undo a skipped step: a NaN never leaves a running mean."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._buffers: list[Tensor] = [b for module in modules for b in module.buffers()]
-        self._kept: list[Tensor] = []
+        self._saved: list[Tensor] = []
 
-    def keep(self) -> None:
-        """Remember all buffers."""
-        self._kept = [buffer.clone() for buffer in self._buffers]
+    def save(self) -> None:
+        """Copy all buffers."""
+        self._saved = [buffer.clone() for buffer in self._buffers]
 
     def restore(self) -> None:
-        """Bring all buffers back to where `keep` saw them."""
-        for buffer, kept in zip(self._buffers, self._kept, strict=True):
-            buffer.copy_(kept)
+        """Set all buffers to their last saved values."""
+        for buffer, saved in zip(self._buffers, self._saved, strict=True):
+            buffer.copy_(saved)

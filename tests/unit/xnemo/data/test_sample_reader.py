@@ -23,16 +23,16 @@ from xnemo.data.clip_table import open_clips
 from xnemo.data.config import AugmentConfig, DataConfig, PairConfig
 from xnemo.data.loader import BatchLoader
 from xnemo.data.resize import resize_frames
-from xnemo.data.sample_reader import PictureSizes, SampleReader
+from xnemo.data.sample_reader import ImageSizes, SampleReader
 
-SIZES = PictureSizes(wide=32, driving=24, head=16)
+SIZES = ImageSizes(wide=32, driving=24, head=16)
 STILL = AugmentConfig(
     brightness=0, contrast=0, saturation=0, hue=0, scale=0, aspect=0, shift=0, warp=0
 )
 
 
 def open_reader(
-    root: Path, augment: AugmentConfig = STILL, sizes: PictureSizes = SIZES, **data: object
+    root: Path, augment: AugmentConfig = STILL, sizes: ImageSizes = SIZES, **data: object
 ) -> SampleReader:
     config = DataConfig(filter="", constant_box_probability=0, **data)  # type: ignore[arg-type]
     # A Path swallows one of a URL's slashes.
@@ -59,7 +59,7 @@ def test_shapes_and_types(faces: Path) -> None:
 def test_pictures_are_those_of_the_clip(faces: Path) -> None:
     from preprocessing.decode import decode_clip
 
-    reader = open_reader(faces, sizes=PictureSizes(wide=64, driving=24, head=None))
+    reader = open_reader(faces, sizes=ImageSizes(wide=64, driving=24, head=None))
     sample = reader.read(0)
     row = reader.clips.rows[reader.clips.rows["key"] == sample.key].iloc[0].to_dict()
     whole = decode_clip(read_member(str(faces), row, "mp4"))

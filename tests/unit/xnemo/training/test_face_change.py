@@ -14,12 +14,13 @@ from xnemo.data.face_description import FACE_NUMBERS
 from xnemo.model.motion.face_readout import FaceReadout
 from xnemo.model.networks import build_networks
 from xnemo.training.checkpoint.bundle import load_bundle, load_weights, read_weights
+from xnemo.training.config import ConditionConfig
 from xnemo.training.engines.world import World
-from xnemo.training.face_change import face_change_error
 from xnemo.training.loop import run_training
-from xnemo.training.loss_config import ConditionConfig
-from xnemo.training.session import Session, open_session
-from xnemo.training.step import generator_step
+from xnemo.training.motion_losses import face_change_loss
+from xnemo.training.passes import generator_pass
+from xnemo.training.setup import build_train_state
+from xnemo.training.state import TrainState
 from xnemo.training.step_inputs import prepare_inputs
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -32,15 +33,15 @@ def test_what_frames_have_in_common_is_neither_told_nor_asked() -> None:
     torch.testing.assert_close(readout(face + person), readout(face))
     present = torch.ones(2, dtype=torch.bool)
     torch.testing.assert_close(
-        face_change_error(readout(face), described + portrait, present),
-        face_change_error(readout(face), described, present),
+        face_change_loss(readout(face), described + portrait, present),
+        face_change_loss(readout(face), described, present),
     )
 
 
 def test_it_is_zero_for_a_reader_that_is_right() -> None:
     face = torch.randn(2, 4, 3)
     told = FaceReadout(3, 5)(face)
-    error = face_change_error(told, told + 7, torch.ones(2, dtype=torch.bool))
+    error = face_change_loss(told, told + 7, torch.ones(2, dtype=torch.bool))
     assert float(error.detach()) < 1e-12
 
 
@@ -49,7 +50,7 @@ def test_samples_nobody_knows_count_as_nothing() -> None:
     described[1, 0, 3] = float("nan")
     told.requires_grad_()
     present = torch.tensor([True, True, False, True])
-    error = face_change_error(told, described, present)
+    error = face_change_loss(told, described, present)
     error.backward()
     change = described - described.mean(1, keepdim=True)
     expected = (change[0].square().mean() + change[3].square().mean()) / 4
@@ -59,26 +60,26 @@ def test_samples_nobody_knows_count_as_nothing() -> None:
 
 
 @pytest.fixture
-def session(faces: Path, nano: Callable[..., Any]) -> Session:
+def state(faces: Path, nano: Callable[..., Any]) -> TrainState:
     config = nano(
         data__pairs__frames=2, network__motion__standardise=True, network__motion__dropout=0.0,
         loss__face_change=1.0,
     )  # fmt: skip
-    return open_session(config, [str(faces)], ALONE, None)
+    return build_train_state(config, [str(faces)], ALONE, None)
 
 
-def test_its_gradient_reaches_encoder_and_reader_and_nothing_else(session: Session) -> None:
-    batch = session.reader.read_batch([0, 1, 2, 3]).to("cpu")
+def test_its_gradient_reaches_encoder_and_reader_and_nothing_else(state: TrainState) -> None:
+    batch = state.reader.read_batch([0, 1, 2, 3]).to("cpu")
     assert batch.face_BFK is not None
     assert batch.face_BFK.shape == (4, 2, FACE_NUMBERS)
-    inputs = prepare_inputs(batch, session.frozen, ConditionConfig(dropout=0.0), seed=0)
-    module = session.network.module
+    inputs = prepare_inputs(batch, state.frozen, ConditionConfig(dropout=0.0), seed=0)
+    module = state.network.module
 
     def error(weight: float) -> float:
         module.zero_grad()
-        config = replace(session.config.loss, face_change=weight, gan=0.0)
-        made = generator_step(
-            session.network, session.discriminator, inputs, session.frozen.schedule, config
+        config = replace(state.config.loss, face_change=weight, gan=0.0)
+        made = generator_pass(
+            state.network, state.discriminator, inputs, state.frozen.schedule, config
         )
         return float(made.losses["face_change"])
 
@@ -104,13 +105,13 @@ def test_its_gradient_reaches_encoder_and_reader_and_nothing_else(session: Sessi
 
 
 def test_nothing_is_described_where_nobody_asks(faces: Path, nano: Callable[..., Any]) -> None:
-    session = open_session(nano(data__pairs__frames=2), [str(faces)], ALONE, None)
-    assert session.reader.read_batch([0, 1]).face_BFK is None
-    assert session.network.module.face_readout is None
+    state = build_train_state(nano(data__pairs__frames=2), [str(faces)], ALONE, None)
+    assert state.reader.read_batch([0, 1]).face_BFK is None
+    assert state.network.module.face_readout is None
 
 
-def test_mirrored_samples_are_described_mirrored(session: Session) -> None:
-    reader = session.reader
+def test_mirrored_samples_are_described_mirrored(state: TrainState) -> None:
+    reader = state.reader
     plain = reader.read(0).face_FK
     reader.augment = replace(reader.augment, mirror=1.0)
     mirrored = reader.read(0).face_FK

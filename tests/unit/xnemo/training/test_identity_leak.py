@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from preprocessing.errors import UserError
+from xnemo.training.config import ConditionConfig
 from xnemo.training.engines.world import World
-from xnemo.training.identity_leak import identity_leak
-from xnemo.training.loss_config import ConditionConfig
-from xnemo.training.session import Session, open_session
-from xnemo.training.step import generator_step
+from xnemo.training.motion_losses import identity_loss
+from xnemo.training.passes import generator_pass
+from xnemo.training.setup import build_train_state
+from xnemo.training.state import TrainState
 from xnemo.training.step_inputs import prepare_inputs
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -31,37 +32,37 @@ def latents(of_person: float, frames: int = 4) -> torch.Tensor:
 def test_it_is_the_share_of_variance_in_common(share: float) -> None:
     z = latents(share)
     expected = share + (1 - share) / z.shape[1]
-    assert float(identity_leak(z, torch.ones(len(z)))) == pytest.approx(expected, rel=0.03)
+    assert float(identity_loss(z, torch.ones(len(z)))) == pytest.approx(expected, rel=0.03)
 
 
 def test_samples_without_a_condition_count_as_nothing() -> None:
     z, present = torch.ones(4, 2, 3), torch.tensor([True, False, True, False])
-    assert float(identity_leak(z, present)) == 0.5
-    parts = [identity_leak(z[i : i + 2], present[i : i + 2]) for i in (0, 2)]
+    assert float(identity_loss(z, present)) == 0.5
+    parts = [identity_loss(z[i : i + 2], present[i : i + 2]) for i in (0, 2)]
     assert float(sum(parts) / 2) == 0.5
 
 
 @pytest.fixture
-def session(faces: Path, nano: Callable[..., Any]) -> Session:
+def state(faces: Path, nano: Callable[..., Any]) -> TrainState:
     config = nano(
         data__pairs__frames=2, network__motion__standardise=True, network__motion__dropout=0.0
     )
-    return open_session(config, [str(faces)], ALONE, None)
+    return build_train_state(config, [str(faces)], ALONE, None)
 
 
-def test_its_gradient_reaches_the_encoder_and_lowers_the_leak(session: Session) -> None:
-    batch = session.reader.read_batch([0, 1, 2, 3]).to("cpu")
-    inputs = prepare_inputs(batch, session.frozen, ConditionConfig(dropout=0.0), seed=0)
-    config = replace(session.config.loss, identity=1.0, gan=0.0)
-    encoder = session.network.module.motion_encoder
+def test_its_gradient_reaches_the_encoder_and_lowers_the_leak(state: TrainState) -> None:
+    batch = state.reader.read_batch([0, 1, 2, 3]).to("cpu")
+    inputs = prepare_inputs(batch, state.frozen, ConditionConfig(dropout=0.0), seed=0)
+    config = replace(state.config.loss, identity=1.0, gan=0.0)
+    encoder = state.network.module.motion_encoder
 
     def leak(scale: float) -> float:
-        session.network.module.zero_grad()
-        result = generator_step(
-            session.network,
-            session.discriminator,
+        state.network.module.zero_grad()
+        result = generator_pass(
+            state.network,
+            state.discriminator,
             inputs,
-            session.frozen.schedule,
+            state.frozen.schedule,
             config,
             weight=scale,
         )

@@ -9,9 +9,9 @@ from tiny_run import nano_config
 
 from preprocessing.errors import UserError
 from xnemo.model.networks import build_networks
+from xnemo.training.config import OptimizerConfig
+from xnemo.training.engines.optimizer import build_optimizer, discriminator_groups, network_groups
 from xnemo.training.joint_network import JointNetwork
-from xnemo.training.optimizer import build_optimizer, discriminator_groups, network_groups
-from xnemo.training.optimizer_config import OptimizerConfig
 
 
 @pytest.mark.parametrize("encoder_scale", [None, 0.5])

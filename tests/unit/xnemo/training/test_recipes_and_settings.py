@@ -5,10 +5,9 @@ import pytest
 from preprocessing.errors import UserError
 from xnemo.config import from_dict, override, to_dict
 from xnemo.recipes import RECIPES, get_recipe
-from xnemo.training.config import TrainConfig, with_max_steps
-from xnemo.training.ema import power_of_width
-from xnemo.training.learning_rate import learning_rate_scale
-from xnemo.training.optimizer_config import OptimizerConfig
+from xnemo.training.config import OptimizerConfig, TrainConfig, with_max_steps
+from xnemo.training.engines.ema import power_of_width
+from xnemo.training.engines.optimizer import learning_rate_scale
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -37,7 +36,7 @@ def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
         ("data.threads", 0, "data.threads is 0"),
         ("data.pairs.frames", 0, "data.pairs.frames is 0"),
         ("augment.scale", 1.0, "augment.scale is 1.0"),
-        ("stage", "temporal", "the temporal stage reads"),
+        ("stage", "temporal", "the temporal stage cannot train on"),
         ("global_batch", 0, "global_batch is 0"),
         ("samples", 0, "samples is 0"),
         ("optimizer.lr", float("nan"), "optimizer.lr=nan is not finite"),

@@ -14,7 +14,7 @@ import torch
 from preprocessing.errors import UserError
 from xnemo.training.config import GuardConfig
 from xnemo.training.loop import run_training
-from xnemo.training.monitor.guards import LATENT_STD, SILENT_STEPS, StepGuard
+from xnemo.training.monitor.guards import COLLAPSE_STEPS, LATENT_STD, StepGuard
 from xnemo.training.monitor.run_log import RunLog, read_log
 from xnemo.training.monitor.watchdog import Watchdog
 
@@ -47,7 +47,7 @@ def test_never_refuses_a_used_folder_and_must_an_empty_one(
 ) -> None:
     with pytest.raises(UserError, match="already holds a run"):
         run_training(nano(), str(faces), short_run, resume="never")
-    with pytest.raises(UserError, match="no sound checkpoint"):
+    with pytest.raises(UserError, match="no checkpoint to resume from"):
         run_training(nano(), str(faces), tmp_path / "none", resume="must")
 
 
@@ -78,9 +78,9 @@ def test_a_failing_callback_does_not_stop_training(
 def test_non_finite_steps_are_skipped_without_a_trace_and_counted(
     faces: Path, tmp_path: Path, nano: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import xnemo.training.loop as loop
+    import xnemo.training.step as step_module
 
-    prepare = loop.prepare_inputs
+    prepare = step_module.prepare_inputs
     bad_steps = {1}
     calls = [0]
 
@@ -91,7 +91,7 @@ def test_non_finite_steps_are_skipped_without_a_trace_and_counted(
         calls[0] += 1
         return inputs
 
-    monkeypatch.setattr(loop, "prepare_inputs", poisoned)
+    monkeypatch.setattr(step_module, "prepare_inputs", poisoned)
     run = tmp_path / "run"
     result = run_training(nano(samples=12, checkpoint__every_samples=100), str(faces), run)
     assert result["skipped_steps"] == 1
@@ -116,25 +116,25 @@ def test_non_finite_steps_are_skipped_without_a_trace_and_counted(
 def test_the_guard_names_spikes_and_remembers_over_a_resume() -> None:
     guard = StepGuard(GuardConfig(spike_factor=3))
     for n in range(30):
-        assert guard.judge(FINE, True, n, ["a"]) is None
+        assert guard.check(FINE, True, n, ["a"]) is None
     resumed = StepGuard(GuardConfig(spike_factor=3))
     resumed.load_state(json.loads(json.dumps(guard.state())))
-    event = resumed.judge({"loss": 3.5}, True, 31, ["clip7"])
+    event = resumed.check({"loss": 3.5}, True, 31, ["clip7"])
     assert event is not None
     assert event["event"] == "loss spike"
     assert event["keys"] == ["clip7"]
-    assert resumed.judge({"loss": 2.9}, True, 32, []) is None
+    assert resumed.check({"loss": 2.9}, True, 32, []) is None
 
 
 def test_the_guard_names_the_loss_that_failed_and_stops_after_enough() -> None:
     guard = StepGuard(GuardConfig(max_skipped_steps=2))
-    event = guard.judge({"loss": math.nan, "discriminator": math.inf, "l1": 1.0}, False, 1, [])
+    event = guard.check({"loss": math.nan, "discriminator": math.inf, "l1": 1.0}, False, 1, [])
     assert event is not None
     assert "loss, discriminator" in event["cause"]
-    guard.judge(FINE, True, 2, [])
-    guard.judge(FINE, False, 3, [])
+    guard.check(FINE, True, 2, [])
+    guard.check(FINE, False, 3, [])
     with pytest.raises(UserError, match="2 steps in a row"):
-        guard.judge(FINE, False, 4, [])
+        guard.check(FINE, False, 4, [])
     assert guard.skipped_total == 3
 
 
@@ -193,16 +193,16 @@ def test_bad_samples_are_named_counted_and_bounded(
 def test_a_motion_latent_that_falls_silent_is_reported_once() -> None:
     guard = StepGuard(GuardConfig())
     seen = [
-        guard.judge({"loss": 1.0, LATENT_STD: spread}, True, step, [])
+        guard.check({"loss": 1.0, LATENT_STD: spread}, True, step, [])
         for step, spread in enumerate([0.3] * 5 + [1e-6] * 60)
     ]
     told = [(step, event) for step, event in enumerate(seen) if event is not None]
-    assert [step for step, _ in told] == [4 + SILENT_STEPS]
-    assert told[0][1]["event"] == "silent motion"
+    assert [step for step, _ in told] == [4 + COLLAPSE_STEPS]
+    assert told[0][1]["event"] == "latent collapse"
     assert "standardise" in told[0][1]["cause"]
     again = StepGuard(GuardConfig())
     again.load_state(guard.state())
-    assert again.judge({"loss": 1.0, LATENT_STD: 1e-6}, True, 99, []) is None
+    assert again.check({"loss": 1.0, LATENT_STD: 1e-6}, True, 99, []) is None
 
 
 def test_the_spread_of_the_motion_latent_is_in_the_log(short_run: Path) -> None:

@@ -22,20 +22,20 @@ from xnemo.model.unet.config import UNetConfig
 from xnemo.model.unet.denoising_unet import DenoisingUNet
 from xnemo.model.unet.reference_net import ReferenceNet
 from xnemo.training.engines.world import current_world
-from xnemo.training.session import open_session
-from xnemo.training.starting_point import load_start
+from xnemo.training.init_from import load_init_from
+from xnemo.training.setup import build_train_state
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
 def started(faces: Path, nano: Callable[..., Any]) -> Callable[..., dict[str, torch.Tensor]]:
-    """Open a session that starts from something; returns the weights it would train."""
+    """Open a state that starts from something; returns the weights it would train."""
 
     def start(path: Path, **changes: Any) -> dict[str, torch.Tensor]:
         config = nano(init_from=str(path), **changes)
-        session = open_session(config, [str(faces)], current_world("cpu"), None)
-        return session.network.module.state_dict()
+        state = build_train_state(config, [str(faces)], current_world("cpu"), None)
+        return state.network.module.state_dict()
 
     return start
 
@@ -72,7 +72,7 @@ def test_a_bundle_that_predicts_something_else_is_told_of(
     for prediction_type, told in (("v_prediction", False), ("sample", True)):
         networks = empty_networks(config.network, training=True)
         diffusion = replace(config.diffusion, prediction_type=prediction_type)
-        load_start(networks, str(short_run), "ema", diffusion)
+        load_init_from(networks, str(short_run), "ema", diffusion)
         assert ("predicts v_prediction and this run trains sample" in caplog.text) == told
 
 
@@ -151,7 +151,7 @@ def test_official_files_with_the_names_and_shapes_of_the_release(
     for name, content in tensors.items():
         torch.save(content, tmp_path / f"xnemo_{name}.pth")
     networks = reduced(official_dir)
-    load_start(networks, str(tmp_path), "ema", DiffusionConfig())
+    load_init_from(networks, str(tmp_path), "ema", DiffusionConfig())
     parts = {
         "denoiser": base | temporal,
         "reference_net": tensors["reference_unet"],
@@ -220,7 +220,7 @@ def test_anything_else_is_told_in_one_line_and_loads_nothing(
 ) -> None:
     networks = empty_networks(nano().network, training=False)
     with pytest.raises(UserError, match=said) as refusal:
-        load_start(networks, str(make(tmp_path, stable_diffusion)), "ema", DiffusionConfig())
+        load_init_from(networks, str(make(tmp_path, stable_diffusion)), "ema", DiffusionConfig())
     assert "\n" not in str(refusal.value)
     for part in networks.trained_parts().values():
         assert all(parameter.is_meta for parameter in part.parameters())

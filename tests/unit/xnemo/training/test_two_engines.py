@@ -8,99 +8,100 @@ from typing import Any
 import pytest
 import torch
 
+from xnemo.training.config import ConditionConfig
 from xnemo.training.engines.world import World
-from xnemo.training.loss_config import ConditionConfig
-from xnemo.training.session import Session, open_session
-from xnemo.training.step import discriminator_step, generator_step
+from xnemo.training.passes import discriminator_pass, generator_pass
+from xnemo.training.setup import build_train_state
+from xnemo.training.state import TrainState
 from xnemo.training.step_inputs import StepInputs, prepare_inputs
 
 ALONE = World(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture
-def session(faces: Path, nano: Callable[..., Any]) -> Session:
-    return open_session(nano(data__pairs__frames=2, loss__r1=1.0), [str(faces)], ALONE, None)
+def state(faces: Path, nano: Callable[..., Any]) -> TrainState:
+    return build_train_state(nano(data__pairs__frames=2, loss__r1=1.0), [str(faces)], ALONE, None)
 
 
-def inputs_of(session: Session, dropout: float = 0.0) -> StepInputs:
-    batch = session.reader.read_batch([0, 1, 2, 3]).to("cpu")
-    return prepare_inputs(batch, session.frozen, ConditionConfig(dropout=dropout), seed=0)
+def inputs_of(state: TrainState, dropout: float = 0.0) -> StepInputs:
+    batch = state.reader.read_batch([0, 1, 2, 3]).to("cpu")
+    return prepare_inputs(batch, state.frozen, ConditionConfig(dropout=dropout), seed=0)
 
 
 def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor | None]:
     return {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
 
 
-def generate(session: Session, inputs: StepInputs, **loss: float):
-    return generator_step(
-        session.network,
-        session.discriminator,
+def generate(state: TrainState, inputs: StepInputs, **loss: float):
+    return generator_pass(
+        state.network,
+        state.discriminator,
         inputs,
-        session.frozen.schedule,
-        replace(session.config.loss, **loss),
+        state.frozen.schedule,
+        replace(state.config.loss, **loss),
     )
 
 
-def test_the_generator_pass_reaches_every_part_and_not_the_discriminator(session: Session) -> None:
-    assert session.discriminator is not None
-    result = generate(session, inputs_of(session))
-    found = gradients(session.network.module)
+def test_the_generator_pass_reaches_every_part_and_not_the_discriminator(state: TrainState) -> None:
+    assert state.discriminator is not None
+    result = generate(state, inputs_of(state))
+    found = gradients(state.network.module)
     assert [name for name, g in found.items() if g is None] == []
-    assert all(p.requires_grad for p in session.discriminator.module.parameters())
-    assert all(g is None for g in gradients(session.discriminator.module).values())
-    assert result.pictures is not None
-    assert not result.pictures.requires_grad
+    assert all(p.requires_grad for p in state.discriminator.module.parameters())
+    assert all(g is None for g in gradients(state.discriminator.module).values())
+    assert result.images is not None
+    assert not result.images.requires_grad
     assert {"loss", "diffusion", "head_l1", "head_adversarial", "head_feature_matching"} == set(
         result.losses
     )
 
 
-def test_the_discriminator_pass_reaches_the_discriminator_alone(session: Session) -> None:
-    assert session.discriminator is not None
-    inputs = inputs_of(session)
+def test_the_discriminator_pass_reaches_the_discriminator_alone(state: TrainState) -> None:
+    assert state.discriminator is not None
+    inputs = inputs_of(state)
     pictures = torch.randn_like(inputs.head_target_NCHW).requires_grad_()
-    losses = discriminator_step(session.discriminator, pictures, inputs, session.config.loss)
+    losses = discriminator_pass(state.discriminator, pictures, inputs, state.config.loss)
     assert pictures.grad is None
-    assert all(g is not None for g in gradients(session.discriminator.module).values())
-    assert all(g is None for g in gradients(session.network.module).values())
+    assert all(g is not None for g in gradients(state.discriminator.module).values())
+    assert all(g is None for g in gradients(state.network.module).values())
     assert {"discriminator", "discriminator_r1"} == set(losses)
 
 
-def test_both_heads_pull_at_the_motion_encoder(session: Session) -> None:
+def test_both_heads_pull_at_the_motion_encoder(state: TrainState) -> None:
     pulls = []
     for loss in ({"gan": 0.0}, {"gan": 1.0}):
         torch.manual_seed(0)
-        generate(session, inputs_of(session), **loss)
-        weight = session.network.module.motion_encoder.model.fc.weight
+        generate(state, inputs_of(state), **loss)
+        weight = state.network.module.motion_encoder.model.fc.weight
         pulls.append(weight.grad.clone())
-        session.network.module.zero_grad()
+        state.network.module.zero_grad()
     # At the start the motion modules' zero output layers pass the diffusion loss nothing.
     assert float(pulls[0].abs().max()) == 0
     assert float(pulls[1].abs().max()) > 0
 
 
 def test_a_dropped_condition_nulls_all_three_signals_and_keeps_every_gradient(
-    session: Session,
+    state: TrainState,
 ) -> None:
-    batch = session.reader.read_batch([0, 1, 2, 3]).to("cpu")
-    dropped = prepare_inputs(batch, session.frozen, ConditionConfig(dropout=0.999), seed=0)
+    batch = state.reader.read_batch([0, 1, 2, 3]).to("cpu")
+    dropped = prepare_inputs(batch, state.frozen, ConditionConfig(dropout=0.999), seed=0)
     assert not dropped.present_B.any()
     assert float(dropped.image_embeddings_BLD.abs().max()) == 0
     assert torch.equal(dropped.driving_BCFHW[:, :, 1], batch.reference_pose_BCHW)
     assert dropped.box_BF3[..., 2].eq(1).all()
     assert dropped.box_BF3[..., :2].eq(0).all()
     assert torch.equal(dropped.head_target_NCHW, dropped.head_reference_BCHW)
-    kept = prepare_inputs(batch, session.frozen, ConditionConfig(dropout=0.0), seed=0)
+    kept = prepare_inputs(batch, state.frozen, ConditionConfig(dropout=0.0), seed=0)
     assert torch.equal(kept.noise_BCFhw, dropped.noise_BCFhw)
     assert torch.equal(kept.timesteps_B, dropped.timesteps_B)
-    generate(session, dropped)
-    assert [n for n, g in gradients(session.network.module).items() if g is None] == []
+    generate(state, dropped)
+    assert [n for n, g in gradients(state.network.module).items() if g is None] == []
 
 
-def test_noise_belongs_to_the_sample_not_to_its_place(session: Session) -> None:
+def test_noise_belongs_to_the_sample_not_to_its_place(state: TrainState) -> None:
     def inputs(numbers: list[int]) -> StepInputs:
-        batch = session.reader.read_batch(numbers).to("cpu")
-        return prepare_inputs(batch, session.frozen, ConditionConfig(dropout=0.5), seed=0)
+        batch = state.reader.read_batch(numbers).to("cpu")
+        return prepare_inputs(batch, state.frozen, ConditionConfig(dropout=0.5), seed=0)
 
     together, alone = inputs([10, 11, 12]), inputs([12])
     for name in ("noise_BCFhw", "timesteps_B", "present_B", "driving_BCFHW"):
@@ -109,17 +110,15 @@ def test_noise_belongs_to_the_sample_not_to_its_place(session: Session) -> None:
     assert len(set(together.timesteps_B.tolist())) > 1
 
 
-def test_weight_zero_leaves_no_gradient(session: Session) -> None:
-    assert session.discriminator is not None
-    inputs = inputs_of(session)
-    made = generator_step(
-        session.network, session.discriminator, inputs, session.frozen.schedule,
-        session.config.loss, weight=0.0,
+def test_weight_zero_leaves_no_gradient(state: TrainState) -> None:
+    assert state.discriminator is not None
+    inputs = inputs_of(state)
+    made = generator_pass(
+        state.network, state.discriminator, inputs, state.frozen.schedule,
+        state.config.loss, weight=0.0,
     )  # fmt: skip
-    discriminator_step(
-        session.discriminator, made.pictures, inputs, session.config.loss, weight=0.0
-    )
-    for engine in session.engines.values():
+    discriminator_pass(state.discriminator, made.images, inputs, state.config.loss, weight=0.0)
+    for engine in state.engines.values():
         found = gradients(engine.module).values()
         assert all(g is not None and float(g.abs().max()) == 0 for g in found)
 
@@ -131,12 +130,12 @@ def test_the_temporal_stage_trains_temporal_modules_alone(
         network__unet__temporal=True, data__pairs__layout="window", data__pairs__frames=4,
         stage="temporal",
     )  # fmt: skip
-    session = open_session(config, [str(faces)], ALONE, None)
-    assert session.discriminator is None
-    inputs = inputs_of(session)
-    before = {n: b.clone() for n, b in session.network.module.named_buffers()}
-    generate(session, inputs)
-    module = session.network.module
+    state = build_train_state(config, [str(faces)], ALONE, None)
+    assert state.discriminator is None
+    inputs = inputs_of(state)
+    before = {n: b.clone() for n, b in state.network.module.named_buffers()}
+    generate(state, inputs)
+    module = state.network.module
     trained = {n for n, p in module.named_parameters() if p.grad is not None}
     assert trained
     assert all(".temporal_modules." in name for name in trained)
@@ -150,5 +149,5 @@ def test_a_run_after_one_of_zero_3_calculates_with_torchs_own_linear_layer(
     """ZeRO-3 leaves its own, which rounds otherwise, in the whole process."""
     own = torch.nn.functional.linear
     monkeypatch.setattr(torch.nn.functional, "linear", lambda x, weight, bias=None: own(x, weight))
-    open_session(nano(), [str(faces)], ALONE, None)
+    build_train_state(nano(), [str(faces)], ALONE, None)
     assert torch.nn.functional.linear is own

@@ -64,9 +64,9 @@ def test_every_parameter_and_statistic_is_stored(short_run: Path) -> None:
         (lambda f: _edit(f, "files", {"raw.safetensors": 7}), "no readable bundle.json"),
         (lambda f: (f / "raw.safetensors").unlink(), "raw.safetensors is missing"),
         (lambda f: _cut(f / "ema.safetensors"), "ema.safetensors has"),
-        (lambda f: _flip(f / "raw.safetensors"), "raw.safetensors was altered"),
+        (lambda f: _flip(f / "raw.safetensors"), "raw.safetensors differs from its checksum"),
         (lambda f: _edit(f, "format", 99), "format 99"),
-        (lambda f: _edit(f, "config", {"nonsense": 1}), "does not suit this version"),
+        (lambda f: _edit(f, "config", {"nonsense": 1}), "does not fit this version"),
     ],
 )
 def test_damage_is_told_in_one_line(

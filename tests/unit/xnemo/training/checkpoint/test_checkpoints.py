@@ -69,7 +69,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_never_begins_anew_by_itself(
         store.save(samples, {}, fill)
     for folder in (tmp_path / "checkpoints").iterdir():
         (folder / "bundle" / "weights").write_bytes(b"")
-    with pytest.raises(UserError, match=r"no checkpoint in .* is sound, of 2"):
+    with pytest.raises(UserError, match=r"all 2 checkpoints in .* are damaged"):
         store.latest()
 
 

@@ -85,7 +85,10 @@ def test_the_reason_of_a_checkpoint_that_could_not_be_written_is_told(
     def refuse(*_: Any, **__: Any) -> None:
         raise UserError("x is not finite, so no bundle is written", "resume from the last one")
 
-    monkeypatch.setattr("xnemo.training.session.save_bundle", refuse)
-    with pytest.raises(UserError, match=r"could not be written: x is not finite.*resume from"):
+    monkeypatch.setattr("xnemo.training.state.save_bundle", refuse)
+    with pytest.raises(
+        UserError,
+        match=r"cannot write the last checkpoint.*x is not finite.*resume from",
+    ):
         run_training(nano(samples=4), str(faces), tmp_path)
     assert CheckpointStore(tmp_path, nano().checkpoint, ALONE).latest() is None

@@ -106,7 +106,7 @@ def test_a_damaged_upload_falls_back_to_the_one_before(
     other = tmp_path / "other" / "run"
     other.mkdir(parents=True)
     assert fetch_uploaded(url, other) == 8
-    assert caplog.text.count("cannot be fetched") == 2
+    assert caplog.text.count("cannot be downloaded") == 2
     assert json.loads((other / "config.json").read_text()) == {"seed": 8}
     assert [p.name for p in (other / "checkpoints").iterdir()] == [f"{8:012d}"]
     assert not list(tmp_path.rglob("stray"))
@@ -132,7 +132,7 @@ def test_a_store_that_never_answers_holds_nothing_up(
     with caplog.at_level(logging.WARNING):
         uploader.close()
     assert f"checkpoint {16:012d} is not uploaded" in caplog.text
-    assert "has not taken the last checkpoint" in caplog.text
+    assert "upload of the last checkpoint" in caplog.text
     answer.set()
     uploader._thread.join(10)
     assert not uploader._thread.is_alive()

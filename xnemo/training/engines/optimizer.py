@@ -1,16 +1,20 @@
-"""Build AdamW with the parameter groups of an engine."""
+"""AdamW with parameter groups, and the learning rate schedule."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from preprocessing.errors import UserError
-from xnemo.training.optimizer_config import OptimizerConfig
+from xnemo.training.config.optimizer import OptimizerConfig
+
+ParameterGroup = dict[str, Any]
 
 
-def network_groups(network: nn.Module, config: OptimizerConfig) -> list[dict]:
-    """Return the trained parameters of a joint network in groups of equal rate, decay and betas."""
+def network_groups(network: nn.Module, config: OptimizerConfig) -> list[ParameterGroup]:
+    """Group the trained parameters of a `JointNetwork` by learning rate, decay and betas."""
 
     def settings(name: str) -> tuple[float, tuple[float, float]]:
         if name.startswith("gan_head."):
@@ -25,8 +29,8 @@ def network_groups(network: nn.Module, config: OptimizerConfig) -> list[dict]:
     return _groups(network, config, settings)
 
 
-def discriminator_groups(discriminator: nn.Module, config: OptimizerConfig) -> list[dict]:
-    """Return the discriminator's parameters in groups."""
+def discriminator_groups(discriminator: nn.Module, config: OptimizerConfig) -> list[ParameterGroup]:
+    """Group the discriminator's parameters by decay."""
     return _groups(discriminator, config, lambda name: (config.discriminator_lr, config.gan_betas))
 
 
@@ -34,8 +38,8 @@ def _groups(
     module: nn.Module,
     config: OptimizerConfig,
     settings: Callable[[str], tuple[float, tuple[float, float]]],
-) -> list[dict]:
-    groups: dict[tuple, list[nn.Parameter]] = {}
+) -> list[ParameterGroup]:
+    groups: dict[tuple[float, tuple[float, float], float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -48,11 +52,11 @@ def _groups(
     ]
 
 
-def build_optimizer(groups: list[dict], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return the optimiser of a config over `groups`.
+def build_optimizer(groups: list[ParameterGroup], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return the optimiser over `groups`.
 
     Raises:
-        UserError: an 8-bit optimiser is asked for without bitsandbytes.
+        UserError: `config.kind` is "8bit" and bitsandbytes is not installed.
     """
     if config.kind == "8bit":
         try:
@@ -64,3 +68,21 @@ def build_optimizer(groups: list[dict], config: OptimizerConfig) -> torch.optim.
             ) from None
         return AdamW8bit(groups, eps=config.eps)
     return torch.optim.AdamW(groups, eps=config.eps, fused=True if config.kind == "fused" else None)
+
+
+def learning_rate_scale(config: OptimizerConfig, samples_seen: int, total: int) -> float:
+    """Return the factor on the configured learning rates for the step after `samples_seen`.
+
+    Args:
+        config: warm-up and schedule.
+        samples_seen: position in the run.
+        total: length of the run in samples.
+    """
+    if samples_seen < config.warmup_samples:
+        return (samples_seen + 1) / config.warmup_samples
+    if config.schedule == "constant":
+        return 1.0
+    length = max(1, total - config.warmup_samples)
+    progress = min(1.0, (samples_seen - config.warmup_samples) / length)
+    left = 1 - progress if config.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return config.final_share + (1 - config.final_share) * left

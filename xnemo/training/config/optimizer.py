@@ -1,4 +1,4 @@
-"""How weights are moved, and averaged."""
+"""Optimiser and weight averaging."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,48 +8,50 @@ from preprocessing.errors import UserError, require_at_least
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW for both engines and the course of its learning rate, counted in samples."""
+    """AdamW of both engines and its learning rate schedule, counted in samples."""
 
-    # "adamw": torch's own. "fused": torch's fused kernels. "8bit": bitsandbytes, where installed.
+    # "adamw": torch.optim.AdamW. "fused": the same with fused kernels. "8bit": bitsandbytes.
     kind: Literal["adamw", "fused", "8bit"] = "adamw"
-    # Learning rate of denoiser and reference network.
+    # Learning rate of the denoiser and the reference network.
     lr: float = 1e-5
-    # Learning rate of what brings motion in, encoder and motion modules, as a multiple of lr.
+    # Learning rate of the motion encoder and the motion modules, as a multiple of lr.
     motion_lr_scale: float = 1.0
-    # The same for the encoder alone; empty takes motion_lr_scale.
+    # Learning rate of the motion encoder alone, as a multiple of lr; empty uses motion_lr_scale.
     encoder_lr_scale: float | None = None
-    # Learning rate of the GAN head. Its kernels are kept at unit deviation (StyleGAN2's equalised
-    # rate, which is 2e-3 there), so that a step counts for less than elsewhere.
+    # Learning rate of the GAN head. Its kernels use StyleGAN2's equalised learning rate (2e-3
+    # there), so a step changes them less than the same rate does elsewhere.
     gan_lr: float = 1e-3
     # Learning rate of the discriminator.
     discriminator_lr: float = 2e-4
-    # Decay of the first and second moments, network engine.
+    # AdamW's betas for all networks but the GAN head and the discriminator.
     betas: tuple[float, float] = (0.9, 0.999)
-    # The same for GAN head and discriminator: adversarial training wants little momentum.
+    # AdamW's betas for the GAN head and the discriminator; adversarial training needs a low beta1.
     gan_betas: tuple[float, float] = (0.5, 0.99)
-    # Added to the root of the second moment.
+    # AdamW's epsilon.
     eps: float = 1e-8
     # Decoupled weight decay of matrices and kernels; norms and biases have none.
     weight_decay: float = 1e-2
-    # Gradients of an engine are scaled down to this global norm.
+    # Largest global gradient norm of each engine; larger gradients are scaled down.
     clip: float = 1.0
-    # Samples over which the learning rate rises from zero.
+    # Samples over which the learning rate rises linearly from zero.
     warmup_samples: int = 0
-    # Course after the warm-up.
+    # Learning rate schedule after the warm-up, up to `samples`.
     schedule: Literal["constant", "cosine", "linear"] = "constant"
-    # Share of the learning rate left at the end of "cosine" and "linear".
+    # Fraction of the learning rate that "cosine" and "linear" end at.
     final_share: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse rates that cannot train."""
+        """Check ranges."""
         require_at_least(
             "optimizer.", self, lr=0, gan_lr=0, discriminator_lr=0, weight_decay=0, warmup_samples=0
         )
         require_at_least("optimizer.", self, motion_lr_scale=0, encoder_lr_scale=0)
         if self.clip <= 0:
-            raise UserError(f"optimizer.clip is {self.clip}", "set it above 0; 1e9 clips nothing")
+            raise UserError(
+                f"optimizer.clip is {self.clip}", "set it above 0; 1e9 disables clipping"
+            )
         if self.eps <= 0:
-            raise UserError(f"optimizer.eps is {self.eps}", "set it above 0, as 1e-8")
+            raise UserError(f"optimizer.eps is {self.eps}", "set it above 0, such as 1e-8")
         for name in ("betas", "gan_betas"):
             if not all(0 <= beta < 1 for beta in getattr(self, name)):
                 raise UserError(
@@ -63,15 +65,15 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class EmaConfig:
-    """Running average of the weights, power profile of Karras et al. 2024 (EDM2), section 3."""
+    """Moving average of the weights with a power profile (EDM2, Karras et al. 2024, section 3)."""
 
-    # Whether to keep one; the bundle then holds both.
+    # Whether to average weights; bundles then hold both averaged and raw weights.
     enabled: bool = True
-    # Width of the averaging window relative to the samples seen so far.
+    # Width of the averaging window relative to the number of samples seen.
     relative_width: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse widths for which no power exists."""
+        """Check that the width has a power (EDM2, equation 126)."""
         if not 0 < self.relative_width < 0.28:
             raise UserError(
                 f"ema.relative_width is {self.relative_width}", "set it above 0 and below 0.28"

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.tracking import Journal, journal
-from xnemo.training.monitor.appended_file import AppendedFile
-from xnemo.training.monitor.run_log import RunLog, read_log
+from xnemo.training.monitor.run_log import AppendOnlyFile, RunLog, read_log
 
 
 @contextmanager
@@ -27,7 +26,7 @@ def test_a_line_that_does_not_fit_leaves_nothing_and_is_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "log"
-    file = AppendedFile(path)
+    file = AppendOnlyFile(path)
     assert file.append(b"first")
     with no_file_above(10):
         assert not file.append(b"second, torn")
@@ -44,7 +43,7 @@ def test_a_line_that_does_not_fit_leaves_nothing_and_is_told_once(
 def test_what_a_crash_tore_is_cut_off(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"whole\n" + torn)
-    file = AppendedFile(path)
+    file = AppendOnlyFile(path)
     file.append(b"next")
     file.close()
     assert path.read_bytes() == b"whole\nnext\n"
