@@ -1,30 +1,58 @@
-"""The command line: `xnemo COMMAND`, one line of error for anything a person can mend."""
+"""The command line `xnemo COMMAND`; bad input ends in one line of error."""
 
 import difflib
 import errno
 import signal
 import sys
-from importlib.metadata import version
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-import pipelines.cli.animation as animation
-import pipelines.cli.data as data
-import pipelines.cli.machine as machine
-import pipelines.cli.training as training
-from pipelines.terminal.report import EXIT_INTERRUPTED
+from pipelines.cli.animate import animate
+from pipelines.cli.demo import demo
+from pipelines.cli.doctor import doctor
+from pipelines.cli.evaluate import evaluate
+from pipelines.cli.export import export
+from pipelines.cli.inspect import inspect
+from pipelines.cli.options import SettingsCommand
+from pipelines.cli.preprocess import preprocess
+from pipelines.cli.recipes import recipes
+from pipelines.cli.settings import SETTINGS_CLASSES
+from pipelines.cli.sync import sync
+from pipelines.cli.train import train
+from pipelines.cli.tune import tune
+from pipelines.cli.ui import ui
+from pipelines.cli.verify import verify
+from pipelines.terminal import EXIT_INTERRUPTED
 from preprocessing.errors import UserError
 
-#: Exit status for input a person can mend; 1 is left to jobs that ran and found something wrong.
+#: Exit status of bad input; 1 means that a job ran and found something wrong.
 EXIT_BAD_INPUT = 2
 
-# Commands that go on where they were interrupted; the others write at their end or not at all.
+# In the order of the work.
+_COMMANDS: tuple[Callable[..., int | None], ...] = (
+    demo,
+    doctor,
+    preprocess,
+    verify,
+    inspect,
+    recipes,
+    train,
+    tune,
+    sync,
+    animate,
+    ui,
+    evaluate,
+    export,
+)
+
+# The other commands write at their end or not at all.
 _RESUMABLE = ("demo", "preprocess", "train", "tune", "sync")
 
-# What the system says of a path that a person chose badly.
+# Errors of the operating system about a path that was given.
 _WRONG_PATH = (
     errno.ENOENT,
     errno.ENOTDIR,
@@ -37,21 +65,20 @@ _WRONG_PATH = (
 )
 
 
-class _Commands(TyperGroup):
-    """Commands in the order a person meets them."""
+class _Group(TyperGroup):
+    """Commands listed in the order they are registered."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names as registered, which is the order of the work."""
+        """Return the names of the commands."""
         return list(self.commands)
 
 
 app = typer.Typer(
     name="xnemo",
-    cls=_Commands,
+    cls=_Group,
     help="Portrait animation with X-NeMo: raw talking-head videos in, a trained model and an "
     "animated portrait out. The same commands run on a laptop and on a Ray cluster.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -59,6 +86,8 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         print(f"xnemo {version('xnemo')}")
         raise typer.Exit
 
@@ -70,15 +99,17 @@ def _options(
         typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version."),
     ] = False,
 ) -> None:
-    """Take the options that belong to no command; each is done with when it is read."""
+    """Declare the options that belong to no command."""
 
 
-for group in (machine, data, training, animation):
-    group.register(app)
+for _command in _COMMANDS:
+    _name = _command.__name__
+    _cls = SettingsCommand if _name in SETTINGS_CLASSES else TyperCommand
+    app.command(_name, cls=_cls)(_command)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a job found fault, 2 bad input, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 job failed, 2 bad input, 130 interrupted."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -86,19 +117,19 @@ def run(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     try:
         status: int = app(arguments, prog_name="xnemo", standalone_mode=False) or 0
-        # Typer turns an interrupt into this status in silence, and training that was asked to stop.
+        # Typer returns this status for an interrupt; `train` does for a stopped run.
         return _interrupted(arguments) if status == EXIT_INTERRUPTED else status
     except UserError as error:
         return _refuse(str(error))
     except TyperException as error:
-        return _refuse(_told_in_one_line(error, arguments))
+        return _refuse(_parser_message(error, arguments))
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(arguments)
     except SystemExit as error:
-        # Typer's own answer to a reader (head, less) that has what it wanted.
+        # Typer exits so when the reader of a pipe (head, less) closes it.
         if isinstance(error.__context__, BrokenPipeError):
             return 0
-        # Ray's answer to SIGTERM.
+        # Ray exits so on SIGTERM.
         if error.code == signal.SIGTERM:
             return _interrupted(arguments)
         raise
@@ -109,15 +140,15 @@ def run(arguments: list[str]) -> int:
         if error.filename is None:
             raise
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            return _refuse(f"may not write or read {error.filename}; choose another place")
+            return _refuse(f"no permission for {error.filename}; choose another path")
         if error.errno in _WRONG_PATH:
             return _refuse(f"{error.filename}: {error.strerror}; choose another path")
         raise
 
 
 def _interrupted(arguments: list[str]) -> int:
-    goes_on = any(word in _RESUMABLE for word in arguments[:1])
-    then = "run the same command again to go on" if goes_on else "nothing was written"
+    resumable = any(word in _RESUMABLE for word in arguments[:1])
+    then = "run the same command again to resume" if resumable else "nothing was written"
     print(f"interrupted; {then}", file=sys.stderr)
     return EXIT_INTERRUPTED
 
@@ -127,8 +158,8 @@ def _refuse(line: str) -> int:
     return EXIT_BAD_INPUT
 
 
-def _told_in_one_line(error: TyperException, arguments: list[str]) -> str:
-    """Return the parser's complaint with a near miss and where to read more."""
+def _parser_message(error: TyperException, arguments: list[str]) -> str:
+    """Return the parser's message in one line, with the nearest command and where to read more."""
     message = " ".join(error.format_message().split()).rstrip(".")
     command = next((word for word in arguments if not word.startswith("-")), "")
     known = [info.name or "" for info in app.registered_commands]

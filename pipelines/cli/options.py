@@ -1,69 +1,87 @@
-"""Options that several commands share, so that they read and mean the same everywhere."""
+"""Options that several commands share, and the parser of commands that take settings."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import re
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
-import yaml
+from typer.core import TyperCommand
 
+from pipelines.cli.settings import SETTINGS_CLASSES, settings_class
 from preprocessing.errors import UserError
-from xnemo.config import override
-
-C = TypeVar("C")
 
 Address = Annotated[
     str | None,
     typer.Option(
         metavar="HOST:PORT",
-        help="Ray cluster to run on, or auto; left out, this machine, in a Ray of its own.",
+        help="Ray cluster to run on, or auto. Default: a local Ray on this machine.",
     ),
 ]
 ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="YAML file of settings, by the same names."),
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML file of settings.")
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAME=VALUE]...", help="Settings to change, by dotted name."),
+    typer.Argument(
+        metavar="[NAME=VALUE]...",
+        help="Settings by dotted name; --NAME=VALUE works as well.",
+    ),
 ]
-DetectorName = Annotated[str | None, typer.Option(help="Face detector: centerface or insightface.")]
-FacesPack = Annotated[
+PrintConfig = Annotated[
+    bool,
+    typer.Option("--print-config", help="Print the resolved settings as YAML and exit."),
+]
+DetectorName = Annotated[
+    str | None, typer.Option("--detector", help="Face detector: centerface or insightface.")
+]
+FaceModelDir = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Folder of an insightface model pack (*.onnx), to detect by."),
+    typer.Option(
+        metavar="DIR", help="Folder of an insightface model pack (*.onnx); selects insightface."
+    ),
 ]
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="Recipe to start from; see `xnemo recipes`.")
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="See `xnemo recipes`.")]
+Model = Annotated[
+    Path, typer.Argument(help="Bundle, folder of the official checkpoint files, or saved pipeline.")
 ]
 Shards = Annotated[
     list[str],
     typer.Option("--data", metavar="SHARDS", help="Folder or URL of shards; may be repeated."),
 ]
-RunsFolder = Annotated[Path, typer.Option(help="Folder of all runs; shared by all nodes.")]
+RunsDir = Annotated[
+    Path, typer.Option(help="Folder of all runs; on a cluster, shared by all nodes.")
+]
 TrackingUri = Annotated[
     str | None,
-    typer.Option(metavar="URI", help="MLflow; left out, SQLite beside the runs."),
+    typer.Option(metavar="URI", help="MLflow tracking URI. Default: SQLite in the runs folder."),
 ]
 
-#: Where runs lie unless a person says otherwise.
-RUNS = Path("runs")
+#: Default folder of all runs.
+RUNS_DIR = Path("runs")
 
 
 def detector_settings(
     detector: str | None,
-    faces_pack: str | None,
+    face_model_dir: str | None,
     *,
     name: str = "detector",
-    pack: str = "faces_pack",
+    model_dir: str = "face_model_dir",
 ) -> dict[str, str | None]:
-    """Return the options of the detector as settings: who names a pack means what reads packs."""
-    return {name: detector or ("insightface" if faces_pack else None), pack: faces_pack}
+    """Return the detector options as settings; a model folder selects insightface."""
+    return {
+        name: detector or ("insightface" if face_model_dir else None),
+        model_dir: face_model_dir,
+    }
 
 
-def _folder_name(name: str) -> str:
-    """Refuse what would put a run's folder elsewhere than into the folder of all runs."""
+def _folder_name(name: str | None) -> str | None:
+    """Refuse run names that would leave the folder of all runs."""
+    if name is None:
+        # Not given, which only --print-config allows.
+        return None
     if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
-        raise UserError(f"--run {name!r} is no name for a folder", "give a word, such as first")
+        raise UserError(f"--run {name!r} is not a folder name", "give a word, such as first")
     return name
 
 
@@ -73,43 +91,51 @@ RunName = Annotated[
         "--run",
         metavar="NAME",
         callback=_folder_name,
-        help="Name of the run; the same name goes on where it stopped.",
+        help="Name of the run; the same name resumes it.",
     ),
 ]
 
 
-def configure(
-    config: C,
-    file: Path | None,
-    assignments: Sequence[str] | None,
-    named: Mapping[str, Any] | None = None,
-) -> C:
-    """Return the config with a YAML file's settings, then the command line's, put over it.
+class SettingsCommand(TyperCommand):
+    """Command whose settings are read from NAME=VALUE and --NAME=VALUE words."""
 
-    Args:
-        config: what a recipe or the defaults give.
-        file: YAML file of settings; None for none.
-        assignments: NAME=VALUE words.
-        named: settings that have an option of their own, by dotted name; None counts as not given.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Collect settings into the parameter `overrides` and parse the other words."""
+        words, settings = self._split(args)
+        if "--print-config" in words:
+            # Settings can be printed before there are files to work on.
+            settings = [word for word in words if _ASSIGNMENT.match(word)] + settings
+            words = [word for word in words if not _ASSIGNMENT.match(word)]
+            for parameter in self.params:
+                parameter.required = parameter.name == "recipe" and parameter.required
+        rest: list[str] = super().parse_args(ctx, words)
+        ctx.params["overrides"] = [*(ctx.params.get("overrides") or ()), *settings]
+        return rest
 
-    Raises:
-        UserError: the file is missing or no mapping, or a setting is unknown or of the wrong type.
-    """
-    if file is not None:
-        config = override(config, read_settings(file))
-    config = override(config, assignments or [])
-    given = {name: value for name, value in (named or {}).items() if value is not None}
-    return override(config, given)
+    def _split(self, args: list[str]) -> tuple[list[str], list[str]]:
+        """Return the words that typer parses, and --NAME=VALUE words as NAME=VALUE."""
+        options = {option for parameter in self.params for option in parameter.opts}
+        words: list[str] = []
+        settings: list[str] = []
+        for word in args:
+            option, equals, _ = word.partition("=")
+            name = option.removeprefix("--")
+            if name == option or option in options:
+                words.append(word)
+            elif "." in name and not equals:
+                raise UserError(f"{word} has no value", f"write {word}=VALUE")
+            elif equals and ("." in name or self._is_setting(name)):
+                settings.append(word.removeprefix("--"))
+            else:
+                words.append(word)
+        return words, settings
+
+    def _is_setting(self, name: str) -> bool:
+        """Return whether a word without a dot names a setting, also if written with hyphens."""
+        if self.name not in SETTINGS_CLASSES:
+            return False
+        fields = dataclasses.fields(settings_class(self.name))
+        return name.replace("-", "_") in {field.name for field in fields}
 
 
-def read_settings(file: Path) -> dict[str, Any]:
-    """Read a YAML file of settings, nested or by dotted names."""
-    try:
-        settings = yaml.safe_load(file.read_text())
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}", "give an existing file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not YAML: {error}", "write NAME: VALUE lines") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{file} holds no settings", "write NAME: VALUE lines")
-    return settings
+_ASSIGNMENT = re.compile(r"[A-Za-z_][\w.]*=")

@@ -1,4 +1,4 @@
-"""A picture of a clip: driver, result and known truth side by side, at a few moments."""
+"""Contact sheet: driving video, result and ground truth under each other, at a few frames."""
 
 from collections.abc import Sequence
 
@@ -22,20 +22,17 @@ def contact_sheet(
     columns: int = 8,
     side: int = 144,
 ) -> Image.Image:
-    """Lay clips out under each other, with the portrait they animate to their left.
+    """Return clips under each other, as an RGB image with the portrait at the left.
 
     Args:
-        portrait: RGB uint8 square.
-        rows: Title and frames of each clip, all equally many, RGB uint8 squares.
-        columns: Moments shown, evenly spread over the clips' length.
-        side: Side of each picture in pixels.
-
-    Returns:
-        The sheet, RGB.
+        portrait: uint8 RGB (S, S, 3).
+        rows: title and frames of each clip, equally many, uint8 RGB (S, S, 3).
+        columns: frames shown, evenly spaced over the clips.
+        side: side of each image in pixels.
     """
     count = len(rows[0][1])
-    moments = np.linspace(0, count - 1, min(columns, count)).round().astype(int)
-    width = (1 + len(moments)) * (side + _GAP) + 3 * _GAP
+    shown = np.linspace(0, count - 1, min(columns, count)).round().astype(int)
+    width = (1 + len(shown)) * (side + _GAP) + 3 * _GAP
     height = len(rows) * (side + _TITLE) + _GAP
     sheet = Image.new("RGB", (width, height), _WHITE)
     draw = ImageDraw.Draw(sheet)
@@ -47,7 +44,7 @@ def contact_sheet(
     for number, (title, frames) in enumerate(rows):
         top = number * (side + _TITLE)
         draw.text((left, top + 3), title, fill=_INK, font=font)
-        for column, moment in enumerate(moments):
+        for column, index in enumerate(shown):
             place = (left + column * (side + _GAP), top + _TITLE)
-            sheet.paste(Image.fromarray(resize(frames[moment], side)), place)
+            sheet.paste(Image.fromarray(resize(frames[index], side)), place)
     return sheet

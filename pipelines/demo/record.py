@@ -1,4 +1,4 @@
-"""Puts what the trained model can do beside its losses: pictures and scores, into MLflow."""
+"""Held-out samples and scores of the demo in MLflow."""
 
 import re
 import shutil
@@ -10,19 +10,17 @@ from pipelines.train.job import TrainResult
 from preprocessing.errors import UserError
 from xnemo.evaluation.motion_correlation import Followed
 
-# Where samples lie in the run's folder and in MLflow.
+# Folder of samples, in the run's folder and in MLflow.
 _SAMPLES = "samples"
 
 
 def record_results(
     training: TrainResult, files: Sequence[Path], scores: Sequence[Followed]
 ) -> str | None:
-    """Add sample files and held-out scores to the training run, and send them.
-
-    They go through the run's journal, like everything else it tells. Done again, it adds nothing.
+    """Add sample files and held-out scores to the training run, once.
 
     Returns:
-        What kept them from MLflow, or None; they stay in the journal, for `xnemo sync`.
+        Why MLflow did not receive them, or None; `xnemo sync` sends pending records.
     """
     folder = training.run_dir / _SAMPLES
     if not folder.exists():
@@ -43,7 +41,7 @@ def record_results(
 
 
 def held_out_metrics(scores: Sequence[Followed]) -> dict[str, float]:
-    """Return the scores by names that MLflow takes, such as `held_out/trained/l1`."""
+    """Return the scores by MLflow metric names, such as `held_out/trained/l1`."""
     return {
         f"held_out/{re.sub(r'[^a-z]+', '_', score.contender)}/{name}": float(getattr(score, name))
         for score in scores

@@ -1,7 +1,7 @@
-"""`xnemo demo`: raw videos to an animated portrait, small, offline and on a CPU."""
+"""The demo: raw videos to an animated portrait, small, offline and on a CPU."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from pipelines.demo.videos import (
 )
 from pipelines.preprocess.job import preprocess
 from pipelines.preprocess.result import PreprocessResult
+from pipelines.terminal.live_progress import ReportProgress
 from pipelines.train.job import TrainResult, train
 from preprocessing import geometry
 from preprocessing.config import PreprocessConfig
@@ -41,29 +42,26 @@ from xnemo.training.monitor.run_log import read_log
 # The losses shown, in this order.
 _LOSSES = ("diffusion", "head_l1", "discriminator")
 
-#: What a stage says while it runs: its name, units done, units in all, and words beside them.
-Tell = Callable[[str, float, float, str], None]
-
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """How large the demo is; the defaults take minutes on two cores."""
+    """Size of the demo; the defaults take minutes on two cores."""
 
-    # Decides the motion of all clips and every random number of training and animation.
+    # Seed of the motion of all clips, of training and of animation.
     seed: int = 0
-    # Training clips of each person.
+    # Training clips of each identity.
     clips_per_identity: int = 3
     # Length of each clip in seconds.
     clip_seconds: float = 3.0
-    # Side in pixels of the stored pictures.
+    # Side of the stored frames in pixels.
     picture_side: int = 128
-    # Length of training in samples; None takes the recipe's.
+    # Length of training in samples; None for the recipe's.
     train_samples: int | None = None
     # Denoising steps of animation.
     steps: int = 10
     # Guidance scale of animation; 1 is off.
     guidance: float = 1.0
-    # The comparison goes by every so many frames of the drivers.
+    # The comparison uses every N-th frame of the driving videos.
     compare_every: int = 5
 
     def __post_init__(self) -> None:
@@ -74,26 +72,26 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made, and how well the trained model follows a driver."""
+    """Files of the demo, and scores of the trained model."""
 
-    # Folder of everything.
+    # Folder of all results.
     out: Path
-    # Clips that were made, and what became of the training ones.
+    # All clips, and the data set of the training ones.
     clips: Sequence[DemoClip]
     dataset: PreprocessResult
     training: TrainResult
-    # First and last losses of training by name.
+    # First and last training losses by name.
     losses: dict[str, tuple[float, float]]
-    # The portrait, its animation and the picture that shows both beside the known truth.
+    # The portrait, its animation, and the contact sheet of both beside the ground truth.
     portrait: Path
     animation: Path
     sheet: Path
-    # Every contender over all held-out trials.
+    # Scores of every contender over all held-out trials.
     scores: Sequence[Followed]
     trials: Sequence[str]
-    # What kept the scores from MLflow; None where they are there.
+    # Why the scores are not in MLflow; None if they are.
     unsent: str | None = None
-    # Seconds by stage, and bytes of memory at most.
+    # Seconds by stage, and peak memory in bytes.
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory: int = 0
 
@@ -103,42 +101,43 @@ def run_demo(
     config: DemoConfig | None = None,
     *,
     address: str | None = None,
-    workers: int = 2,
-    tell: Tell = lambda stage, done, total, note: None,
+    concurrency: int = 2,
+    on_progress: ReportProgress | None = None,
 ) -> DemoResult:
-    """Make videos, preprocess them, train on them, animate a portrait, and measure the result.
+    """Make videos, preprocess them, train on them, animate a portrait, and evaluate the result.
 
-    The same call again goes on where an interrupted one stopped.
+    The same call again resumes an interrupted demo.
 
     Args:
-        out: folder of everything that is made.
+        out: folder of all results.
         config: sizes.
         address: Ray cluster; None for this machine.
-        workers: processes that preprocess and train at once.
-        tell: told how far each stage is.
+        concurrency: parallel processes of preprocessing and training.
+        on_progress: called with the progress of each stage.
 
     Raises:
-        UserError: something in `out` is in the way, or a photograph of the demo is missing.
-        KeyboardInterrupt: training was told to stop (Ctrl-C, SIGTERM) and has saved its state.
+        UserError: `out` contains unexpected files, or a photograph of the demo is missing.
+        KeyboardInterrupt: training was interrupted (Ctrl-C, SIGTERM) and has saved its state.
     """
+    report = on_progress or _ignore_progress
     config = config or DemoConfig()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     stages = Stages()
     with stages.measure("make videos"):
-        clips = _make_videos(out / "videos", config, workers, tell)
+        clips = _make_videos(out / "videos", config, concurrency, report)
     # One Ray for both jobs: starting it takes longer than this preprocessing.
-    with connect(address, workers):
+    with connect(address, concurrency):
         with stages.measure("preprocess"):
-            dataset = _preprocess(out, config, address, workers, tell)
+            dataset = _preprocess(out, config, address, concurrency, report)
         with stages.measure("train"):
-            training = _train(out, config, address, workers, tell)
+            training = _train(out, config, address, concurrency, report)
     if training.stopped:
-        # What follows would show and measure a model of half a run as if it were whole.
+        # The next stages would show and score a half-trained model.
         raise KeyboardInterrupt
-    driver = next(c for c in clips if c.identity == DRIVER and c.split == "held_out")
+    driving = next(c for c in clips if c.identity == DRIVER and c.split == "held_out")
     with stages.measure("animate"):
-        portrait, animation, sheet = _animate(out, training.bundle, driver, config, tell)
+        portrait, animation, sheet = _animate(out, training.bundle, driving, config, report)
     with stages.measure("compare"):
         trials = held_out_trials(clips, HELD_OUT_IDENTITIES, DRIVER, config.compare_every)
         scores = compare_followers(
@@ -146,9 +145,9 @@ def run_demo(
             trials,
             untrained=_untrained(training.bundle),
             config=_animate_config(config),
-            on_progress=lambda done, total, note: tell("compare", done, total, note),
+            on_progress=lambda done, total, note: report("compare", done, total, note),
         )
-        tell("compare", 1, 1, "")
+        report("compare", 1, 1)
         unsent = record_results(training, [sheet, animation], scores)
     result = DemoResult(
         out=out,
@@ -169,34 +168,40 @@ def run_demo(
     return result
 
 
-def _make_videos(folder: Path, config: DemoConfig, workers: int, tell: Tell) -> list[DemoClip]:
+def _ignore_progress(stage: str, done: float, total: float, note: str = "") -> None:
+    """Show nothing."""
+
+
+def _make_videos(
+    folder: Path, config: DemoConfig, concurrency: int, report: ReportProgress
+) -> list[DemoClip]:
     made: list[DemoClip] = []
 
     def on_clip(clip: DemoClip, total: int) -> None:
         made.append(clip)
-        tell("make videos", len(made), total, clip.path.name)
+        report("make videos", len(made), total, clip.path.name)
 
-    tell("make videos", 0, 0, "")
+    report("make videos", 0, 0)
     return make_demo_videos(
         folder,
         config.seed,
         config.clips_per_identity,
         config.clip_seconds,
-        processes=workers,
+        processes=concurrency,
         on_clip=on_clip,
     )
 
 
 def _preprocess(
-    out: Path, config: DemoConfig, address: str | None, workers: int, tell: Tell
+    out: Path, config: DemoConfig, address: str | None, concurrency: int, report: ReportProgress
 ) -> PreprocessResult:
     settings = PreprocessConfig()
     settings = replace(
         settings,
         plan=replace(settings.plan, licence="made by xnemo demo; see the README"),
-        # The demo's heads move a great deal for their size.
+        # The demo's heads move far relative to their size.
         tube=replace(settings.tube, size=config.picture_side, keep_scale=4.0),
-        # Who is held out was decided when the clips were made: their folder is left out.
+        # Held-out identities lie in another folder.
         shard=replace(settings.shard, validation=0.0, test=0.0),
     )
     return preprocess(
@@ -204,13 +209,13 @@ def _preprocess(
         out / "dataset",
         settings,
         address=address,
-        concurrency=workers,
-        on_progress=lambda at: tell(f"preprocess: {at.stage}", at.done, at.total, at.note),
+        concurrency=concurrency,
+        on_progress=lambda at: report(f"preprocess: {at.stage}", at.done, at.total, at.note),
     )
 
 
 def _train(
-    out: Path, config: DemoConfig, address: str | None, workers: int, tell: Tell
+    out: Path, config: DemoConfig, address: str | None, concurrency: int, report: ReportProgress
 ) -> TrainResult:
     recipe = get_recipe("tiny")
     recipe = replace(recipe, seed=config.seed, samples=config.train_samples or recipe.samples)
@@ -220,8 +225,8 @@ def _train(
         "demo",
         runs_dir=out / "runs",
         address=address,
-        workers=workers,
-        on_progress=lambda at: tell(
+        workers=concurrency,
+        on_progress=lambda at: report(
             "train", at.samples_seen, at.samples, at.message or _numbers(at.metrics) or at.phase
         ),
     )
@@ -235,7 +240,7 @@ def _numbers(metrics: Mapping[str, float]) -> str:
 
 
 def _losses(run_dir: Path) -> dict[str, tuple[float, float]]:
-    """First and last logged value of each loss, averaged over a tenth of the run."""
+    """Return each loss over the first and the last tenth of the run."""
     records = [r for r in read_log(run_dir / "log.jsonl") if "event" not in r]
     tenth = max(1, len(records) // 10)
 
@@ -258,14 +263,14 @@ def _animator(bundle: Path) -> Animator:
 
 
 def _untrained(bundle: Path) -> Animator:
-    """The same networks with the weights that training began with."""
+    """Return the same networks with their initial weights."""
     config = load_bundle(bundle).config
     networks = build_networks(config.network, config.seed).eval()
     return Animator(networks, make_detector(), config.diffusion)
 
 
 def _animate(
-    out: Path, bundle: Path, driver: DemoClip, config: DemoConfig, tell: Tell
+    out: Path, bundle: Path, driving: DemoClip, config: DemoConfig, report: ReportProgress
 ) -> tuple[Path, Path, Path]:
     """Animate the held-out portrait from files, as `xnemo animate` does."""
     portrait = out / "portrait.png"
@@ -273,40 +278,40 @@ def _animate(
     made = animate(
         bundle,
         portrait,
-        driver.path,
+        driving.path,
         out / "animated.mp4",
         AnimateOptions(animate=_animate_config(config)),
-        on_progress=lambda stage, done, total: tell(f"animate: {stage}", done, total, ""),
+        on_progress=lambda stage, done, total: report(f"animate: {stage}", done, total),
     )
-    save_sheet(_beside_truth(bundle, driver, read_frames(made.output)), made.contact_sheet)
+    save_sheet(_beside_truth(bundle, driving, read_frames(made.output)), made.contact_sheet)
     return portrait, made.output, made.contact_sheet
 
 
-def _beside_truth(bundle: Path, driver: DemoClip, made: list[Picture]) -> Image.Image:
-    """Put the known truth under driver and result, which real footage could not have."""
+def _beside_truth(bundle: Path, clip: DemoClip, made: list[Picture]) -> Image.Image:
+    """Return driving video, result and ground truth under each other."""
     animator = _animator(bundle)
-    trial = make_trial(HELD_OUT_IDENTITIES[0], driver)
+    trial = make_trial(HELD_OUT_IDENTITIES[0], clip)
     portrait, truth = framed(animator, trial)
     frame_hw = trial.driving[0].shape[:2]
     crops = geometry.driving_crop_boxes(
         find_faces(trial.driving, animator.detector, every=4).boxes, frame_hw
     )
-    # As wide around the driver's face as the result is around the portrait's.
+    # The same crop scale as the result.
     widening = geometry.REFERENCE_SCALE / geometry.TIGHT_SCALE
     driving = [
         geometry.crop_resize(frame, geometry.square_box(box, widening), 192, pad="edge")
         for frame, box in zip(trial.driving, crops, strict=True)
     ]
     rows = [
-        (f"driver: {driver.identity}, in a clip not trained on", driving),
-        (f"result: {HELD_OUT_IDENTITIES[0]}, a face not trained on", made),
-        ("known truth", list(truth)),
+        (f"driving video: {clip.identity}, a held-out clip", driving),
+        (f"result: {HELD_OUT_IDENTITIES[0]}, a held-out identity", made),
+        ("ground truth", list(truth)),
     ]
     return contact_sheet(portrait, rows)
 
 
 def _write_summary(result: DemoResult) -> None:
-    """Keep the numbers beside what they tell of."""
+    """Write the numbers to `demo.json`."""
     content = {
         "seconds": result.seconds,
         "peak_memory_bytes": result.peak_memory,

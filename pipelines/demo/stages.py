@@ -1,4 +1,4 @@
-"""Measures what the stages of a job take: wall time of each, and memory of all processes."""
+"""Wall time and peak memory of the stages of a job."""
 
 import threading
 import time
@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 
 import psutil
 
-# Adding up the pages of a dozen processes is not free.
-_WEIGH_EVERY_S = 3.0
+# Summing the memory of a dozen processes takes time.
+_SAMPLE_INTERVAL_S = 3.0
 
 
 @dataclass
 class Stages:
-    """Seconds by stage, in the order they ran, and the largest memory seen."""
+    """Seconds by stage, in order, and peak memory."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    # Bytes of this process and all its descendants together.
+    # Bytes of this process and all its descendants.
     peak_memory: int = 0
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Time a block; it counts even where it fails."""
+        """Measure a block, also if it fails."""
         begin = time.monotonic()
         over = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(over,), daemon=True)
@@ -37,14 +37,14 @@ class Stages:
     def _watch(self, over: threading.Event) -> None:
         while True:
             self.peak_memory = max(self.peak_memory, family_memory())
-            if over.wait(_WEIGH_EVERY_S):
+            if over.wait(_SAMPLE_INTERVAL_S):
                 return
 
 
 def family_memory() -> int:
-    """Bytes of memory of this process and its descendants; shared pages are counted once.
+    """Return the memory in bytes of this process and its descendants; shared pages count once.
 
-    Proportional set sizes where the system tells them (Linux), resident sizes elsewhere.
+    Proportional set sizes on Linux, resident set sizes elsewhere.
     """
     me = psutil.Process()
     total = 0
@@ -52,7 +52,7 @@ def family_memory() -> int:
         try:
             memory = process.memory_full_info()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            # It ended meanwhile, or is not ours to look into.
+            # Ended meanwhile, or not accessible.
             continue
         total += getattr(memory, "pss", memory.rss)
     return total

@@ -1,4 +1,4 @@
-"""How the demo ends: what was made and where, how long it took, and how well it follows."""
+"""Summary of the demo: results, times, and scores."""
 
 from rich.console import Console
 from rich.table import Table
@@ -9,15 +9,15 @@ from pipelines.terminal.report import quoted, show_next
 
 
 def show_summary(result: DemoResult, console: Console) -> None:
-    """Print the demo's tables and the next commands to try."""
+    """Print the demo's tables and the next commands."""
     console.print(_made(result))
     console.print()
     console.print(_compared(result))
     console.print()
     out, bundle = result.out, result.training.bundle
     text = (
-        f"{sum(result.seconds.values()):.0f} s in all, "
-        f"{result.peak_memory / 2**30:.1f} GiB of memory at most"
+        f"{sum(result.seconds.values()):.0f} s in total, "
+        f"{result.peak_memory / 2**30:.1f} GiB peak memory"
     )
     console.print(Text(text, style="dim"))
     if result.unsent:
@@ -32,17 +32,17 @@ def show_summary(result: DemoResult, console: Console) -> None:
 
 
 def _made(result: DemoResult) -> Table:
-    table = Table(title="what was made", title_justify="left", box=None, pad_edge=False)
-    for column in ("stage", "took", "result", "where"):
+    table = Table(title="results", title_justify="left", box=None, pad_edge=False)
+    for column in ("stage", "time", "result", "path"):
         table.add_column(column, overflow="fold")
     train_clips = sum(clip.split == "train" for clip in result.clips)
-    people = len({clip.identity for clip in result.clips})
+    identities = len({clip.identity for clip in result.clips})
     loss = "; ".join(
         f"{name} loss {first:.3g} to {last:.3g}" for name, (first, last) in result.losses.items()
     )
     rows = {
         "make videos": (
-            f"{len(result.clips)} clips of {people} people, {train_clips} to train on",
+            f"{len(result.clips)} clips of {identities} identities, {train_clips} for training",
             result.out / "videos",
         ),
         "preprocess": (
@@ -51,7 +51,7 @@ def _made(result: DemoResult) -> Table:
             result.dataset.out,
         ),
         "train": (f"{result.training.samples_seen:,} samples; {loss}", result.training.bundle),
-        "animate": (f"{result.trials[0]}; picture: {result.sheet}", result.animation),
+        "animate": (f"{result.trials[0]}; contact sheet: {result.sheet}", result.animation),
         "compare": (f"{len(result.trials)} held-out trials", result.out / "demo.json"),
     }
     for stage, (what, where) in rows.items():
@@ -61,13 +61,13 @@ def _made(result: DemoResult) -> Table:
 
 def _compared(result: DemoResult) -> Table:
     table = Table(
-        title="against the known truth, on faces and motions not trained on",
+        title="against the ground truth, on held-out identities and motions",
         title_justify="left",
         box=None,
         pad_edge=False,
     )
     table.add_column("")
-    for name in ("error (0 same)", "SSIM (1 same)", "follows the motion (1 exactly)"):
+    for name in ("error (best 0)", "SSIM (best 1)", "motion correlation (best 1)"):
         table.add_column(name, justify="right")
     for score in result.scores:
         table.add_row(

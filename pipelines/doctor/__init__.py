@@ -1,4 +1,4 @@
-"""What this machine has for the work, what is missing, and the command that mends it."""
+"""Checks of this machine and of a recipe: what was found, and how to fix it."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,14 +15,13 @@ __all__ = ["Check", "State", "run_doctor"]
 
 
 def run_doctor(config: TrainConfig | None = None, gpu: str | None = None) -> list[Check]:
-    """Return one check for everything the work needs or can use.
+    """Return the checks of everything that is required or optional.
 
-    A check that itself fails is reported as a defect of what it looked at, so one broken library
-    never hides the others.
+    An exception in a check is reported as that check's result and does not affect the others.
 
     Args:
-        config: recipe whose memory, arithmetic and weights are to be looked at as well.
-        gpu: GPU to judge the recipe for, such as "H100"; None for the one of this machine.
+        config: recipe whose memory, compute and weights are checked as well.
+        gpu: GPU to check the recipe for, such as "H100"; None for this machine's.
 
     Raises:
         UserError: the GPU's name is unknown.
@@ -44,7 +43,7 @@ def run_doctor(config: TrainConfig | None = None, gpu: str | None = None) -> lis
 def _collect(name: str, group: Callable[[], Iterator[Check]]) -> list[Check]:
     found: list[Check] = []
     try:
-        # One at a time, so that what was found before a defect is kept.
+        # Keeps what was found before an exception.
         found.extend(group())
     except Exception as error:
         problem = f"the check failed: {first_line(error)}"

@@ -3,19 +3,18 @@
 from dataclasses import dataclass
 from typing import Literal
 
-#: "ok"; "warn": works, or is optional and absent; "missing": something essential does not work.
+#: "ok"; "warn": works with limits, or optional and absent; "missing": required and not working.
 State = Literal["ok", "warn", "missing"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, how it is, and what to do about it."""
+    """Result of one check."""
 
-    # What was looked at.
+    # What was checked.
     name: str
-    # How it is.
     state: State
     # What was found, in a few words.
     found: str
-    # The command or the step that mends it; empty where nothing needs mending.
+    # Command or step that fixes it; empty if nothing needs fixing.
     remedy: str = ""

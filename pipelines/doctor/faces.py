@@ -9,9 +9,9 @@ from preprocessing.errors import UserError
 
 
 def check_faces() -> Iterator[Check]:
-    """Open the detector that needs no download, and look for packs of the other."""
+    """Load the default detector and look for model packs of the other."""
     if check_opencv().state == "missing":
-        # Told with the decoders; detectors cannot be looked at without it.
+        # Reported with the decoders; detectors cannot be loaded without it.
         return
     from preprocessing.faces.factory import make_detector
 
@@ -29,7 +29,7 @@ def check_faces() -> Iterator[Check]:
 
 
 def _packs() -> Check:
-    """Name the packs that insightface finds by itself; any other folder serves as well."""
+    """Check insightface and the packs in its default folder."""
     name = "detector insightface"
     try:
         import insightface
@@ -44,5 +44,5 @@ def _packs() -> Check:
         name,
         "warn",
         f"{found}, no weights",
-        "optional: --detector insightface --faces-pack DIR with a pack's .onnx files",
+        "optional: --detector insightface --face-model-dir DIR with a pack's .onnx files",
     )

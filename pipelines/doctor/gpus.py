@@ -1,4 +1,4 @@
-"""GPUs by name: what they hold and how fast they multiply matrices at best."""
+"""GPUs by name, with their memory and peak rates."""
 
 import difflib
 import re
@@ -9,7 +9,7 @@ from preprocessing.errors import UserError
 
 @dataclass(frozen=True)
 class Gpu:
-    """Figures of the manufacturer's data sheet, dense, without sparsity."""
+    """Figures of the data sheet, without sparsity."""
 
     name: str
     # Memory in GB.
@@ -40,7 +40,7 @@ GPUS = {
 
 
 def find_gpu(name: str) -> Gpu:
-    """Return a GPU by its name, however spaced and cased, as ``h100`` or ``RTX 4090``.
+    """Return a GPU by name, ignoring spaces and case: ``h100``, ``RTX 4090``.
 
     Raises:
         UserError: no GPU of that name is listed.
@@ -48,7 +48,7 @@ def find_gpu(name: str) -> Gpu:
     key = name.lower().replace(" ", "").replace("-", "").removeprefix("nvidia")
     if key in GPUS:
         return GPUS[key]
-    # A driver's long name, such as "NVIDIA H100 80GB HBM3"; but an L40 is no L4.
+    # The driver's long name, such as "NVIDIA H100 80GB HBM3"; an L40 does not match L4.
     inside = [gpu for gpu in GPUS.values() if _names(gpu).search(name)]
     if inside:
         return max(inside, key=lambda gpu: len(gpu.name))

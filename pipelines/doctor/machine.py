@@ -1,4 +1,4 @@
-"""Python, processors, memory, disk, torch and GPUs."""
+"""Checks of Python, CPUs, memory, disk, torch and GPUs."""
 
 import os
 import platform
@@ -12,12 +12,12 @@ from pipelines.doctor.check import Check
 
 _GB = 1e9
 
-# The demo's needs; below them it would swap or stop.
+# Requirements of the demo.
 _LEAST_MEMORY, _LEAST_DISK = 6 * _GB, 5 * _GB
 
 
 def check_machine() -> Iterator[Check]:
-    """Look at what programs run on."""
+    """Check the machine."""
     yield _python()
     yield _cores()
     yield _memory()
@@ -26,7 +26,7 @@ def check_machine() -> Iterator[Check]:
 
 
 def _python() -> Check:
-    # An older one cannot have come this far.
+    # Installation refuses older versions.
     return Check("Python", "ok", f"{platform.python_version()} in {sys.prefix}")
 
 
@@ -39,7 +39,7 @@ def _cores() -> Check:
 
 
 def memory_limit() -> int:
-    """Return the bytes this process may use: the machine's, or the container's where less."""
+    """Return the memory limit of this process in bytes: the machine's or the container's."""
     import psutil
 
     total = int(psutil.virtual_memory().total)
@@ -60,7 +60,7 @@ def _memory() -> Check:
     free = min(int(psutil.virtual_memory().available), limit)
     found = f"{free / _GB:.1f} GB free of {limit / _GB:.1f} GB"
     if free < _LEAST_MEMORY:
-        return Check("memory", "warn", found, "free 6 GB, or preprocess with fewer --workers")
+        return Check("memory", "warn", found, "free 6 GB, or preprocess with a lower --concurrency")
     return Check("memory", "ok", found)
 
 
@@ -70,7 +70,7 @@ def _disk() -> Iterator[Check]:
         free = shutil.disk_usage(place).free
         found = f"{free / _GB:.1f} GB free at {place}"
         low = free < _LEAST_DISK
-        remedy = "free some space, or work elsewhere (TMPDIR moves temporary files)"
+        remedy = "free some space, or use another disk (TMPDIR moves temporary files)"
         yield Check(f"disk, {name}", "warn" if low else "ok", found, remedy if low else "")
     shm = Path("/dev/shm")
     if shm.is_dir() and shutil.disk_usage(shm).total < 0.5 * _GB:
@@ -84,12 +84,12 @@ def _torch() -> Iterator[Check]:
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     yield Check("torch", "ok", f"{torch.__version__} ({build})")
     if not torch.cuda.is_available():
-        driver = shutil.which("nvidia-smi") is not None
-        if driver and not torch.version.cuda:
+        has_driver = shutil.which("nvidia-smi") is not None
+        if has_driver and not torch.version.cuda:
             remedy = "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
-            yield Check("GPU", "warn", "a driver, but torch without CUDA", remedy)
+            yield Check("GPU", "warn", "CUDA driver installed, but torch without CUDA", remedy)
         else:
-            remedy = "none needed for the tiny recipe; small, image and temporal want one"
+            remedy = "not required for the tiny recipe; small, image and temporal require one"
             yield Check("GPU", "warn", "none", remedy)
         return
     for number in range(torch.cuda.device_count()):

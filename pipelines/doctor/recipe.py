@@ -1,4 +1,4 @@
-"""Whether a recipe fits a GPU, how long it would take, and whether its weights are there."""
+"""Checks of a recipe: memory and time on a GPU, and pretrained weights."""
 
 import os
 from collections.abc import Iterator
@@ -14,20 +14,20 @@ from xnemo.model.cost import TrainingCost, training_cost
 from xnemo.model.frozen.autoencoder import FIXED
 from xnemo.training.config import TrainConfig
 
-# Share of a GPU's memory left to the allocator, kernels' work space and the driver.
+# Share of a GPU's memory reserved for the allocator, workspaces and the CUDA driver.
 _RESERVE = 0.1
 
-# Share of the peak rate that training of such networks reaches when nothing else holds it up.
+# Assumed share of the peak rate (MFU) in training.
 _UTILISATION = 0.4
 
 
 def check_recipe(config: TrainConfig, gpu: str | None = None) -> Iterator[Check]:
-    """Look at a recipe's needs on one GPU (or this machine's CPU) and at its weights.
+    """Check the requirements of a recipe on one GPU (or this machine's CPU), and its weights.
 
     Raises:
         UserError: the GPU's name is unknown.
     """
-    # Casting on the meta device makes diffusers warn of modules it keeps in fp32: none.
+    # On the meta device, diffusers warns about modules kept in fp32.
     diffusers_logging.set_verbosity_error()
     device = find_gpu(gpu) if gpu is not None else _own_gpu()
     cost = training_cost(
@@ -56,7 +56,7 @@ def _own_gpu() -> Gpu | None:
     try:
         known = find_gpu(about.name)
     except UserError:
-        # Its memory is known all the same, its speed is not.
+        # Only its memory is known.
         return Gpu(about.name, about.total_memory / 1e9, 0.0, 0.0)
     return Gpu(about.name, about.total_memory / 1e9, known.bf16_tflops, known.fp32_tflops)
 
@@ -100,7 +100,7 @@ def _time(config: TrainConfig, cost: TrainingCost, gpu: Gpu | None) -> Check:
 
 
 def _weights(config: TrainConfig) -> Iterator[Check]:
-    """Name pretrained parts that are not on this machine."""
+    """Check that pretrained parts are on this machine."""
     network = config.network
     wanted = {}
     if network.autoencoder.kind not in FIXED:
@@ -114,7 +114,7 @@ def _weights(config: TrainConfig) -> Iterator[Check]:
         if Path(path).expanduser().exists():
             yield Check(f"recipe, {field}", "ok", path)
         elif _in_hub_cache(path):
-            yield Check(f"recipe, {field}", "ok", f"{path}, in the hub's cache")
+            yield Check(f"recipe, {field}", "ok", f"{path}, in the Hub cache")
         else:
             remedy = f"set {field}=FOLDER, or let the first run download it"
             yield Check(f"recipe, {field}", "warn", f"{path} is not on this machine", remedy)

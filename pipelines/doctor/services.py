@@ -1,4 +1,4 @@
-"""Ray, DeepSpeed, MLflow and object stores."""
+"""Checks of Ray, DeepSpeed, MLflow and object stores."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ _REINSTALL = "pip install -e . -c constraints.txt"
 
 
 def check_services() -> Iterator[Check]:
-    """Look at what jobs run on and report to."""
+    """Check the libraries and services that jobs use."""
     yield _package("ray", "ray")
     yield from _ray_address()
     yield _package("DeepSpeed", "deepspeed")
@@ -53,14 +53,16 @@ def _ray_address() -> Iterator[Check]:
     elif _answers(host, int(port)):
         yield Check("ray cluster", "ok", f"{address} answers (RAY_ADDRESS)")
     else:
-        yield Check("ray cluster", "missing", f"{address} is silent", "unset RAY_ADDRESS")
+        yield Check("ray cluster", "missing", f"{address} does not answer", "unset RAY_ADDRESS")
 
 
 def _deepspeed_lock() -> Iterator[Check]:
-    """A build that was killed leaves a lock behind which every later build waits for, silently."""
+    """Check for the lock of a killed build, on which every later build waits."""
     root = os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")
     for lock in Path(root).expanduser().glob("**/lock"):
-        yield Check("DeepSpeed build", "warn", f"a lock at {lock}", f"rm {lock} if nothing builds")
+        yield Check(
+            "DeepSpeed build", "warn", f"locked by {lock}", f"rm {lock} if no build is running"
+        )
 
 
 def _tracking() -> Check:
@@ -76,13 +78,13 @@ def _tracking() -> Check:
         return Check(
             "tracking",
             "warn",
-            f"{uri} is silent; runs keep their records and `xnemo sync` sends them later",
+            f"{uri} does not answer; runs keep their records and `xnemo sync` sends them later",
             "start the server, or unset MLFLOW_TRACKING_URI",
         )
     with tempfile.TemporaryDirectory(dir=Path.cwd() if os.access(".", os.W_OK) else None) as folder:
         with contextlib.closing(sqlite3.connect(Path(folder) / "probe.db")) as database:
             database.execute("create table t (x)")
-        return Check("tracking", "ok", uri or f"SQLite {sqlite3.sqlite_version} beside the runs")
+        return Check("tracking", "ok", uri or f"SQLite {sqlite3.sqlite_version} in the runs folder")
 
 
 def _object_store() -> Check:

@@ -1,4 +1,4 @@
-"""Decoders and the encoder, tried on a real clip."""
+"""Checks of the decoders and the encoder on a real clip."""
 
 import importlib
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipelines.doctor.check import Check, State
 
-# A native decoder may crash on a machine it was not built for; a child's crash is only a finding.
+# Run in a child process: a native decoder may crash.
 _PROBES = {
     "pyav": "import av; print(sum(1 for _ in av.open(clip).decode(video=0)))",
     "decord": "import decord; print(decord.VideoReader(clip).get_batch(range(8)).shape[0])",
@@ -27,7 +27,7 @@ _REMEDIES = {
 
 
 def check_opencv() -> Check:
-    """Import OpenCV, whose usual build wants a desktop's libraries that bare servers lack."""
+    """Import OpenCV, whose default build requires desktop libraries that servers lack."""
     name = "OpenCV"
     try:
         return Check(name, "ok", str(importlib.import_module("cv2").__version__))
@@ -40,11 +40,11 @@ def check_opencv() -> Check:
 
 
 def check_decoders() -> Iterator[Check]:
-    """Encode a short clip, then decode it with every backend."""
+    """Encode a short clip and decode it with every backend."""
     opencv = check_opencv()
     yield opencv
     if opencv.state == "missing":
-        # Clips cannot be cut without it, and the other remedies would not help.
+        # The encoder requires it.
         return
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "probe.mp4"
@@ -69,7 +69,7 @@ def _encode() -> bytes:
 
 def _decoder(backend: str, package: str, clip: Path) -> Check:
     name = f"decoder {backend}"
-    # Only PyAV reads untrusted sources; the others are faster ways into our own clips.
+    # Only PyAV is required.
     failed: State = "missing" if backend == "pyav" else "warn"
     try:
         found = f"{package} {version(package)}"

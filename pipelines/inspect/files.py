@@ -51,7 +51,7 @@ def inspect_shard(path: str) -> Findings:
     except (tarfile.TarError, ValueError) as error:
         raise UserError(
             f"{path} is no whole tar: {error}",
-            "make or copy it again; 'xnemo preprocess ... --verify' checks a whole data set",
+            "make or copy it again; 'xnemo verify OUT' checks a whole data set",
         ) from error
     shapes = Counter("+".join(sorted(endings)) for endings in samples.values())
     facts = {

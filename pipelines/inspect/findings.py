@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.terminal.program import as_called
+from pipelines.terminal.report import as_called
 
 
 @dataclass(frozen=True)

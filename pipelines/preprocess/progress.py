@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipelines.terminal.live_progress import Tell
+from pipelines.terminal.live_progress import ReportProgress
 
 # Stages as a person sees them, each with the unit it counts in.
 _TITLES = {
@@ -38,7 +38,7 @@ class JobProgress:
 OnProgress = Callable[[JobProgress], None]
 
 
-def shown_by(tell: Tell) -> OnProgress:
+def shown_by(tell: ReportProgress) -> OnProgress:
     """Return a callback that shows a job's progress by `live_progress`."""
 
     def show(progress: JobProgress) -> None:

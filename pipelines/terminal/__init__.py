@@ -1,1 +1,4 @@
-"""Terminal output shared by all commands: progress, tables, next steps."""
+"""Terminal output shared by all commands: progress, tables, next commands."""
+
+#: Exit status of an interrupted command, as in shells.
+EXIT_INTERRUPTED = 130

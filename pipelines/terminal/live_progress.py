@@ -1,8 +1,10 @@
-"""Live progress on standard error: one line a stage, redrawn in place; plain lines in a log."""
+"""Live progress on standard error: one updated line a stage; plain lines if not a terminal."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -15,16 +17,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-#: What a stage calls: its name, units done, units in all (0 while unknown), and words beside them.
-Tell = Callable[[str, float, float, str], None]
+# Seconds between two lines of a stage where the output is not a terminal.
+_LOG_INTERVAL_S = 15.0
 
-#: Seconds between two lines of the same stage where the output is no terminal.
-_LOG_EVERY_S = 15.0
+
+class ReportProgress(Protocol):
+    """Function that shows the progress of a stage."""
+
+    def __call__(self, stage: str, done: float, total: float, note: str = "") -> None:
+        """Show units done, units in total (0: unknown), and a note."""
 
 
 @contextmanager
-def live_progress() -> Iterator[Tell]:
-    """Show progress on standard error for the length of a block; yields the function to call."""
+def live_progress() -> Iterator[ReportProgress]:
+    """Show progress on standard error inside the block; yields the function to call."""
     console = Console(stderr=True, highlight=False, markup=False)
     if not console.is_terminal:
         yield _log_lines(console)
@@ -41,28 +47,28 @@ def live_progress() -> Iterator[Tell]:
     ) as bars:
         rows: dict[str, int] = {}
 
-        def tell(stage: str, done: float, total: float, note: str = "") -> None:
+        def report(stage: str, done: float, total: float, note: str = "") -> None:
             if stage not in rows:
                 rows[stage] = bars.add_task(stage, total=None, note="")
             known = round(total) if total else None
             bars.update(rows[stage], completed=round(done), total=known, note=note)  # type: ignore[arg-type]
 
-        yield tell
+        yield report
 
 
-def _log_lines(console: Console) -> Tell:
-    """Print a line when a stage begins, ends, and now and then between."""
-    last: dict[str, float] = {}
+def _log_lines(console: Console) -> ReportProgress:
+    """Print a line at the start and the end of a stage, and at intervals between."""
+    # Time of the last line of a stage; infinite after its end.
+    printed: dict[str, float] = {}
 
-    def tell(stage: str, done: float, total: float, note: str = "") -> None:
+    def report(stage: str, done: float, total: float, note: str = "") -> None:
         now = time.monotonic()
         ended = bool(total) and done >= total
-        if stage in last and not (ended and last[stage] >= 0) and now - last[stage] < _LOG_EVERY_S:
+        last = printed.get(stage, -math.inf)
+        if last == math.inf or (now - last < _LOG_INTERVAL_S and not ended):
             return
-        if last.get(stage, 0.0) == float("inf"):
-            return
-        last[stage] = float("inf") if ended else now
+        printed[stage] = math.inf if ended else now
         amount = f"{done:,.0f}/{total:,.0f}" if total else f"{done:,.0f}"
         console.print(f"{stage}: {amount} {note}".rstrip(), soft_wrap=True)
 
-    return tell
+    return report

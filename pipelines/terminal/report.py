@@ -1,23 +1,21 @@
-"""How a command ends: a small table, where its output is, and what to run next."""
+"""Output at the end of a command: tables of results, and the commands to run next."""
 
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.terminal.program import as_called
-
-#: Exit status of a command that was asked to stop before its end, as shells have it.
-EXIT_INTERRUPTED = 130
-
-# Names of files and values are printed as they are: what looks like markup in them is none.
+# File names and values may look like markup.
 console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
-def show_facts(title: str, facts: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+def show_facts(title: str, facts: Mapping[str, object] | Iterable[tuple[str, object]]) -> None:
     """Print names and values in two columns."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
@@ -27,8 +25,8 @@ def show_facts(title: str, facts: Mapping[str, Any] | Iterable[tuple[str, Any]])
     console.print(table)
 
 
-def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print records as a table; numbers to four digits, what is missing as a dash."""
+def show_rows(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Print records as a table; numbers to four digits, None as a dash."""
     if not rows:
         return
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -39,16 +37,36 @@ def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def show_next(*commands: str, on: Console = console) -> None:
-    """Print the commands a person may want now, as this shell finds them."""
+    """Print commands to run next, as they work in this shell."""
     for command in commands:
         on.print(Text.assemble("next: ", (as_called(command), "bold")), soft_wrap=True)
 
 
 def quoted(*words: object) -> str:
-    """Join words into a command line that a shell reads back the same."""
+    """Join words into a shell command line."""
     return shlex.join(str(word) for word in words)
+
+
+def as_called(command: str) -> str:
+    """Return a command line that works in this shell: its program by path if PATH lacks it.
+
+    Args:
+        command: begins with the bare name of a program, such as ``xnemo`` or ``mlflow``.
+    """
+    name, space, rest = command.partition(" ")
+    # Not resolved: the environment's own folder, not the one its Python links to.
+    own = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not own.is_file() or (found and os.path.samefile(found, own)):
+        return command
+    near = os.path.relpath(own)
+    if near.startswith(".."):
+        near = str(own)
+    elif os.sep not in near:
+        near = os.path.join(".", near)
+    return f"{shlex.quote(near)}{space}{rest}"

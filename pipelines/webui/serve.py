@@ -57,7 +57,7 @@ def serve(
     """
     parent = next(p for p in (out / "x").absolute().parents if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"nothing can be written in {parent}", "give another --out")
+        raise UserError(f"nothing can be written in {parent}", "give another --output-dir")
     studio = Studio(load_animator(bundle, options), options, out)
     try:
         try:

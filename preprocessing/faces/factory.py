@@ -30,8 +30,8 @@ def make_detector(
 
         if faces_pack:
             raise UserError(
-                "--faces-pack is given, but the detector is centerface, which reads no pack",
-                "add --detector insightface, or leave --faces-pack out",
+                "--face-model-dir is given, but the detector is centerface, which reads no pack",
+                "add --detector insightface, or leave --face-model-dir out",
             )
         return CenterFace(size=size, threshold=threshold)
     if name == "insightface":

@@ -119,7 +119,7 @@ def _load(pack: str) -> Any:
         # Fetching fails with any of a dozen network errors, loading with as many of ONNX Runtime's.
         raise UserError(
             f"the faces pack {pack} cannot be loaded: {first_line(error)}",
-            "give --faces-pack DIR with a pack's ONNX files, or use --detector centerface",
+            "give --face-model-dir DIR with a pack's ONNX files, or use --detector centerface",
         ) from error
 
 

@@ -29,14 +29,14 @@ SMALL = DemoConfig(
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    told = []
+    reports = []
     out = tmp_path_factory.mktemp("demo")
-    result = run_demo(out, SMALL, tell=lambda *progress: told.append(progress))
-    return out, result, told
+    result = run_demo(out, SMALL, on_progress=lambda *progress: reports.append(progress))
+    return out, result, reports
 
 
 def test_every_stage_leaves_what_it_promises(demo):
-    out, result, told = demo
+    out, result, reports = demo
     assert result.dataset.kept == 6
     assert len(result.clips) == 14
     held_out = {clip.path.name for clip in result.clips if clip.split == "held_out"}
@@ -46,7 +46,7 @@ def test_every_stage_leaves_what_it_promises(demo):
         assert len(list(container.decode(video=0))) == 2 * 25
     assert Image.open(result.sheet).width > 1000
     assert Image.open(result.portrait).size == (384, 384)
-    stages = {stage.partition(":")[0] for stage, *_ in told}
+    stages = {stage.partition(":")[0] for stage, *_ in reports}
     assert (
         stages
         == {"make videos", "preprocess", "train", "animate", "compare"}
@@ -95,7 +95,7 @@ def test_inspect_knows_all_of_it(demo):
     assert examine(str(result.animation)).facts["codec"] == "h264"
 
 
-def test_the_same_call_again_goes_on_where_it_was(demo):
+def test_the_same_call_again_resumes(demo):
     out, result, _ = demo
     again = run_demo(out, SMALL)
     assert again.dataset.processed == 0
@@ -108,7 +108,7 @@ def test_a_demo_interrupted_in_training_shows_no_half_trained_model(demo, tmp_pa
         shutil.copytree(demo[0] / folder, tmp_path / folder)
     sizes = ["clips_per_identity=1", "clip_seconds=2.0", "train_samples=3200"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli.main", "demo", "--out", tmp_path, *sizes],
+        [sys.executable, "-m", "pipelines.cli.main", "demo", "--output-dir", tmp_path, *sizes],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -119,9 +119,9 @@ def test_a_demo_interrupted_in_training_shows_no_half_trained_model(demo, tmp_pa
         assert time.monotonic() < deadline
         time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=120)
+    _, printed = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "interrupted; run the same command again to go on" in told
+    assert "interrupted; run the same command again to resume" in printed
     assert read_log(log)[-1]["event"] == "stopped"
     assert not list(tmp_path.glob("animated.*"))
     assert not (tmp_path / "demo.json").exists()

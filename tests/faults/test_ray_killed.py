@@ -21,7 +21,7 @@ def test_a_job_whose_ray_is_killed_says_so_and_goes_on(tmp_path: Path) -> None:
         picture = astronaut_footage(seed, 150, 256, 256)
         encode(tmp_path / "videos" / f"{seed}.mp4", picture)
     program = Path(sys.executable).with_name("xnemo")
-    command = [program, "preprocess", "videos", "out", "--workers", "1", "tube.size=256"]
+    command = [program, "preprocess", "videos", "out", "--concurrency", "1", "tube.size=256"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     job = subprocess.Popen(
         command, cwd=tmp_path, env=environment, text=True,

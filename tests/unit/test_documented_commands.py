@@ -85,7 +85,7 @@ def parse(line: str) -> None:
     if not words:
         # Only named.
         return
-    # "..." stands for more of the same, as in `xnemo preprocess ... --verify`.
+    # "..." stands for more of the same, as in `xnemo preprocess ... --strict`.
     if "..." in words:
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known

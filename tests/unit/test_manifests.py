@@ -88,7 +88,7 @@ def test_every_volume_is_claimed_and_every_mount_has_its_volume():
 def test_runs_lie_where_all_nodes_of_a_training_job_can_write():
     manifest = yaml.safe_load((INFRA / "kuberay" / "train.yaml").read_text())
     words = shlex.split(manifest["spec"]["entrypoint"])
-    out = words[words.index("--out") + 1]
+    out = words[words.index("--runs-dir") + 1]
     for pod in pod_specs(manifest):
         (container,) = pod["containers"]
         assert out in [mount["mountPath"] for mount in container["volumeMounts"]]
@@ -102,7 +102,7 @@ def test_a_preprocessing_job_asks_for_what_its_cluster_may_grow_to():
     (group,) = manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     (container,) = group["template"]["spec"]["containers"]
     most = group["maxReplicas"] * int(container["resources"]["limits"]["cpu"])
-    assert int(words[words.index("--workers") + 1]) == most
+    assert int(words[words.index("--concurrency") + 1]) == most
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -1,6 +1,7 @@
-"""The command line's manners: one line for bad input, the right status, a near miss named."""
+"""The command line: one line for bad input, exit statuses, suggestions, settings."""
 
 import errno
+import os
 import shlex
 import signal
 import subprocess
@@ -11,8 +12,7 @@ import pytest
 import yaml
 
 from pipelines.cli import main as cli
-from pipelines.terminal.program import as_called
-from pipelines.terminal.report import quoted, show_facts, show_next
+from pipelines.terminal.report import as_called, quoted, show_facts, show_next
 from pipelines.train.job import TrainResult
 from preprocessing.errors import UserError
 
@@ -36,6 +36,16 @@ def refusal(capsys, *arguments: str) -> str:
         (["train", "tiny", "--run", "y"], "--data"),
         (["train", "tiny", "--data", "x", "--run", "y", "optimiser.lr=1"], "optimizer.lr"),
         (["train", "tiny", "--data", "x", "--run", "y", "optimizer.lr=fast"], "optimizer.lr"),
+        (["train", "tiny", "--data", "x", "--run", "y", "--optimiser.lr=1"], "optimizer.lr"),
+        (["train", "tiny", "--data", "x", "--run", "y", "--optimizer.lr", "1"], "lr=VALUE"),
+        (["train", "tiny", "--data", "x", "--run", "y", "--micro-batch=1"], "micro_batch"),
+        (["train", "tiny", "--data", "x", "--run", "y", "--resume", "maybe"], "never"),
+        (
+            ["train", "tiny", "--data", "x", "--run", "y", "--max-steps", "1", "samples=4"],
+            "only one of them",
+        ),
+        (["train", "--print-config"], "RECIPE"),
+        (["doctor", "--print-config"], "give RECIPE"),
         (["train", "tiny", "--data", "x", "--run", "y", "--workers", "2:1"], "write a number"),
         (["train", "tiny", "--data", "x", "--run", "y", "--workers", "99"], "at most 16 workers"),
         (["preprocess"], "videos"),
@@ -47,18 +57,18 @@ def refusal(capsys, *arguments: str) -> str:
         (["train", "tiny", "--data", "x", "--run", ".."], "--run '..'"),
         (["train", "tiny", "--data", "x", "--run", ""], "--run ''"),
         (["tune", "tiny", "--data", "x", "--space", "y", "--run", "a/b"], "--run 'a/b'"),
-        (["demo", "--out", "/proc/none"], "/proc/none"),
-        (["demo", "--out", __file__], "test_cli.py"),
+        (["demo", "--output-dir", "/proc/none"], "/proc/none"),
+        (["demo", "--output-dir", __file__], "test_cli.py"),
         (["evaluate", "x", "y", "-o", "scores.csv"], "scores.csv is no .json"),
         (["evaluate", "x", "y", "-o", f"{__file__}/a.json"], "nothing can be written in"),
         (["export", "x", "y", "--layout", "onnx"], "diffusers"),
     ],
 )
-def test_bad_input_is_one_line_that_names_thing_and_remedy(arguments, expected, capsys):
+def test_bad_input_is_refused_in_one_line_with_a_remedy(arguments, expected, capsys):
     assert expected in refusal(capsys, *arguments)
 
 
-def test_a_full_disk_is_told_in_one_line(capsys, monkeypatch):
+def test_a_full_disk_is_reported_in_one_line(capsys, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
 
@@ -66,7 +76,7 @@ def test_a_full_disk_is_told_in_one_line(capsys, monkeypatch):
     assert "/data/x" in refusal(capsys, "inspect", "x")
 
 
-def test_an_interrupt_says_whether_the_command_goes_on(capsys, monkeypatch):
+def test_an_interrupt_reports_whether_the_command_resumes(capsys, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -75,23 +85,23 @@ def test_an_interrupt_says_whether_the_command_goes_on(capsys, monkeypatch):
     assert cli.run(["inspect", "x"]) == 130
     assert "nothing was written" in capsys.readouterr().err
     assert cli.run(["train", "tiny", "--data", "x", "--run", "y"]) == 130
-    assert "again to go on" in capsys.readouterr().err
-    # As Ray ends a process that is told to.
+    assert "again to resume" in capsys.readouterr().err
+    # As Ray exits on SIGTERM.
     monkeypatch.setattr("pipelines.train.job.train", lambda *_, **__: sys.exit(signal.SIGTERM))
     assert cli.run(["train", "tiny", "--data", "x", "--run", "y"]) == 130
-    assert "again to go on" in capsys.readouterr().err
+    assert "again to resume" in capsys.readouterr().err
 
 
-def test_training_that_was_stopped_is_not_done(capsys, monkeypatch, tmp_path):
+def test_stopped_training_exits_as_interrupted(capsys, monkeypatch, tmp_path):
     stopped = TrainResult(tmp_path, tmp_path / "bundle", {}, 5, True, "sqlite:///x", None, 0, 1.0)
     monkeypatch.setattr("pipelines.train.job.train", lambda *_, **__: stopped)
     assert cli.run(["train", "tiny", "--data", "x", "--run", "y"]) == 130
     printed = capsys.readouterr()
     assert "5 (stopped early)" in printed.out
-    assert "again to go on" in printed.err
+    assert "again to resume" in printed.err
 
 
-def test_a_reader_that_leaves_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     command = [sys.executable, "-m", "pipelines.cli.main", "recipes", "image"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         running.stdout.close()
@@ -107,7 +117,7 @@ def test_names_that_look_like_markup_are_printed_as_they_are(capsys):
     assert "xnemo inspect '/data/[bold] of/x'\n" in printed
 
 
-def test_the_next_command_is_one_that_this_shell_finds(monkeypatch, tmp_path):
+def test_next_commands_work_in_this_shell(monkeypatch, tmp_path):
     programs = tmp_path / "my venv" / "bin"
     programs.mkdir(parents=True)
     for name in ("python", "xnemo"):
@@ -143,7 +153,7 @@ def test_a_recipe_prints_as_yaml_that_overrides_accept(capsys, tmp_path):
     file = tmp_path / "tiny.yaml"
     file.write_text(text)
 
-    from pipelines.cli.options import configure
+    from pipelines.cli.settings import configure
     from xnemo.recipes import get_recipe
 
     assert configure(get_recipe("image"), file, []) == get_recipe("tiny")
@@ -162,19 +172,88 @@ def test_help_names_every_command(capsys):
         assert info.name in printed
 
 
-def test_what_a_dry_run_says_to_run_next_is_what_it_forecast(monkeypatch, capsys):
+def test_a_dry_run_suggests_the_same_command(monkeypatch, capsys):
     from pipelines.preprocess.result import Forecast
 
     forecast = Forecast(1, 1, 2.0, 1, 1, 1.0, 2.0, 3.0, 0.1, 2.0)
     monkeypatch.setattr("pipelines.preprocess.job.forecast", lambda *args, **kwargs: forecast)
-    words = ["preprocess", "my videos", "out", "tube.size=256", "--workers", "2"]
+    words = ["preprocess", "my videos", "out", "tube.size=256", "--concurrency", "2"]
     assert cli.run([*words, "--dry-run"]) == 0
     command = capsys.readouterr().out.split("next: ")[1]
     assert shlex.split(command)[1:] == words
 
 
-def test_who_names_a_pack_means_the_detector_that_reads_packs(tmp_path, capsys):
+def test_a_face_model_dir_selects_insightface(tmp_path, capsys):
     (tmp_path / "a.mp4").touch()
-    words = ["preprocess", str(tmp_path), str(tmp_path / "out"), "--faces-pack", "/no/pack"]
+    words = ["preprocess", str(tmp_path), str(tmp_path / "out"), "--face-model-dir", "/no/pack"]
     assert "no faces pack at /no/pack" in refusal(capsys, *words)
     assert "reads no pack" in refusal(capsys, *words, "--detector", "centerface")
+
+
+def printed_config(capsys, *arguments: str) -> str:
+    """Run a command with --print-config and return what it prints."""
+    assert cli.run([*arguments, "--print-config"]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["preprocess", "--tube.size=256"],
+        ["train", "tiny", "--optimizer.lr=1e-4", "--samples=32"],
+        ["tune", "small", "seed=3"],
+        ["doctor", "tiny"],
+        ["animate", "--steps", "4", "--seed", "5", "--vae", "/a folder"],
+        ["ui", "--max_frames=3"],
+        ["evaluate", "--limit", "2"],
+        ["demo", "--steps=3"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_printed_config_loads_back(arguments, capsys, tmp_path):
+    text = printed_config(capsys, *arguments)
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    recipe = ["image"] if arguments[0] in ("train", "tune", "doctor") else []
+    assert printed_config(capsys, arguments[0], *recipe, "--config", str(file)) == text
+
+
+def test_a_printed_config_has_values_and_field_comments(capsys):
+    words = ["train", "tiny", "--data", "x", "--run", "y", "--optimizer.lr=1e-4"]
+    text = printed_config(capsys, *words, "--max-steps", "3")
+    assert "# Seed of" in text or "# Decides every random number of the run.\nseed: 0\n" in text
+    settings = yaml.safe_load(text)
+    assert settings["optimizer"]["lr"] == 1e-4
+    assert settings["samples"] == 3 * settings["global_batch"]
+    text = printed_config(capsys, "preprocess", "videos", "out", "tube.size=256", "--limit", "2")
+    assert "  # Side in pixels of the stored" in text
+    assert "\n  size: 256\n" in text
+
+
+def test_settings_with_and_without_dashes_are_equal(capsys):
+    plain = printed_config(capsys, "train", "tiny", "optimizer.lr=1e-4", "seed=7")
+    assert printed_config(capsys, "train", "tiny", "--seed=7", "--optimizer.lr=1e-4") == plain
+
+
+def test_shells_complete_commands_and_options():
+    def complete(words: str, count: int) -> str:
+        environment = os.environ | {
+            "_XNEMO_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(count),
+        }
+        command = [sys.executable, "-m", "pipelines.cli.main"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+
+    assert complete("xnemo pre", 1).split() == ["preprocess"]
+    assert "--runs-dir" in complete("xnemo train --r", 2)
+
+
+def test_help_imports_no_heavy_library():
+    code = (
+        "import sys; from pipelines.cli.main import run; run(['--help']);"
+        "heavy = {'torch', 'ray', 'numpy', 'pydantic', 'yaml', 'diffusers'} & set(sys.modules);"
+        "sys.exit(', '.join(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The doctor finds what is there, survives what is broken, and judges recipes."""
+"""The doctor: checks of the machine, broken libraries, and recipes."""
 
 import re
 import sys
@@ -64,7 +64,7 @@ def test_a_broken_check_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "MLflow" in checks
 
 
-def test_a_server_without_a_desktop_s_libraries_is_given_the_build_that_needs_none(
+def test_missing_desktop_libraries_suggest_headless_opencv(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # None in its place makes the import fail.
@@ -74,14 +74,14 @@ def test_a_server_without_a_desktop_s_libraries_is_given_the_build_that_needs_no
     assert "opencv-python-headless" in check.remedy
 
 
-def test_a_silent_cluster_and_a_silent_server_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_services_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     checks = by_name(check_services())
     assert (checks["ray cluster"].state, checks["tracking"].state) == ("missing", "warn")
 
 
-def test_a_store_that_no_client_can_talk_to_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_tracking_uri_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "./mlruns")
     check = by_name(check_services())["tracking"]
     assert check.state == "missing"

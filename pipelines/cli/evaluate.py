@@ -1,0 +1,53 @@
+"""`xnemo evaluate`: measures of a trained model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import (
+    ConfigFile,
+    DetectorName,
+    FaceModelDir,
+    Model,
+    Overrides,
+    PrintConfig,
+    detector_settings,
+)
+from pipelines.cli.settings import configure
+
+
+def evaluate(
+    model: Model,
+    source: Annotated[
+        str, typer.Argument(help="Shards, or a list file of portraits and driving videos.")
+    ],
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="JSON to write.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Animate at most N clips.")] = None,
+    detector: DetectorName = None,
+    face_model_dir: FaceModelDir = None,
+    config: ConfigFile = None,
+    print_config: PrintConfig = False,
+) -> None:
+    """Measure a model: reconstruction error, motion correlation, identity, motion latent."""
+    from pipelines.evaluate.job import EvaluateOptions
+    from pipelines.evaluate.job import evaluate as run
+    from pipelines.terminal.live_progress import live_progress
+    from pipelines.terminal.report import quoted, show_facts, show_next, show_rows
+
+    named: dict[str, object] = {
+        **detector_settings(detector, face_model_dir, model_dir="faces_pack"),
+        "clips": limit,
+    }
+    options = configure(EvaluateOptions(), config, overrides, named, print_config=print_config)
+    with live_progress() as report:
+        result = run(model, source, out=output, options=options, on_progress=report)
+    for title, rows in result.tables.items():
+        show_rows(title, rows)
+    written = {} if result.path is None else {"written to": result.path}
+    notes = "; ".join(result.facts["notes"])
+    show_facts("evaluation", {**result.facts, "notes": notes, **written})
+    show_next(quoted("xnemo", "animate", model, "PORTRAIT", "DRIVING", "-o", "animated.mp4"))
