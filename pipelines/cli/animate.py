@@ -54,6 +54,7 @@ def animate(
         "animate.seed": seed,
         "device": device,
         "frozen.autoencoder": vae,
+        "decode_chunk": decode_chunk,
         "max_frames": max_frames,
     }
     options = configure(AnimateOptions(), config, overrides, named, print_config=print_config)

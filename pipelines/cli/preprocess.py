@@ -52,7 +52,7 @@ def preprocess(
     from preprocessing.config import PreprocessConfig
 
     named = detector_settings(
-        detector, face_model_dir, name="detect.name", model_dir="detect.faces_pack"
+        detector, face_model_dir, name="detect.name", model_dir="detect.model_dir"
     )
     settings = configure(PreprocessConfig(), config, overrides, named, print_config=print_config)
     if dry_run:
