@@ -1,4 +1,4 @@
-"""Architecture: imports go preprocessing <- xnemo <- pipelines, and heavy ones in one place."""
+"""Imports between rooms go one way, as `scripts/architecture.py` declares; heavy ones lie in one place."""
 
 import ast
 import subprocess
@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import architecture  # noqa: E402
+from architecture import ROOMS  # noqa: E402
 
 FORBIDDEN = {
-    "preprocessing": {"xnemo", "pipelines", "ray", "mlflow", "deepspeed", "tests"},
+    "preprocessing": {"xnemo", "pipelines", "ray", "mlflow", "deepspeed", "torch", "tests"},
     "xnemo": {"pipelines", "ray", "mlflow", "tests"},
     "pipelines": {"tests"},
 }
@@ -32,7 +36,7 @@ def test_the_checker_sees_nested_imports():
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
-def test_imports_go_one_way(package):
+def test_imports_between_packages_go_one_way(package):
     files = sorted((ROOT / package).rglob("*.py"))
     assert files
     wrong = {
@@ -41,6 +45,39 @@ def test_imports_go_one_way(package):
         if (found := imported_roots(file.read_text()) & FORBIDDEN[package])
     }
     assert wrong == {}
+
+
+def test_every_module_is_in_a_room():
+    assert [name for name in architecture.modules() if architecture.room_of(name) is None] == []
+
+
+def test_rooms_import_only_rooms_listed_before_them():
+    seen: set[str] = set()
+    for room in ROOMS:
+        assert set(room.imports) <= seen, room.name
+        seen.add(room.name)
+
+
+def test_imports_between_rooms_are_the_declared_ones():
+    """An undeclared import is a wrong arrow; a declared one that nobody uses is out of date."""
+    found = architecture.room_imports()
+    declared = {(room.name, name) for room in ROOMS for name in room.imports}
+    assert {edge: found[edge] for edge in found.keys() - declared} == {}
+    assert declared - found.keys() == set()
+
+
+def test_the_page_and_picture_are_up_to_date():
+    """Run `python scripts/architecture.py` after a change of the table."""
+    text = architecture.PAGE.read_text()
+    assert architecture.page(text) == text
+    assert architecture.PICTURE.read_text() == architecture.picture()
+
+
+@pytest.mark.parametrize("package", architecture.PACKAGES)
+def test_a_folder_holds_about_a_dozen_files(package):
+    folders = [ROOT / package, *(d for d in (ROOT / package).rglob("*") if d.is_dir())]
+    crowded = {str(d.relative_to(ROOT)): n for d in folders if (n := len([*d.glob("*.py")])) > 15}
+    assert crowded == {}
 
 
 def test_deepspeed_is_imported_in_one_file():
@@ -54,11 +91,8 @@ def test_deepspeed_is_imported_in_one_file():
 
 
 def test_preprocessing_imports_without_torch_or_ray():
-    """A preprocessing worker must start fast and small: neither is loaded by any of its modules."""
-    modules = [
-        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for file in sorted((ROOT / "preprocessing").rglob("*.py"))
-    ]
+    """A preprocessing worker starts fast and small: none of its modules loads either."""
+    modules = [name for name in architecture.modules() if name.split(".")[0] == "preprocessing"]
     code = (
         "import importlib, sys\n"
         f"[importlib.import_module(name) for name in {modules!r}]\n"
