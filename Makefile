@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The stamp carries what was installed, so that a changed pin installs again.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "error: $(PYTHON) is no Python of version 3.11 or newer; install one and run make PYTHON=python3.11"; exit 2; }
+	  || { echo "error: $(PYTHON) is older than Python 3.11; install one and run make PYTHON=python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	@# One that was killed in the middle has no pip that works.
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
@@ -22,7 +22,7 @@ headless:
 	  "opencv-python-headless==$$(sed -n 's/^opencv-python==//p' constraints.txt)"
 
 .PHONY: headless install demo test test-all lint lock clean \
-  bench-decode bench-network bench-preprocessing bench-training
+  docs bench-decode bench-network bench-preprocessing bench-training
 
 install: $(VENV)/installed
 
@@ -34,6 +34,10 @@ test: install lint
 
 test-all: install lint
 	$(BIN)/pytest
+
+# The documentation site, in site/; broken links fail the build.
+docs: install
+	$(BIN)/python scripts/build_docs.py
 
 lint: install
 	$(BIN)/ruff check .
