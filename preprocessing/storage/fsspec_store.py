@@ -7,6 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
+
 from preprocessing.errors import UserError
 from preprocessing.retry import reraise_when_full, retry
 from preprocessing.storage.unfinished import UNFINISHED, unfinished_name
@@ -142,12 +145,18 @@ class FsspecStore:
 def find_all(filesystem: Any, folder: str) -> dict[str, dict[str, Any]]:
     """Return all files in a folder of a filesystem and below, by path; none where it is missing.
 
-    fsspec by itself leaves out what it fails to list; here that is an error after some attempts.
+    fsspec's own search leaves out folders it fails to list unless told to raise. Filesystems with a
+    search of their own (s3fs) raise, and do not know the option.
     """
+    if isinstance(filesystem, AsyncFileSystem):
+        walks = type(filesystem)._find is AsyncFileSystem._find
+    else:
+        walks = type(filesystem).find is AbstractFileSystem.find
+    options = {"on_error": "raise"} if walks else {}
 
     def find() -> dict[str, dict[str, Any]]:
         filesystem.invalidate_cache()
-        found: dict[str, dict[str, Any]] = filesystem.find(folder, detail=True, on_error="raise")
+        found: dict[str, dict[str, Any]] = filesystem.find(folder, detail=True, **options)
         return found
 
     try:
