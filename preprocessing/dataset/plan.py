@@ -24,7 +24,7 @@ from preprocessing.storage.remote_file import open_location
 from preprocessing.storage.store import Store
 
 #: Raised whenever the same source and settings give other clips than before.
-ANALYSIS_VERSION = 5
+ANALYSIS_VERSION = 6
 
 _SOURCES = "_work/plan/sources.parquet"
 _PLAN = "_work/plan/plan.parquet"

@@ -2,21 +2,24 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import Interpolation
 from PIL import Image
 
-from preprocessing.decode.pixels.colour import SWSCALE_NAME, Colour, colour_of
-from preprocessing.decode.pixels.conversion import rgb_frame, rgb_to_yuv709, to_rgb, to_yuv709
+from preprocessing.decode.pixels.colour import Colour, colour_of
+from preprocessing.decode.pixels.conversion import (
+    rescale,
+    rgb_frame,
+    rgb_to_yuv709,
+    to_rgb,
+    to_yuv709,
+)
 from preprocessing.decode.pixels.orientation import Box, Orientation
 from preprocessing.decode.pixels.planes import (
     EXACT,
     EXACT_SHARP,
-    FULL,
-    LIMITED,
     cut_planes,
     plane_array,
     turn_planes,
@@ -103,20 +106,8 @@ class Frame:
         """Return brightness alone, uint8 [h, w] in 0–255, shrunk to `max_side`; cheap."""
         across, down = self._scaled_size(max_side)
         colour = self.colour
-        matrix: Any = SWSCALE_NAME[colour.matrix]
-        value_range = FULL if colour.full_range else LIMITED
-        small = VideoReformatter().reformat(
-            self.video_frame,
-            width=across,
-            height=down,
-            format="gray" if colour.matrix == "rgb" else "yuv420p",
-            src_colorspace=matrix,
-            dst_colorspace=matrix,
-            src_color_range=value_range,
-            dst_color_range=value_range,
-            interpolation=_SHRINK,
-            threads=1,
-        )
+        pixel_format = "gray" if colour.matrix == "rgb" else "yuv420p"
+        small = rescale(self.video_frame, colour, across, down, pixel_format, _SHRINK)
         luma = plane_array(small, 0)
         if not colour.full_range:
             luma = _LIMITED_TO_FULL[luma]

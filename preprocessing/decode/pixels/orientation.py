@@ -4,6 +4,7 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 
+import cv2
 import numpy as np
 
 Box = tuple[float, float, float, float]
@@ -66,11 +67,10 @@ class Orientation:
     def turn(self, picture: np.ndarray) -> np.ndarray:
         """Turn and mirror a picture [H, W, ...] (already stretched) as it is to be seen."""
         if self.transpose:
-            picture = picture.swapaxes(0, 1)
-        if self.flip_x:
-            picture = picture[:, ::-1]
-        if self.flip_y:
-            picture = picture[::-1]
+            picture = cv2.transpose(picture)
+        if self.flip_x or self.flip_y:
+            both = self.flip_x and self.flip_y
+            picture = cv2.flip(picture, -1 if both else int(self.flip_x))
         return picture
 
 

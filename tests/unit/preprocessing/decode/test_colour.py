@@ -90,7 +90,7 @@ def test_tagged_matrix_and_range(
     assert wrong <= (REFERENCE if backend == "pyav" else ALLOWED)
 
 
-@pytest.mark.parametrize(("matrix", "full_range"), list(product(("601", "709"), (False, True))))
+@pytest.mark.parametrize(("matrix", "full_range"), list(product(MATRIX_CODE, (False, True))))
 def test_every_way_out_of_a_frame_has_the_same_colour(
     tmp_path: Path, matrix: str, full_range: bool
 ) -> None:

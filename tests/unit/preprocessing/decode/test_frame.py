@@ -143,7 +143,7 @@ def test_pixel_aspect(aspect: Fraction | None, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("orientation", TURNS, ids=str)
 def test_boxes_follow_pixels(orientation: Orientation) -> None:
     """The displayed picture at a box is the coded picture at the coded box, turned."""
-    coded = np.arange(W * H).reshape(H, W)
+    coded = np.arange(W * H, dtype=np.int32).reshape(H, W)
     shown = orientation.turn(coded)
     x0, y0, x1, y1 = 3, 5, 21, 17
     a0, b0, a1, b1 = (int(edge) for edge in orientation.coded_box((x0, y0, x1, y1), W, H))
