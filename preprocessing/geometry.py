@@ -232,3 +232,14 @@ def similarity(source_N2: ArrayLike, target_N2: ArrayLike) -> NDArray[np.float64
     factor = (np.conj(za) * zb).sum() / power if power > 0 else 0j
     turn = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
     return np.column_stack([turn, b.mean(0) - turn @ a.mean(0)])
+
+
+def iou_matrix(a_N4: NDArray[np.floating], b_M4: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return intersection over union of every pair of boxes, [N, M]."""
+    a, b = a_N4[:, None, :], b_M4[None, :, :]
+    across = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    down = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    common = np.maximum(across, 0) * np.maximum(down, 0)
+    area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
+    area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
+    return common / np.maximum(area_a + area_b - common, 1e-9)

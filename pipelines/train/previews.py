@@ -119,7 +119,7 @@ def make_preview(job: PreviewJob) -> Preview:
     import torch
 
     from preprocessing.encode.clip_encoder import encode_clip
-    from preprocessing.faces.factory import make_detector
+    from preprocessing.faces import make_detector
     from xnemo.animation.animator import AnimateConfig, Animator
     from xnemo.diffusion.sampler import SamplerConfig
     from xnemo.evaluation.held_out import KnownFaces

@@ -8,9 +8,9 @@ import numpy as np
 from preprocessing.config import DetectConfig, TrackConfig
 from preprocessing.decode import Tick
 from preprocessing.faces import Detector, Face
-from preprocessing.faces.picture import pad_around
-from preprocessing.faces.suppression import iou_matrix
+from preprocessing.faces.network import pad_around
 from preprocessing.faces.track import Embed, Tracker
+from preprocessing.geometry import iou_matrix
 from preprocessing.storage.sample import DETECTED, INTERPOLATED
 
 

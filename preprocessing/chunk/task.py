@@ -31,7 +31,7 @@ from preprocessing.decode import Tick, open_video, resample
 from preprocessing.encode.clip_encoder import encode_clip
 from preprocessing.faces import Detector, make_detector
 from preprocessing.geometry import crop_affine, transform_boxes
-from preprocessing.sandbox.isolate import heartbeat
+from preprocessing.heartbeat import heartbeat
 from preprocessing.storage.remote_file import open_location
 from preprocessing.storage.sample import SampleArrays, pack_arrays
 

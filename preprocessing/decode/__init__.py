@@ -9,10 +9,10 @@ from preprocessing.decode.failure import (
     Reason,
 )
 from preprocessing.decode.frame import Frame
-from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.open_video import Backend, open_video
 from preprocessing.decode.reader import VideoInfo, VideoReader
 from preprocessing.decode.resample import Tick, resample
+from preprocessing.decode.source import DecodeLimits
 
 __all__ = [
     "REASONS",

@@ -3,10 +3,9 @@
 from typing import Literal
 
 from preprocessing.decode.failure import BackendRefusalError
-from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.pyav.reader import PyavReader
 from preprocessing.decode.reader import VideoReader
-from preprocessing.decode.source import Source
+from preprocessing.decode.source import DecodeLimits, Source
 
 Backend = Literal["pyav", "decord", "torchcodec"]
 

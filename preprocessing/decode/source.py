@@ -3,12 +3,25 @@
 import io
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from preprocessing.decode.failure import DecodeError
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """Bounds on what one source can make a decoder allocate or loop over."""
+
+    # Pixels of one coded frame: 8192 × 4608, above 8K.
+    max_pixels: int = 8192 * 4608
+    # Streams in one container; broadcast captures stay under a hundred.
+    max_streams: int = 256
+    # Errors in a row without a decoded frame between them, after which decoding stops.
+    max_errors_in_a_row: int = 2000
 
 
 def is_url(source: object) -> bool:

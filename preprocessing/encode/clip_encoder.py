@@ -3,6 +3,8 @@
 import io
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import cache
+from pathlib import Path
 
 import av
 import av.container
@@ -12,10 +14,10 @@ from preprocessing.config import EncodeConfig
 from preprocessing.decode.pixels.conversion import rgb_to_yuv709
 from preprocessing.decode.pixels.planes import plane_array
 from preprocessing.encode.mp4_layout import index_first
-from preprocessing.encode.x264_vectors import x264_vectors
 
 # x264 writes 4:2:0, so sides must be even; the contract's own rule for tubes is a multiple of 16.
 _SIDE_STEP = 2
+_CPU = Path("/proc/cpuinfo")
 
 
 def encode_clip(
@@ -109,3 +111,19 @@ def _add_stream(
         ),
     }
     return stream
+
+
+@cache
+def x264_vectors() -> str:
+    """Return the x264 parameter that limits its vector code, so that bytes are reproducible.
+
+    Its AVX-512 code for the macroblock tree reads past the end of rows that are no multiple of 128
+    pixels wide: the bytes then depend on earlier contents of that memory, and differ from those of
+    CPUs without AVX-512. AVX2 and SSE4.2 agree with each other at every width, and with AVX-512 at
+    multiples of 128 (measured with the x264 of PyAV 18).
+    """
+    try:
+        has_avx512 = "avx512" in _CPU.read_text()
+    except OSError:
+        has_avx512 = False
+    return "asm=avx2" if has_avx512 else "asm=auto"

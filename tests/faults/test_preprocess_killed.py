@@ -57,7 +57,7 @@ def _is_worker(child):
         line = " ".join(child.cmdline())
     except psutil.Error:
         return False
-    return "isolated_child" in line or "ray::Map" in line
+    return "sandbox.child" in line or "ray::Map" in line
 
 
 def check_visible_files(out):

@@ -9,9 +9,8 @@ import av.container
 import av.error
 
 from preprocessing.decode.failure import DecodeError, Reason
-from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.pyav.structure import container_family, missing_bytes
-from preprocessing.decode.source import Source, check_path, local_path, open_bytes
+from preprocessing.decode.source import DecodeLimits, Source, check_path, local_path, open_bytes
 
 # Containers of moving pictures. Playlists and scripts (HLS, DASH, concat, SDP) are left out:
 # they

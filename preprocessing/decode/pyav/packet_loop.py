@@ -9,8 +9,8 @@ import av.error
 
 from preprocessing.decode.failure import DamagedSpan, Reason
 from preprocessing.decode.frame import Frame
-from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.pixels.orientation import Orientation, orientation_of
+from preprocessing.decode.source import DecodeLimits
 from preprocessing.decode.timeline import MICROSECONDS, to_us
 from preprocessing.heartbeat import heartbeat
 

@@ -13,13 +13,12 @@ import numpy as np
 
 from preprocessing.decode.failure import DamagedSpan, DecodeError
 from preprocessing.decode.frame import Frame
-from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.pyav.container import declared_size, open_container, seconds
 from preprocessing.decode.pyav.deinterlace import deinterlaced
 from preprocessing.decode.pyav.packet_loop import PacketLoop
 from preprocessing.decode.pyav.structure import container_family, missing_bytes
 from preprocessing.decode.reader import VideoInfo
-from preprocessing.decode.source import Source, open_bytes
+from preprocessing.decode.source import DecodeLimits, Source, open_bytes
 from preprocessing.decode.timeline import MICROSECONDS, Timeline, timeline_of
 
 # How far before a wanted time to look for a key frame, in seconds, until one at or before it is

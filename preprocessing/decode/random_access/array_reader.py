@@ -8,10 +8,9 @@ import numpy as np
 
 from preprocessing.decode.failure import BackendRefusalError, DamagedSpan, DecodeError
 from preprocessing.decode.frame import Frame, frame_from_rgb
-from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.pyav.reader import PyavReader
 from preprocessing.decode.reader import VideoInfo
-from preprocessing.decode.source import Source
+from preprocessing.decode.source import DecodeLimits, Source
 from preprocessing.decode.timeline import MICROSECONDS, Timeline
 
 

@@ -11,7 +11,8 @@ from preprocessing.chunk.output import read_part, read_part_member
 from preprocessing.chunk.task import Chunk, ChunkEnd, ClipResult
 from preprocessing.config import DecodeConfig, PreprocessConfig
 from preprocessing.dataset.sources import status_now
-from preprocessing.sandbox.isolate import Failure, heartbeat
+from preprocessing.heartbeat import heartbeat
+from preprocessing.sandbox.isolate import Failure
 from preprocessing.storage.store import open_store
 
 CHUNK = Chunk("/x", "x.mp4", "ab", "", 0, origin_us=0, seconds=20.0)

@@ -16,9 +16,8 @@ import pytest
 from preprocessing.config import EncodeConfig
 from preprocessing.decode import DecodeError, decode_clip
 from preprocessing.decode.clip import ClipReader
-from preprocessing.encode.clip_encoder import encode_clip
+from preprocessing.encode.clip_encoder import encode_clip, x264_vectors
 from preprocessing.encode.mp4_layout import index_first
-from preprocessing.encode.x264_vectors import x264_vectors
 from preprocessing.errors import UserError
 
 
@@ -107,9 +106,9 @@ def test_a_cpu_is_asked_for_avx512_and_one_that_cannot_be_asked_has_none(
 ) -> None:
     for flags, expected in (("fma avx2 avx512f", "asm=avx2"), ("fma avx2", "asm=auto")):
         (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
-        monkeypatch.setattr("preprocessing.encode.x264_vectors._CPU", tmp_path / "cpuinfo")
+        monkeypatch.setattr("preprocessing.encode.clip_encoder._CPU", tmp_path / "cpuinfo")
         assert x264_vectors.__wrapped__() == expected
-    monkeypatch.setattr("preprocessing.encode.x264_vectors._CPU", tmp_path / "none")
+    monkeypatch.setattr("preprocessing.encode.clip_encoder._CPU", tmp_path / "none")
     assert x264_vectors.__wrapped__() == "asm=auto"
 
 

@@ -8,8 +8,9 @@ import skimage.data
 
 from preprocessing.errors import UserError
 from preprocessing.faces import DETECTORS, make_detector
+from preprocessing.faces.centerface import suppress
 from preprocessing.faces.pose import FACE_POINTS, head_pose, rotation
-from preprocessing.faces.suppression import iou_matrix, suppress
+from preprocessing.geometry import iou_matrix
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +98,8 @@ def test_of_several_packs_one_is_to_be_named(tmp_path):
     [
         (("centreface",), "did you mean 'centerface'"),
         (("yolo",), "choose one of centerface, insightface"),
-        (("centerface", "/some/pack"), "reads no pack"),
-        (("insightface", "/no/such/pack"), "no faces pack at /no/such/pack"),
+        (("centerface", "/some/pack"), "which reads none"),
+        (("insightface", "/no/such/pack"), "the face model folder /no/such/pack does not exist"),
     ],
 )
 def test_wrong_detectors_are_told(arguments, message):
@@ -115,7 +116,7 @@ def test_no_thread_of_the_runtime_outlives_the_work():
     """ONNX Runtime's telemetry keeps one, which can abort a process that is done."""
     script = """
 import os
-from preprocessing.detect import make_detector
+from preprocessing.faces import make_detector
 before = set(os.listdir("/proc/self/task"))
 make_detector("centerface")
 print(len(set(os.listdir("/proc/self/task")) - before), os.environ["ORT_DISABLE_TELEMETRY"])

@@ -12,10 +12,10 @@ import misbehaving
 import psutil
 import pytest
 
+from preprocessing.heartbeat import heartbeat
 from preprocessing.sandbox.isolate import (
     Failure,
     Isolated,
-    heartbeat,
     run_isolated,
     stream_isolated,
 )
@@ -217,7 +217,7 @@ _PARENT = """
 import sys, time
 sys.path.insert(0, {folder!r})
 import misbehaving
-from preprocessing.isolate import Isolated
+from preprocessing.sandbox.isolate import Isolated
 child = Isolated()
 print(child.run(misbehaving.own_pid, time_limit_s=30), flush=True)
 child.run(misbehaving.hang_in_native_code, time_limit_s=1000)
