@@ -156,7 +156,7 @@ def whole_seconds(
         config, str(data), run, runs_dir=folder / "runs", workers=2, previews=False,
         tracking_uri=tracking_uri,
     )  # fmt: skip
-    lines = [r for r in read_log(folder / "runs" / run / "log.jsonl") if "loss" in r]
+    lines = [r for r in read_log(folder / "runs" / run) if "loss" in r]
     rates = [line["samples_per_s"] for line in lines]
     return [config.global_batch / rate for rate in rates[1:-1] or rates]
 
@@ -340,7 +340,7 @@ def measure_resume(report: Report, folder: Path, smoke: bool) -> None:
     run_once(config, data, run)
     begin = time.time()
     run_once(override(config, {"samples": 32}), data, run)
-    lines = read_log(run / "log.jsonl")
+    lines = read_log(run)
     first = next(r for r in lines if "loss" in r and r["samples_seen"] > 16)
     report.add(
         "start to first step after a resume", first["time"] - begin, "s", bar=30,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.tracking import Journal, Sender
+from pipelines.tracking import RunLog, Sender
 from preprocessing.config import PreprocessConfig
 from preprocessing.dataset.finalize import plain
 from preprocessing.report.write import REPORT_NUMBERS, REPORT_PAGE
@@ -26,17 +26,17 @@ def log_report(store: Store, config: PreprocessConfig, uri: str) -> str | None:
     numbers = json.loads(store.read(REPORT_NUMBERS))
     with tempfile.TemporaryDirectory(prefix="xnemo-report-") as folder:
         run_dir = Path(folder)
-        journal = Journal(run_dir)
-        journal.start(name=store.url.rstrip("/").rsplit("/", 1)[-1], experiment=_EXPERIMENT)
-        journal.params(flatten(plain(config)))
-        journal.metrics(0, report_metrics(numbers))
+        log = RunLog(run_dir)
+        log.start(name=store.url.rstrip("/").rsplit("/", 1)[-1], experiment=_EXPERIMENT)
+        log.params(flatten(plain(config)))
+        log.metrics(0, report_metrics(numbers))
         for name in (REPORT_PAGE, REPORT_NUMBERS):
             (run_dir / name).write_bytes(store.read(name))
-            journal.artifact(run_dir / name)
-        journal.end("FINISHED")
-        sender = Sender(journal, uri)
+            log.artifact(run_dir / name)
+        log.end("FINISHED")
+        sender = Sender(log, uri)
         sent = sender.close(_PATIENCE_S)
-        journal.close()
+        log.close()
         if sent:
             return None
         return sender.problem or f"MLflow at {uri} did not answer within {_PATIENCE_S:g} s"
