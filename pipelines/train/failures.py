@@ -44,7 +44,7 @@ def root_cause(failures: list[dict[str, Any]]) -> dict[str, Any] | None:
         for failure in failures
         if not any(word in failure["error"].lower() for word in _SECONDARY)
     ]
-    return (primary or failures or [None])[-1]
+    return (primary or failures)[-1] if failures else None
 
 
 def _key_line(error: BaseException) -> str:
