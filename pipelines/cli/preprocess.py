@@ -48,6 +48,7 @@ def preprocess(
     The same command again resumes; new or changed videos and settings redo only what they affect.
     """
     from pipelines.preprocess import job
+    from pipelines.preprocess.forecast import forecast
     from pipelines.terminal.report import quoted, show_facts, show_next
     from preprocessing.config import PreprocessConfig
 
@@ -56,10 +57,10 @@ def preprocess(
     )
     settings = configure(PreprocessConfig(), config, overrides, named, print_config=print_config)
     if dry_run:
-        forecast = job.forecast(
+        expected = forecast(
             videos, out, settings, address=address, concurrency=concurrency, limit=limit
         )
-        show_facts(forecast.title, forecast.facts())
+        show_facts(expected.title, expected.facts())
         options = {
             "--detector": detector,
             "--face-model-dir": face_model_dir,

@@ -1,8 +1,10 @@
-"""A source in an object store as a file that a decoder can seek in, patient with the store."""
+"""Opens a source by path or URL and reports its size and version, with retries."""
 
 import io
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from preprocessing.retry import retry
@@ -12,18 +14,52 @@ _BLOCKS = 8
 
 
 def open_location(location: str) -> str | BinaryIO:
-    """Return what a decoder should open: the path itself, or for a URL a file-like object.
+    """Return what a decoder opens: the path itself, or a seekable file object for a URL.
 
-    A call to the store that fails and may pass is made again, so that a busy server does not look
-    like a damaged video. Raises FileNotFoundError where there is no such object.
+    Transient failures of the store are retried, so that a busy server does not look like a damaged
+    video.
+
+    Raises:
+        FileNotFoundError: there is no such object.
     """
-    if "://" not in location or os.path.exists(location):
+    if not is_url(location):
         return location
     return io.BufferedReader(_RemoteFile(location), buffer_size=2**16)
 
 
+def is_url(location: str) -> bool:
+    """Return whether a location is an fsspec URL rather than a path on disk."""
+    return "://" in location and not os.path.exists(location)
+
+
+def location_status(location: str) -> tuple[int, str]:
+    """Return the size in bytes of a file or object, and a stamp that changes with its content.
+
+    (-1, "missing") where it does not exist or cannot be reached.
+    """
+    if not is_url(location):
+        try:
+            status = Path(location).stat()
+        except OSError:
+            return -1, "missing"
+        return status.st_size, str(status.st_mtime_ns)
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(location)
+        return object_status(retry(lambda: filesystem.info(path)))
+    except (OSError, ImportError, ValueError):
+        return -1, "missing"
+
+
+def object_status(info: Mapping[str, Any]) -> tuple[int, str]:
+    """Return size and stamp, as `location_status`, from what fsspec reports of an object."""
+    stamps = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime"))
+    return int(str(info.get("size") or 0)), next((str(s) for s in stamps if s), "")
+
+
 class _RemoteFile(io.RawIOBase):
-    """Reads by blocks of 4 MB, of which the latest few are kept: at most 32 MB."""
+    """Reads blocks of 4 MB and caches the latest few: at most 32 MB."""
 
     def __init__(self, url: str) -> None:
         import fsspec
@@ -36,11 +72,11 @@ class _RemoteFile(io.RawIOBase):
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Tell that it can be sought in."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -54,7 +90,7 @@ class _RemoteFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as one block goes; 0 at the end."""
+        """Fill the buffer up to the end of a block and return the bytes read; 0 at the end."""
         number, offset = divmod(self._position, _BLOCK)
         if self._position >= self._size:
             return 0

@@ -3,22 +3,20 @@ import json
 import mlflow
 import pytest
 
-from pipelines.preprocess.tracking import log_report, report_metrics
+from pipelines.preprocess.report import log_report, report_metrics
+from preprocessing.chunk.records import ChunkEnd
 from preprocessing.config import PreprocessConfig
-from preprocessing.report.numbers import report_numbers
+from preprocessing.dataset.gather import ChunkSummary
+from preprocessing.report.numbers import RunFacts, report_numbers
 from preprocessing.storage.store import open_store
 
-FACTS = {
-    "sources": 4, "readable": 3, "ignored": {}, "seconds": 10.0, "processed_s": 250.0, "workers": 2,
-}  # fmt: skip
+RUN = RunFacts(4, 3, {}, seconds=10.0, processed_s=250.0, workers=2)
 
 
 @pytest.fixture
 def store(tmp_path):
-    ends = [
-        {"source": "a.mp4", "source_s": 9.0, "frames": 225, "looks": 30, "stages": {"decode": 2.0}}
-    ]
-    numbers = report_numbers([], [], ends, PreprocessConfig(), FACTS)
+    chunks = [ChunkSummary("a.mp4", 9.0, ChunkEnd((), 225, 30, (), {"decode": 2.0}))]
+    numbers = report_numbers([], [], chunks, PreprocessConfig(), RUN)
     store = open_store(tmp_path / "dataset")
     store.write_atomic("report.json", json.dumps(numbers).encode())
     store.write_atomic("report.html", b"<html>")
