@@ -70,11 +70,11 @@ def log_report(store: Store, config: PreprocessConfig, uri: str) -> str | None:
         log.metrics(0, report_metrics(numbers))
         for name in (REPORT_PAGE, REPORT_NUMBERS):
             (run_dir / name).write_bytes(store.read(name))
-            journal.artifact(run_dir / name)
-        journal.end("FINISHED")
-        sender = Sender(journal, uri)
+            log.artifact(run_dir / name)
+        log.end("FINISHED")
+        sender = Sender(log, uri)
         sent = sender.close(_SEND_LIMIT_S)
-        journal.close()
+        log.close()
         if sent:
             return None
         return sender.problem or f"MLflow at {uri} did not answer within {_SEND_LIMIT_S:g} s"
