@@ -11,7 +11,7 @@ from pipelines.preprocess.context import JobContext
 from pipelines.preprocess.finalize import Finalized
 from pipelines.preprocess.progress import JobProgress
 from pipelines.preprocess.result import PreprocessResult
-from pipelines.tracking import Sender
+from pipelines.tracking import RunLog, Sender
 from preprocessing.config import PreprocessConfig
 from preprocessing.dataset.plan import plain
 from preprocessing.report.numbers import RunFacts
