@@ -12,7 +12,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if TYPE_CHECKING:
     from preprocessing.config import PreprocessConfig
     from preprocessing.dataset.verify import verify
-    from preprocessing.decode.open_video import open_video
+    from preprocessing.decode.backends import open_video
     from preprocessing.faces import make_detector
     from preprocessing.storage.index import read_index
 

@@ -20,6 +20,7 @@ from preprocessing.dataset.entries import (
 )
 from preprocessing.dataset.plan import Plan, make_plan
 from preprocessing.dataset.sources import FoundSources, SourceFile, find_sources
+from preprocessing.decode import require_backend
 from preprocessing.errors import UserError
 from preprocessing.faces import make_detector
 from preprocessing.sandbox.isolate import Isolated
@@ -53,6 +54,7 @@ def plan_job(
         raise UserError(f"limit is {limit}", "give 1 or more")
     all_found = find_sources(videos, job.config.plan.licence)
     found = replace(all_found, files=all_found.files[:limit])
+    require_backend(job.config.decode.backend)
     detect = job.config.detect
     models = dict(make_detector(detect.name, detect.model_dir).model_sha256)
     known = read_entries(job.store)

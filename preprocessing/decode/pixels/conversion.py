@@ -1,8 +1,7 @@
 """Conversion of decoded frames to RGB or to BT.709 planes, at a given size and exact in colour.
 
-FFmpeg's filter graph converts planes between matrices. Scaling stays with libswscale's own call
-(`VideoReformatter`), which the `scale` filter wraps: the filter is built for one size and format,
-and every frame here may ask for another.
+A filter graph of FFmpeg converts planes between matrices. Scaling calls libswscale directly
+(`VideoReformatter`): the `scale` filter wraps the same code, but each graph has one fixed size.
 """
 
 import threading

@@ -144,10 +144,10 @@ def test_pixel_aspect(aspect: Fraction | None, size: tuple[int, int]) -> None:
 def test_boxes_follow_pixels(orientation: Orientation) -> None:
     """The displayed picture at a box is the coded picture at the coded box, turned."""
     coded = np.arange(W * H, dtype=np.int32).reshape(H, W)
-    shown = orientation.turn(coded)
+    shown = orientation.apply(coded)
     x0, y0, x1, y1 = 3, 5, 21, 17
     a0, b0, a1, b1 = (int(edge) for edge in orientation.coded_box((x0, y0, x1, y1), W, H))
-    assert np.array_equal(shown[y0:y1, x0:x1], orientation.turn(coded[b0:b1, a0:a1]))
+    assert np.array_equal(shown[y0:y1, x0:x1], orientation.apply(coded[b0:b1, a0:a1]))
 
 
 def test_padding_of_rows_does_not_show() -> None:
