@@ -158,7 +158,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"there is no bundle at {folder}", remedy)
     try:
-        meta = json.loads((folder / "bundle.json").read_text())
+        meta: dict[str, Any] = json.loads((folder / "bundle.json").read_text())
         files = {
             name: {"bytes": about["bytes"], "sha256": about["sha256"]}
             for name, about in meta["files"].items()

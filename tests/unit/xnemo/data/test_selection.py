@@ -50,7 +50,7 @@ def test_rows(expression: str, rows: list[int]) -> None:
         ("face_px", "not yes or no"),
         ("split > 3", "one is text"),
         ("face_px == '3'", "one is text"),
-        ("split + 1 > 2", "no number"),
+        ("split + 1 > 2", "not a number"),
         ("yaw and face_px > 3", "yes or no"),
         ("__import__('os').system('true') == 0", "not allowed"),
         ("face_px.max() > 3", "not allowed"),
