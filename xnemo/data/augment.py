@@ -48,7 +48,9 @@ class FaceAugmentation:
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return crop if self.colour_34 is None else cv2.transform(crop, self.colour_34)
+        if self.colour_34 is not None:
+            crop = cv2.transform(crop, self.colour_34)
+        return np.asarray(crop, np.uint8)
 
 
 def draw_augmentation(
@@ -154,4 +156,4 @@ def _piecewise_affine(nodes_NN2: NDArray[np.float64], size: int) -> NDArray[np.f
     """Interpolate node displacements over a square, affine in each half of a grid cell."""
     index, weights = _triangles(size, len(nodes_NN2) - 1)
     flat = nodes_NN2.reshape(-1, 2).astype(np.float32)
-    return sum(weights[k][..., None] * flat[index[k]] for k in range(3))
+    return np.asarray(sum(weights[k][..., None] * flat[index[k]] for k in range(3)), np.float32)

@@ -75,4 +75,4 @@ def _cell_luminance(
     )
     step = _SIDE // _CELLS
     cells = face.reshape(_CELLS, step, _CELLS, step, 3).mean(axis=(1, 3), dtype=np.float32)
-    return cells @ _LUMA
+    return np.asarray(cells @ _LUMA, np.float32)

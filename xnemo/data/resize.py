@@ -19,7 +19,8 @@ def resize_frames(frames_THWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8
         return frames_THWC
     frames_TCHW = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
     resized = F.interpolate(frames_TCHW, size=(size, size), mode="lanczos", antialias=True)
-    return resized.permute(0, 2, 3, 1).numpy()
+    frames: NDArray[np.uint8] = resized.permute(0, 2, 3, 1).numpy()
+    return frames
 
 
 def crop_and_resize(frame_HWC: NDArray[np.uint8], box: ArrayLike, size: int) -> NDArray[np.uint8]:
@@ -38,4 +39,4 @@ def downsample(
     height, width = image_HWC.shape[:2]
     reduced = (max(1, width // factor), max(1, height // factor))
     small = cv2.resize(image_HWC, reduced, interpolation=cv2.INTER_AREA)
-    return small, np.array(reduced) / (width, height)
+    return np.asarray(small, np.uint8), np.array(reduced) / (width, height)
