@@ -171,7 +171,8 @@ def empty_networks(config: NetworkConfig, seed: int = 0, training: bool = True) 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(layer_seed(seed, "gan_head"))
             gan_head = GanHead(**asdict(config.gan))
-            torch.manual_seed(layer_seed(seed, "discriminator"))
+            # The name in the seed is not "discriminator", so that initial weights stay the same.
+            torch.manual_seed(layer_seed(seed, "critic"))
             discriminator = Discriminator(**asdict(config.discriminator))
             torch.manual_seed(layer_seed(seed, "face_readout"))
             face_readout = FaceReadout(config.motion.latent_width, FACE_NUMBERS)
