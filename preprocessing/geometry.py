@@ -27,7 +27,8 @@ def box_centre(box: ArrayLike) -> NDArray[np.float64]:
 def box_side(box: ArrayLike) -> NDArray[np.float64]:
     """Return the larger side of a box, or of each of (T, 4) boxes."""
     b = np.asarray(box, dtype=np.float64)
-    return (b[..., 2:] - b[..., :2]).max(axis=-1)
+    side: NDArray[np.float64] = (b[..., 2:] - b[..., :2]).max(axis=-1)
+    return side
 
 
 def square_box(box: ArrayLike, scale: float = 1.0) -> Box:
@@ -131,7 +132,7 @@ def smooth_centres(centres_T2: ArrayLike, sigma: float = 5.0) -> NDArray[np.floa
     # Imported here because it is slow and few callers smooth.
     from scipy.ndimage import gaussian_filter1d
 
-    return gaussian_filter1d(centres, sigma=sigma, axis=0)
+    return np.asarray(gaussian_filter1d(centres, sigma=sigma, axis=0), dtype=np.float32)
 
 
 def driving_crop_boxes(boxes_T4: ArrayLike, frame_hw: FrameHW, sigma: float = 5.0) -> Box:
@@ -229,8 +230,8 @@ def similarity(source_N2: ArrayLike, target_N2: ArrayLike) -> NDArray[np.float64
     za, zb = ((x - x.mean(0)) @ np.array([1, 1j]) for x in (a, b))
     power = float((np.abs(za) ** 2).sum())
     factor = (np.conj(za) * zb).sum() / power if power > 0 else 0j
-    turn = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
-    return np.column_stack([turn, b.mean(0) - turn @ a.mean(0)])
+    matrix = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
+    return np.column_stack([matrix, b.mean(0) - matrix @ a.mean(0)])
 
 
 def iou_matrix(a_N4: NDArray[np.floating], b_M4: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -241,4 +242,5 @@ def iou_matrix(a_N4: NDArray[np.floating], b_M4: NDArray[np.floating]) -> NDArra
     common = np.maximum(across, 0) * np.maximum(down, 0)
     area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
     area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
-    return common / np.maximum(area_a + area_b - common, 1e-9)
+    iou: NDArray[np.floating] = common / np.maximum(area_a + area_b - common, 1e-9)
+    return iou

@@ -89,16 +89,16 @@ class ClipReader:
         if wanted and not 0 <= wanted[0] <= wanted[-1] < len(self):
             raise IndexError(f"frame numbers {wanted[0]}..{wanted[-1]} of a clip of {len(self)}")
         codec = self._stream.codec_context
-        pictures = np.empty((len(order), codec.height, codec.width, 3), dtype=np.uint8)
+        images = np.empty((len(order), codec.height, codec.width, 3), dtype=np.uint8)
         places: dict[int, list[int]] = {index: [] for index in wanted}
         for place, index in enumerate(order):
             places[index].append(place)
         try:
             for run in self._runs(wanted):
-                self._decode_run(run, places, pictures)
+                self._decode_run(run, places, images)
         except (av.error.FFmpegError, ValueError) as error:
             raise DecodeError("corrupt", f"the clip is damaged: {error}") from error
-        return pictures
+        return images
 
     def close(self) -> None:
         """Close the decoder."""
@@ -123,9 +123,7 @@ class ClipReader:
                 runs.append([index])
         return runs
 
-    def _decode_run(
-        self, run: list[int], places: dict[int, list[int]], pictures: np.ndarray
-    ) -> None:
+    def _decode_run(self, run: list[int], places: dict[int, list[int]], images: np.ndarray) -> None:
         number = self._key_at(run[0])
         self._container.seek(self._times[number], stream=self._stream)
         left = set(run)
@@ -133,14 +131,14 @@ class ClipReader:
             for frame in self._stream.codec_context.decode(packet):
                 self.frames_decoded += 1
                 if number in left:
-                    self._store(frame, places[number], pictures)
+                    self._store(frame, places[number], images)
                     left.discard(number)
                 number += 1
             if not left:
                 return
         raise ValueError(f"frame {min(left)} does not decode")
 
-    def _store(self, frame: av.VideoFrame, places: list[int], pictures: np.ndarray) -> None:
+    def _store(self, frame: av.VideoFrame, places: list[int], images: np.ndarray) -> None:
         rgb = self._reformatter.reformat(
             frame,
             format="rgb24",
@@ -150,14 +148,14 @@ class ClipReader:
             interpolation=Interpolation.BILINEAR | Interpolation.BITEXACT,
             threads=1,
         ).to_ndarray()
-        if rgb.shape != pictures.shape[1:]:
+        if rgb.shape != images.shape[1:]:
             raise ValueError("the frame size changes inside the clip")
         # libswscale's fast path is twenty times as fast as its exact one but rounds down, by one
         # level on average; adding it back leaves half a level of error.
         first, *others = places
-        cv2.add(rgb, _ONE_LEVEL, dst=pictures[first])  # type: ignore[call-overload]
+        cv2.add(rgb, _ONE_LEVEL, dst=images[first])  # type: ignore[call-overload]
         for place in others:
-            pictures[place] = pictures[first]
+            images[place] = images[first]
 
 
 def decode_clip(mp4: bytes, indices: Sequence[int] | None = None) -> np.ndarray:

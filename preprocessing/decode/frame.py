@@ -87,8 +87,8 @@ class Frame:
         stretched = self.orientation.displayed_size(self.video_frame.width, self.video_frame.height)
         if self.orientation.transpose:
             stretched = stretched[::-1]
-        picture = to_rgb(self.video_frame, self.colour, *stretched, EXACT_SHARP)
-        return np.ascontiguousarray(self.orientation.apply(picture))
+        image = to_rgb(self.video_frame, self.colour, *stretched, EXACT_SHARP)
+        return np.ascontiguousarray(self.orientation.apply(image))
 
     def rgb_scaled(self, max_side: int) -> np.ndarray:
         """Return the frame as RGB uint8, shrunk so that its longer side is at most `max_side`.
@@ -97,8 +97,8 @@ class Frame:
         the result scales by (width / W, height / H) of its shape.
         """
         across, down = self._scaled_size(max_side)
-        picture = to_rgb(self.video_frame, self.colour, across, down, _SHRINK)
-        return np.ascontiguousarray(self.orientation.apply(picture))
+        image = to_rgb(self.video_frame, self.colour, across, down, _SHRINK)
+        return np.ascontiguousarray(self.orientation.apply(image))
 
     def luma_scaled(self, max_side: int) -> np.ndarray:
         """Return luma alone, uint8 [h, w] in 0–255, shrunk to `max_side`; cheap."""
@@ -117,8 +117,8 @@ class Frame:
         Parts of the box outside the frame are black. A box of even integers inside a frame with
         square pixels is cut from the planes; any other box is resampled, which is slower.
         """
-        picture = self._crop(box, _width_height(size), "rgb24")
-        return np.ascontiguousarray(picture.to_ndarray())
+        image = self._crop(box, _width_height(size), "rgb24")
+        return np.ascontiguousarray(image.to_ndarray())
 
     def crop(self, box: Box, size: int | tuple[int, int]) -> av.VideoFrame:
         """Return `box` scaled to `size` (even) as yuv420p, BT.709 limited range, to encode.
@@ -148,8 +148,8 @@ class Frame:
         cut = cut_planes(frame, *(int(edge) for edge in coded))
         if pixel_format == "yuv420p" and colour.is_display_ready:
             return rotate_planes(to_yuv709(cut, colour, across, down), self.orientation)
-        picture = self.orientation.apply(to_rgb(cut, colour, across, down, EXACT_SHARP))
-        return rgb_frame(picture) if pixel_format == "rgb24" else rgb_to_yuv709(picture)
+        image = self.orientation.apply(to_rgb(cut, colour, across, down, EXACT_SHARP))
+        return rgb_frame(image) if pixel_format == "rgb24" else rgb_to_yuv709(image)
 
     def _crop_resampled(self, box: Box, size: tuple[int, int], pixel_format: str) -> av.VideoFrame:
         """Crop any box: RGB of its surroundings, then Pillow's sub-pixel resize."""
@@ -167,14 +167,14 @@ class Frame:
                 min(float(self.width), x0 + right * per_x),
                 min(float(self.height), y0 + bottom * per_y),
             )
-            picture, origin_x, origin_y = self._rgb_around(seen)
+            image, origin_x, origin_y = self._rgb_around(seen)
             within = (
                 seen[0] - origin_x,
                 seen[1] - origin_y,
                 seen[2] - origin_x,
                 seen[3] - origin_y,
             )
-            piece = Image.fromarray(picture).resize(
+            piece = Image.fromarray(image).resize(
                 (right - left, bottom - top), Image.Resampling.BICUBIC, box=within
             )
             canvas[top:bottom, left:right] = np.asarray(piece)
@@ -193,7 +193,7 @@ class Frame:
             for edge, limit in zip(coded[2:], (frame.width, frame.height), strict=True)
         )
         cut = cut_planes(frame, x0, y0, x1, y1)
-        picture = np.ascontiguousarray(
+        image = np.ascontiguousarray(
             self.orientation.apply(to_rgb(cut, self.colour, x1 - x0, y1 - y0, EXACT_SHARP))
         )
         origin_x, origin_y = x0, y0
@@ -204,7 +204,7 @@ class Frame:
             origin_x = self.width - x1
         if self.orientation.flip_y:
             origin_y = self.height - y1
-        return picture, origin_x, origin_y
+        return image, origin_x, origin_y
 
 
 def _covered(start: float, per_pixel: float, count: int, limit: int) -> tuple[int, int]:

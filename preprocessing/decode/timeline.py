@@ -4,9 +4,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
+
+if TYPE_CHECKING:
+    Packet = av.Packet[av.VideoStream]
 
 # Codecs with packets that show no frame, so that packets do not count frames.
 _HIDDEN_FRAMES = frozenset({"vp8", "h261", "h263", "mpeg4", "msmpeg4v3", "rv30", "rv40", "flv1"})
@@ -45,7 +49,7 @@ def to_us(ticks: int, time_base: Fraction) -> int:
     return round(ticks * time_base * MICROSECONDS)
 
 
-def timeline_of(packets: Iterable[av.Packet], time_base: Fraction, codec: str) -> Timeline:
+def timeline_of(packets: "Iterable[Packet]", time_base: Fraction, codec: str) -> Timeline:
     """Build the timeline from a stream's packets; memory is 16 bytes per packet."""
     times: list[int] = []
     keys: list[int] = []

@@ -50,8 +50,8 @@ def encode_clip(
     )
     stream: av.VideoStream | None = None
     try:
-        for number, picture in enumerate(frames):
-            frame = _as_yuv(picture)
+        for number, image in enumerate(frames):
+            frame = _as_yuv(image)
             if stream is None:
                 stream = _add_stream(container, frame, rate, config)
             elif (frame.width, frame.height) != (stream.width, stream.height):
@@ -69,16 +69,16 @@ def encode_clip(
     return index_first(buffer.getvalue())
 
 
-def _as_yuv(picture: np.ndarray | av.VideoFrame) -> av.VideoFrame:
-    if isinstance(picture, av.VideoFrame):
-        if picture.format.name != "yuv420p":
-            raise ValueError(f"expected a yuv420p frame, got {picture.format.name}")
-        return _copy(picture)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"expected RGB uint8 [H, W, 3], got {picture.dtype} {picture.shape}")
-    if picture.shape[0] % _SIDE_STEP or picture.shape[1] % _SIDE_STEP:
-        raise ValueError(f"sides must be even, got {picture.shape[1]}×{picture.shape[0]}")
-    return rgb_to_yuv709(picture)
+def _as_yuv(image: np.ndarray | av.VideoFrame) -> av.VideoFrame:
+    if isinstance(image, av.VideoFrame):
+        if image.format.name != "yuv420p":
+            raise ValueError(f"expected a yuv420p frame, got {image.format.name}")
+        return _copy(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected RGB uint8 [H, W, 3], got {image.dtype} {image.shape}")
+    if image.shape[0] % _SIDE_STEP or image.shape[1] % _SIDE_STEP:
+        raise ValueError(f"sides must be even, got {image.shape[1]}×{image.shape[0]}")
+    return rgb_to_yuv709(image)
 
 
 def _copy(frame: av.VideoFrame) -> av.VideoFrame:

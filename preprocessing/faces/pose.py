@@ -36,7 +36,7 @@ def head_pose(landmarks_T52: np.ndarray) -> np.ndarray:
     centred = centred / np.maximum(size, 1e-6)
     model = FACE_POINTS - FACE_POINTS.mean(axis=0)
     model = model / np.sqrt((model**2).sum())
-    return np.rad2deg(_fit(centred, model)).astype(np.float32)
+    return np.asarray(np.rad2deg(_fit(centred, model)), dtype=np.float32)
 
 
 def rotation(yaw_pitch_roll_T3: np.ndarray) -> np.ndarray:
@@ -48,7 +48,8 @@ def rotation(yaw_pitch_roll_T3: np.ndarray) -> np.ndarray:
     # y points down, so looking up is a negative rotation about x.
     about_x = _matrix([[one, zero, zero], [zero, cp, -sp], [zero, sp, cp]])
     about_z = _matrix([[cr, -sr, zero], [sr, cr, zero], [zero, zero, one]])
-    return about_z @ about_x @ about_y
+    matrices: np.ndarray = about_z @ about_x @ about_y
+    return matrices
 
 
 def _matrix(rows: list[list[np.ndarray]]) -> np.ndarray:
@@ -82,4 +83,4 @@ def _fit(points_T52: np.ndarray, model_53: np.ndarray) -> np.ndarray:
 def _residual(angles: np.ndarray, points_T52: np.ndarray, model_53: np.ndarray) -> np.ndarray:
     seen = np.einsum("tij,kj->tki", rotation(angles)[:, :2], model_53)
     scale = (seen * points_T52).sum(axis=(1, 2)) / np.maximum((seen**2).sum(axis=(1, 2)), 1e-9)
-    return (scale[:, None, None] * seen - points_T52).reshape(len(points_T52), -1)
+    return np.reshape(scale[:, None, None] * seen - points_T52, (len(points_T52), -1))

@@ -146,7 +146,8 @@ def to_display_rgb(rgb16_HWC: np.ndarray, colour: Colour) -> np.ndarray:
         linear = np.maximum(linear, 0)
     if colour.transfer != "sdr":
         linear = _roll_off(linear)
-    return (np.clip(linear, 0, 1) ** np.float32(1 / 2.4) * 255 + 0.5).astype(np.uint8)
+    code = np.clip(linear, 0, 1) ** np.float32(1 / 2.4) * 255 + 0.5
+    return np.asarray(code).astype(np.uint8)
 
 
 def _to_linear(rgb16_HWC: np.ndarray, transfer: Transfer) -> np.ndarray:
@@ -162,7 +163,8 @@ def _to_linear(rgb16_HWC: np.ndarray, transfer: Transfer) -> np.ndarray:
         table = 1000 * scene**1.2 / REFERENCE_WHITE_NITS
     else:
         table = code**2.4
-    return table.astype(np.float32)[rgb16_HWC]
+    linear: np.ndarray = table.astype(np.float32)[rgb16_HWC]
+    return linear
 
 
 def _roll_off(linear: np.ndarray) -> np.ndarray:
@@ -174,4 +176,5 @@ def _roll_off(linear: np.ndarray) -> np.ndarray:
     slope = np.float32((peak - _KNEE) / (1 - _KNEE))
     mapped = _KNEE + (1 - _KNEE) * (slope * over) / (1 + (slope - 1) * over)
     gain = np.where(brightest > _KNEE, mapped / np.maximum(brightest, 1e-6), 1)
-    return linear * gain.astype(np.float32)
+    compressed: np.ndarray = linear * gain.astype(np.float32)
+    return compressed

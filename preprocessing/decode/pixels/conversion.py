@@ -85,8 +85,8 @@ def to_rgb(
         interpolation=EXACT_SHARP,
         threads=1,
     )
-    picture = out.to_ndarray()
-    return picture if colour.is_display_ready else to_display_rgb(picture, colour)
+    image = out.to_ndarray()
+    return image if colour.is_display_ready else to_display_rgb(image, colour)
 
 
 def to_yuv709(frame: av.VideoFrame, colour: Colour, width: int, height: int) -> av.VideoFrame:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import av.error
@@ -13,6 +13,9 @@ from preprocessing.decode.pixels.orientation import Orientation, orientation_of
 from preprocessing.decode.source import DecodeLimits
 from preprocessing.decode.timeline import MICROSECONDS, to_us
 from preprocessing.heartbeat import heartbeat
+
+if TYPE_CHECKING:
+    from preprocessing.decode.timeline import Packet
 
 # A time stamp that goes back further is a restarted clock (joined recordings), not jitter.
 _CLOCK_RESTART_US = MICROSECONDS
@@ -78,7 +81,7 @@ class PacketLoop:
         # "explode": report damage instead of concealing it.
         codec.options = {"err_detect": "explode", "max_pixels": str(limits.max_pixels)}
 
-    def packets(self) -> Iterator[av.Packet]:
+    def packets(self) -> "Iterator[Packet]":
         """Yield the stream's readable packets."""
         for item in self._read():
             if isinstance(item, av.Packet):
@@ -126,7 +129,7 @@ class PacketLoop:
             end = (self._last_packet_us or self._broken_since_us) + self.frame_us
             self._end_damage(max(end, self._broken_since_us))
 
-    def _decode(self, packet: av.Packet) -> list[av.VideoFrame] | None:
+    def _decode(self, packet: "Packet") -> list[av.VideoFrame] | None:
         """Return the frames that the decoder outputs for a packet, or None where it is damaged."""
         codec = self._stream.codec_context
         try:
@@ -135,7 +138,7 @@ class PacketLoop:
             self._record_damage(error, self._shown_at(packet))
             return None
 
-    def _read(self) -> Iterator[av.Packet | Exception]:
+    def _read(self) -> "Iterator[Packet | Exception]":
         """Yield packets or the container's errors; stop after too many in a row."""
         errors = 0
         demux = self._container.demux(self._stream)
@@ -159,7 +162,7 @@ class PacketLoop:
                 heartbeat()
             yield packet
 
-    def _track_time(self, packet: av.Packet) -> None:
+    def _track_time(self, packet: "Packet") -> None:
         time_us = self._shown_at(packet)
         if time_us is None or packet.is_discard:
             return
@@ -168,7 +171,7 @@ class PacketLoop:
             self._first_packet_us = time_us
             self.end_us = time_us
 
-    def _shown_at(self, item: av.Packet | av.VideoFrame) -> int | None:
+    def _shown_at(self, item: "Packet | av.VideoFrame") -> int | None:
         stamp = item.pts if item.pts is not None else item.dts
         return None if stamp is None else to_us(stamp, self._time_base) + self._clock_shift_us
 
@@ -250,10 +253,10 @@ class PacketLoop:
         PyAV puts a frame whose side data are read into a reference cycle, which only the garbage
         collector frees: read for each frame, two hundred of them would be alive at once.
         """
-        turn = frame.rotation
-        if turn not in self._orientations:
+        rotation = frame.rotation
+        if rotation not in self._orientations:
             side_data: Any = frame.side_data.get("DISPLAYMATRIX")
             matrix = None if side_data is None else bytes(side_data)
             aspect = self._stream.sample_aspect_ratio or None
-            self._orientations[turn] = orientation_of(matrix, aspect)
-        return self._orientations[turn]
+            self._orientations[rotation] = orientation_of(matrix, aspect)
+        return self._orientations[rotation]

@@ -128,14 +128,14 @@ class ArrayReader:
         return bisect.bisect_left(self._times_us, round(time_s * MICROSECONDS))
 
     def _frame(self, index: int, number: int) -> Frame:
-        picture = self._checked([index])[0]
-        return frame_from_rgb(picture, int(self._times_us[index]), number, index in self._keys)
+        image = self._checked([index])[0]
+        return frame_from_rgb(image, int(self._times_us[index]), number, index in self._keys)
 
     def _checked(self, indices: list[int]) -> np.ndarray:
         try:
-            pictures = self._arrays(indices)
+            images = self._arrays(indices)
         except Exception as error:
             raise DecodeError("corrupt", f"{self.name}: {error}") from error
-        if pictures.shape[1:] != (self.info.height, self.info.width, 3):
-            self._refuse(f"returns frames of shape {pictures.shape[1:]}")
-        return pictures
+        if images.shape[1:] != (self.info.height, self.info.width, 3):
+            self._refuse(f"returns frames of shape {images.shape[1:]}")
+        return images

@@ -34,5 +34,5 @@ class DecordReader(ArrayReader):
         return len(self._reader)
 
     def _arrays(self, indices: list[int]) -> np.ndarray:
-        pictures: np.ndarray = self._reader.get_batch(indices).asnumpy()
-        return pictures
+        images: np.ndarray = self._reader.get_batch(indices).asnumpy()
+        return images

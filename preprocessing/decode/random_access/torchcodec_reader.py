@@ -37,5 +37,5 @@ class TorchcodecReader(ArrayReader):
         return len(self._decoder)
 
     def _arrays(self, indices: list[int]) -> np.ndarray:
-        pictures: np.ndarray = self._decoder.get_frames_at(indices).data.numpy()
-        return pictures
+        images: np.ndarray = self._decoder.get_frames_at(indices).data.numpy()
+        return images

@@ -90,7 +90,7 @@ def test_tagged_matrix_and_range(
 
 
 @pytest.mark.parametrize(("matrix", "full_range"), list(product(MATRIX_CODE, (False, True))))
-def test_every_way_out_of_a_frame_has_the_same_colour(
+def test_all_conversions_of_a_frame_agree_in_colour(
     tmp_path: Path, matrix: str, full_range: bool
 ) -> None:
     path, tiles = tmp_path / "tiles.mp4", _tiles(full_range)
@@ -127,7 +127,7 @@ def test_untagged_colour_is_decided_by_size(width: int, height: int, matrix: str
     assert colour == Colour(matrix, full_range=False, transfer="sdr", wide_gamut=False)  # type: ignore[arg-type]
 
 
-def test_tags_that_would_come_out_wrong_are_refused() -> None:
+def test_unsupported_matrices_are_refused() -> None:
     with pytest.raises(DecodeError) as caught:
         _colour(matrix_code=8)
     assert caught.value.reason == "unsupported"
@@ -185,7 +185,7 @@ def test_wide_gamut_gray_stays_gray_and_primaries_saturate() -> None:
     assert red[1] == red[2] == 0
 
 
-def test_our_own_clips_come_back_in_the_colour_they_went_in() -> None:
+def test_encoded_clips_keep_their_colour() -> None:
     rng = np.random.default_rng(5)
     colours = rng.integers(40, 216, (4, 4, 3))
     picture = np.kron(colours, np.ones((32, 32, 1))).astype(np.uint8)
