@@ -19,7 +19,7 @@ parser.add_argument("--identity", required=True)
 parser.add_argument("--run", default="one-person")
 parser.add_argument("--runs-dir", default="runs")
 parser.add_argument("--recipe", default="finetune")
-args = parser.parse_args()
+args = parser.parse_intermixed_args()
 
 config = override(
     get_recipe(args.recipe),

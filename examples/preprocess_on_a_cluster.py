@@ -17,7 +17,7 @@ parser.add_argument("out", help="folder or fsspec URL of the data set")
 parser.add_argument("--address", help="HOST:PORT or auto; default: this machine")
 parser.add_argument("--concurrency", type=int, help="chunks in parallel; default: one per CPU")
 parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
-args = parser.parse_args()
+args = parser.parse_intermixed_args()
 
 # Only large, roughly frontal faces.
 config = override(PreprocessConfig(), ["filters.min_face_px=96", "filters.max_yaw=60"])

@@ -15,7 +15,7 @@ parser.add_argument("settings", nargs="*", metavar="NAME=VALUE")
 parser.add_argument("--run", default="one-gpu")
 parser.add_argument("--runs-dir", default="runs")
 parser.add_argument("--recipe", default="small")
-args = parser.parse_args()
+args = parser.parse_intermixed_args()
 
 # A recipe is a frozen dataclass; `override` checks names and types.
 config = override(get_recipe(args.recipe), args.settings)

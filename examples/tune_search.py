@@ -18,7 +18,7 @@ parser.add_argument("--trials", type=int, default=8)
 parser.add_argument("--concurrent", type=int, help="trials in parallel; default: as many as fit")
 parser.add_argument("--run", default="search")
 parser.add_argument("--runs-dir", default="runs")
-args = parser.parse_args()
+args = parser.parse_intermixed_args()
 
 result = tune(
     override(get_recipe("tiny"), args.settings),

@@ -27,7 +27,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "bundle")
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "bundle", averaged=True)
 
 
 @pytest.fixture
