@@ -11,7 +11,7 @@ from torch import Tensor
 from xnemo.data.batch import Batch
 from xnemo.data.seeding import sample_rng, stream_seed
 from xnemo.diffusion.schedule import NoiseSchedule
-from xnemo.model.frozen.autoencoder import Autoencoder
+from xnemo.model.frozen.autoencoder_kinds import Autoencoder
 from xnemo.model.frozen.image_embedding import ImageEmbedding
 from xnemo.training.config import ConditionConfig
 
