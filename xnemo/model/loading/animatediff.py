@@ -7,11 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from preprocessing.errors import UserError
-from xnemo.model.networks import Networks
+from xnemo.model.networks import TEMPORAL, Networks
 from xnemo.model.weights.check import assign_tensors, check_tensors
 from xnemo.model.weights.files import read_tensors
 
-TEMPORAL = ".temporal_modules."
 # diffusers' MotionAdapter has the same layers under other names.
 ADAPTER_NAMES = (
     (r"\.attn([12])\.", lambda m: f".attention_blocks.{int(m[1]) - 1}."),

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from preprocessing.errors import UserError
-from xnemo.model.networks import Networks
+from xnemo.model.networks import TEMPORAL, Networks
 from xnemo.model.weights.check import assign_tensors, check_tensors
 from xnemo.model.weights.files import atomic_folder, read_tensors
 
-TEMPORAL = ".temporal_modules."
 POSITIONS = ".pos_encoder.pe"
 
 

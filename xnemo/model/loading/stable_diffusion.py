@@ -7,14 +7,14 @@ from pathlib import Path
 from torch import Tensor
 
 from preprocessing.errors import UserError
-from xnemo.model.networks import Networks
+from xnemo.model.networks import TEMPORAL, Networks
 from xnemo.model.unet.config import UNetConfig
 from xnemo.model.weights.check import assign_tensors, check_tensors
 from xnemo.model.weights.files import read_tensors
 
 # The reference network has no output layers; everything else must match.
 OUTPUT_LAYERS = ("conv_norm_out.", "conv_out.")
-ADDED_MODULES = (".motion_modules.", ".temporal_modules.")
+ADDED_MODULES = (".motion_modules.", TEMPORAL)
 SINGLE_FILE_PREFIX = "model.diffusion_model."
 
 
