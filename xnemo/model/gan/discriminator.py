@@ -75,7 +75,7 @@ class PatchDiscriminator(nn.Module):
         return DiscriminatorOutput(self.to_logits(x), features)
 
 
-class Discriminator(ModelMixin, ConfigMixin):
+class Discriminator(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Multi-scale patch discriminator; arguments as in `DiscriminatorConfig`."""
 
     @register_to_config

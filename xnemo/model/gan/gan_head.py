@@ -109,7 +109,7 @@ class SynthesisStage(nn.Module):
         return x_BCHW, rgb
 
 
-class GanHead(ModelMixin, ConfigMixin):
+class GanHead(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Generate the target frame from a reference image and a motion vector.
 
     The appearance encoder's map replaces StyleGAN2's learned constant; the style of every layer is

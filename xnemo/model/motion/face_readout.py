@@ -5,7 +5,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 
-class FaceReadout(ModelMixin, ConfigMixin):
+class FaceReadout(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Predict the change of a face between frames from the change of its motion latent.
 
     Linear and independent of what the frames have in common, so that the same change of the latent
