@@ -48,11 +48,11 @@ from xnemo.training.config import TrainConfig  # noqa: E402
 from xnemo.training.monitor.run_log import read_log  # noqa: E402
 
 WINDOW = 16
-# The step of the `small` recipe on a GPU is computed as `xnemo doctor` does, from counted operations
-# at this share of the data sheet's bf16 rate.
+# The step of the `small` recipe on a GPU is computed from counted operations at this share of the
+# data sheet's bf16 rate, as in `xnemo doctor`.
 UTILISATION = 0.4
 # Samples per step, and the largest ratio to the plain loop. Ray's processes take 4 % of two cores
-# and DeepSpeed 0.08 s per step, which weighs more in shorter steps; the second row shows it.
+# and DeepSpeed 0.08 s per step, which weighs more in shorter steps, as the second row shows.
 STEP_BATCHES = {192: 1.05, 96: None}
 # A GPU that two loader cores can feed, and one that requires more.
 DESK_GPU, RACK_GPU = "RTX 4090", "H100"
