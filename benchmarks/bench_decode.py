@@ -1,11 +1,10 @@
-"""Times every decoder on raw sources and on our own clips, and counts the frames it gets wrong.
+"""Times every decoder on raw sources and encoded clips, and counts wrong frames.
 
     python benchmarks/bench_decode.py [--smoke] [--assets FOLDER]
 
-A decoder that returns wrong frames or colours on a kind does not win it, however quick. Raw
-sources are read in order, as preprocessing does; our own clips by random windows of 16, as
-training does. Frames are counted against CPU seconds of all threads: a second thread wins nothing,
-and a neighbour on the machine harms little.
+Raw sources are read in order, as in preprocessing; encoded clips by random windows of 16, as in
+training. Speed is frames per CPU second of all threads, so that threads and other load on the
+machine matter little.
 """
 
 import argparse
@@ -38,7 +37,7 @@ DETECTOR_SIDE = 640
 
 @dataclass(frozen=True)
 class Timing:
-    """Frames per second, and how many of the frames were not the ones asked for."""
+    """Frames per CPU second, and the number of wrong frames."""
 
     fps: float
     wrong: int
@@ -96,7 +95,7 @@ def _sources(folder: Path, count: int) -> dict[str, Path]:
 
 
 def _picture(number: int, width: int, height: int) -> np.ndarray:
-    """A marked picture with fine texture below the mark: flat ones decode unrealistically fast."""
+    """A marked image with fine texture below the mark: flat images decode unrealistically fast."""
     picture = marked_picture(number, width, height)
     rng = np.random.default_rng(number)
     texture = rng.integers(-12, 13, (height // 4, width // 4, 1)).repeat(4, 0).repeat(4, 1)
@@ -109,14 +108,14 @@ def _picture(number: int, width: int, height: int) -> np.ndarray:
 
 
 def _in_order(backend: str, path: Path, repeats: int) -> Timing:
-    """Every frame at the size a detector reads: what preprocessing asks of a decoder."""
+    """Decode every frame at the size that a detector reads, as preprocessing does."""
 
     def work(backend: str = backend) -> list[np.ndarray]:
         with open_video(path, backend) as reader:  # type: ignore[arg-type]
             return [frame.rgb_scaled(DETECTOR_SIDE)[::2, ::2].copy() for frame in reader.frames()]
 
     seconds, pictures = _best(work, repeats)
-    return _judged(pictures, range(len(pictures)), seconds, work("pyav")[0])
+    return _timing(pictures, range(len(pictures)), seconds, work("pyav")[0])
 
 
 def _at_random(backend: str, path: Path, count: int, repeats: int) -> Timing:
@@ -129,10 +128,10 @@ def _at_random(backend: str, path: Path, count: int, repeats: int) -> Timing:
             return [picture[::4, ::4].copy() for picture in reader.frames_at(wanted)]
 
     seconds, pictures = _best(work, repeats)
-    return _judged(pictures, wanted, seconds, work("pyav")[0])
+    return _timing(pictures, wanted, seconds, work("pyav")[0])
 
 
-def _judged(
+def _timing(
     pictures: Sequence[np.ndarray], numbers: Sequence[int], seconds: float, first: np.ndarray
 ) -> Timing:
     wrong = sum(
@@ -151,7 +150,7 @@ def _add_own_clips(report: Report, count: int, repeats: int) -> None:
     rng = np.random.default_rng(2)
     starts = [int(start) for start in rng.integers(0, min(count, 125) - WINDOW, 20)]
     readers: dict[str, Callable[[bytes, range], np.ndarray]] = {
-        "ours, on PyAV": lambda mp4, window: ClipReader(mp4).frames_at(window),
+        "ClipReader, on PyAV": lambda mp4, window: ClipReader(mp4).frames_at(window),
         "decord": _decord_window,
         "torchcodec": _torchcodec_window,
     }
@@ -174,7 +173,7 @@ def _add_own_clips(report: Report, count: int, repeats: int) -> None:
                 colour = max(colour, float(np.abs(window[0] - exact).mean()))
             return Timing(len(starts) * WINDOW / seconds, wrong, colour)
 
-        _add(report, "our clips 512x512, random windows of 16", name, timed)
+        _add(report, "encoded clips 512x512, random windows of 16", name, timed)
 
 
 def _decord_window(mp4: bytes, window: range) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""How fast the network animates, against a plain copy of the release's algorithm.
+"""Speed of sampling against a plain copy of the release's algorithm.
 
     make bench-network            CPU: reduced network, three windows. With a GPU also full width.
-    python benchmarks/bench_network.py --smoke      seconds; proves that it runs
+    python benchmarks/bench_network.py --smoke      seconds; checks that the benchmark runs
 
-Both sides have the same weights and must give the same latents. Repeats alternate, so that a slow
-minute of the machine falls on both; the fastest repeat counts.
+Both sides have the same weights and must give the same latents. Repeats alternate, so that changes
+of the machine's load affect both; the fastest repeat counts.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.model.config import NetworkConfig, full
 from xnemo.model.frozen.autoencoder import AutoencoderConfig
 from xnemo.model.frozen.image_embedding import ImageEmbeddingConfig
-from xnemo.model.motion.encoder import MotionEncoderConfig
+from xnemo.model.motion.config import MotionEncoderConfig
 from xnemo.model.networks import Networks, build_networks
 from xnemo.model.unet.config import UNetConfig
 from xnemo.training.monitor.speed import matrix_rate
@@ -39,9 +39,8 @@ EAGER = "eager attention"
 def reduced(latent: int, width: int) -> NetworkConfig:
     """Return the published structure on small latents, at a quarter of the width or less.
 
-    Two things are kept as published, for the ratio depends on them: how wide a head is, and how
-    much the motion encoder weighs beside the denoiser (`operations.py`). An encoder that is too
-    large here would make too much of encoding motion once.
+    The speed-up depends on the width of a head and on the share of the motion encoder in the
+    operations (`operations.py`); both are as published.
     """
     return NetworkConfig(
         image_size=4 * latent,
@@ -62,7 +61,7 @@ def reduced(latent: int, width: int) -> NetworkConfig:
 
 
 def full_width() -> NetworkConfig:
-    """Return the published sizes; latents are drawn, so frozen parts need no weights."""
+    """Return the published sizes; latents are random, so frozen parts need no weights."""
     return NetworkConfig(
         image_size=512,
         autoencoder=AutoencoderConfig("kl", path="random"),
@@ -71,7 +70,7 @@ def full_width() -> NetworkConfig:
 
 
 def make_networks(config: NetworkConfig) -> Networks:
-    """Build with random weights everywhere: zero output layers would hide what they follow."""
+    """Build networks with random weights also in the zero-initialised output layers."""
     networks = build_networks(config, training=False).eval()
     generator = torch.Generator().manual_seed(0)
     for name, parameter in networks.denoiser.named_parameters():
@@ -121,9 +120,8 @@ def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
 def bench_cpu(report: Report, repeats: int, smoke: bool) -> None:
     """Compare on the CPU: reduced width, three windows.
 
-    Two steps where a person would take twenty or more: what is done once a video weighs more, so
-    that the ratio comes out lower than in use. The switches that keep the numbers are tried one on
-    top of the other; compilation is done before the clock starts, once for any number of videos.
+    Two steps instead of twenty or more: work per video weighs more, so the ratio is lower than in
+    use. Options that keep the numbers are added one by one; compilation is not timed.
     """
     latent, width, frames, steps = (8, 16, 14, 1) if smoke else (16, 80, 56, 2)
     config = reduced(latent, width)
@@ -150,7 +148,7 @@ def bench_cpu(report: Report, repeats: int, smoke: bool) -> None:
             f"operations of a step at {size}: plain copy / ours", operations.saved(window), "x"
         )
     plain = run_plain(networks, inputs, sampler, False)
-    # The plain copy keeps PyTorch's own layout of memory, whatever ours is switched to.
+    # The plain copy keeps the default memory format.
     twin = copy.deepcopy(networks)
     best, shown, plain_seconds = float("inf"), "", float("inf")
     for name, change in CPU_VARIANTS.items():
@@ -179,10 +177,10 @@ def bench_cpu(report: Report, repeats: int, smoke: bool) -> None:
         plain_seconds = min(plain_seconds, seconds["plain"])
         if seconds["ours"] / seconds["plain"] < best:
             best, shown = seconds["ours"] / seconds["plain"], name
-    # Once is enough for what only tells where the gain comes from.
+    # Informative only, so one repeat.
     cached = timed({"cached": lambda: run_plain(twin, inputs, sampler, True)}, 1)["cached"]
     report.add("cpu: of it by encoding motion once", seconds["plain"] / cached, "x")
-    # Every multiplication at the speed of a large matrix product, and all else for nothing.
+    # Upper bound: all multiplications at the rate of a large matrix product, all else free.
     rate = matrix_rate(torch.device("cpu"), torch.float32)
     least_s = here.ours * steps * windows * window / rate
     report.add("cpu: measured fp32 matrix rate", rate / 1e9, "GFLOP/s")
@@ -253,7 +251,7 @@ def bench_gpu(
 
 
 def _kernels(variant: str) -> AbstractContextManager[Any]:
-    """Return what makes attention take the kernels of a variant."""
+    """Return the context that selects the attention kernels of a variant."""
     if variant != EAGER:
         return nullcontext()
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
@@ -265,7 +263,7 @@ def _channels_last(networks: Networks) -> None:
         torch.nn.Module.to(part, memory_format=torch.channels_last)
 
 
-# Each change comes on top of the ones before it.
+# Each change is added to the previous ones.
 CPU_VARIANTS: dict[str, Callable[[Networks], None]] = {
     "as built": lambda networks: None,
     "+ channels-last": _channels_last,
@@ -283,7 +281,7 @@ VARIANTS: dict[str, Callable[[Networks], None]] = {
 def pass_flops(
     networks: Networks, config: NetworkConfig, sampler: SamplerConfig, device: str
 ) -> float:
-    """Return the operations of one window's pass, both guidance branches, as plainly computed."""
+    """Return the operations of one window, both guidance branches, with the plain algorithm."""
     one = make_inputs(config, 1).to(device, torch.bfloat16)
     motion = torch.zeros(
         1, 1, config.motion.tokens, config.motion.token_width, device=device, dtype=torch.bfloat16
@@ -309,10 +307,10 @@ def _peak(device: str) -> float:
 
 
 def main() -> int:
-    """Run what this machine can, print the table, write the results."""
+    """Run the benchmarks that this machine supports, print the table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--smoke", action="store_true", help="minute sizes, nothing written")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, nothing written")
     arguments = parser.parse_args()
     report = Report("network")
     bench_cpu(report, arguments.repeats, arguments.smoke)

@@ -1,10 +1,10 @@
-"""What training costs beside its arithmetic: the engines, the loader, a resume.
+"""Overhead of training: engines, tracking, loader and resume.
 
     python benchmarks/bench_training.py [--smoke] [--only step tracker loader resume]
 
-Ratios are taken in one run: the bare loop (`plain_training.py`) before and after the whole, the
-reachable tracking store before and after the dead one, and the two loaders in turns. With `--only`
-the other rows of the last results stay as they are, with their date.
+Each ratio is measured in one run, in alternation: the plain loop (`plain_training.py`) and the full
+job, a reachable and an unresponsive tracking server, and the two loaders. With `--only` the other
+rows keep their last results and dates.
 """
 
 import argparse
@@ -48,19 +48,18 @@ from xnemo.training.config import TrainConfig  # noqa: E402
 from xnemo.training.monitor.run_log import read_log  # noqa: E402
 
 WINDOW = 16
-# The `small` recipe has not been timed on a GPU here: its step is computed as `xnemo doctor` does,
-# from counted operations at this share of the data sheet's bf16 rate.
+# The step of the `small` recipe on a GPU is computed from counted operations at this share of the
+# data sheet's bf16 rate, as in `xnemo doctor`.
 UTILISATION = 0.4
-# Samples of a step and the most it may take against the bare loop's. Ray's own processes want 4 %
-# of two full cores and DeepSpeed 0.08 s of each step here, so that a shorter one bears more; the
-# second shows how much.
+# Samples per step, and the largest ratio to the plain loop. Ray's processes take 4 % of two cores
+# and DeepSpeed 0.08 s per step, which weighs more in shorter steps, as the second row shows.
 STEP_BATCHES = {192: 1.05, 96: None}
-# The GPU that a loader of two cores is held against, and one that asks for more of them.
+# A GPU that two loader cores can feed, and one that requires more.
 DESK_GPU, RACK_GPU = "RTX 4090", "H100"
 
 
 def main() -> int:
-    """Run the benchmarks asked for."""
+    """Run the selected benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="tiny inputs, nothing written")
     parser.add_argument("--only", nargs="*", choices=PARTS, default=PARTS)
@@ -71,7 +70,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name:
             PARTS[part](report, Path(name), options.smoke)
         if not options.smoke:
-            # A run that is cut short keeps what it has measured.
+            # Write after each part, so that an interrupted run keeps its results.
             report.write(tuple(PARTS))
     return report.finish(smoke=options.smoke, parts=tuple(PARTS))
 
@@ -83,7 +82,7 @@ def measure_step(report: Report, folder: Path, smoke: bool) -> None:
     for batch, bar in STEP_BATCHES.items():
         config = step_config(steps, smoke, batch)
         plain, ours = plain_seconds(config, data, folder, steps), []
-        # In turns: the machine's own pace moves by some percent within minutes.
+        # In alternation, because the machine's speed drifts by some percent within minutes.
         for turn in range(1 if smoke else 2):
             ours += whole_seconds(config, data, folder, f"bench{batch}.{turn}")
             plain += plain_seconds(config, data, folder, steps)
@@ -101,7 +100,7 @@ def measure_step(report: Report, folder: Path, smoke: bool) -> None:
 
 
 def load() -> str:
-    """Say how busy the machine was; a quiet one has as many runnable threads as this benchmark."""
+    """Return the load of the machine as text."""
     return f"load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
 
 
@@ -122,7 +121,7 @@ def step_config(steps: int, smoke: bool, batch: int = 32) -> TrainConfig:
 
 
 def plain_seconds(config: TrainConfig, data: Path, folder: Path, steps: int) -> list[float]:
-    """Return the bare loop's seconds per step, the first ones left out."""
+    """Return the plain loop's seconds per step, without the first ones."""
     file, store = folder / "plain.json", folder / f"store{time.monotonic_ns()}"
     file.write_text(json.dumps(to_dict(config)))
     script = Path(__file__).with_name("plain_training.py")
@@ -137,18 +136,17 @@ def plain_seconds(config: TrainConfig, data: Path, folder: Path, steps: int) -> 
     ]
     outputs = [worker.communicate()[0] for worker in workers]
     if any(worker.returncode for worker in workers):
-        raise RuntimeError("the bare loop failed")
+        raise RuntimeError("the plain loop failed")
     return json.loads(outputs[0])[1 if steps < 5 else 3 :]
 
 
 def whole_seconds(
     config: TrainConfig, data: Path, folder: Path, run: str, tracking_uri: str | None = None
 ) -> list[float]:
-    """Return the real job's seconds per step, the first and the last left out."""
-    # Ray gives its workers the lowest priority; where anything else runs, the bare loop has an
-    # advantage that is none of the code's.
+    """Return the full job's seconds per step, without the first and the last."""
+    # Ray runs its workers at the lowest priority, which would favour the plain loop.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # A value from the shell would reach Ray's workers, and only them.
+    # As in the plain loop.
     os.environ["OMP_NUM_THREADS"] = "1"
     from pipelines.train.job import train
 
@@ -156,24 +154,24 @@ def whole_seconds(
         config, str(data), run, runs_dir=folder / "runs", workers=2, previews=False,
         tracking_uri=tracking_uri,
     )  # fmt: skip
-    lines = [r for r in read_log(folder / "runs" / run / "log.jsonl") if "loss" in r]
+    lines = [r for r in read_log(folder / "runs" / run) if "loss" in r]
     rates = [line["samples_per_s"] for line in lines]
     return [config.global_batch / rate for rate in rates[1:-1] or rates]
 
 
 def measure_tracker(report: Report, folder: Path, smoke: bool) -> None:
-    """Time a step with a tracking server that takes connections and never answers."""
+    """Time a step with a tracking server that accepts connections and never responds."""
     data = write_dataset(folder / "tracker_faces", clips=6)
     config = step_config(3 if smoke else 12, smoke)
     before = whole_seconds(config, data, folder, "before")
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
-        # Connections are completed by the system and wait for ever to be accepted.
+        # The kernel completes connections; nothing ever accepts them.
         uri = f"http://127.0.0.1:{server.getsockname()[1]}"
-        silent = whole_seconds(config, data, folder, "silent", uri)
+        unresponsive = whole_seconds(config, data, folder, "unresponsive", uri)
     after = whole_seconds(config, data, folder, "after")
     report.add(
-        "tracking server silent / answering",
-        statistics.median(silent) / statistics.median(before + after),
+        "tracking server unresponsive / responding",
+        statistics.median(unresponsive) / statistics.median(before + after),
         "x",
         bar=1.05,
         lower_is_better=True,
@@ -262,7 +260,7 @@ def frames_decoded(table: ClipTable) -> list[int]:
 
 
 def measure_small_recipe(report: Report, table: ClipTable, smoke: bool) -> None:
-    """Hold the loader against the small recipe's pace on one GPU, which is computed."""
+    """Compare the loader with the computed speed of the small recipe on one GPU."""
     recipe = get_recipe("small")
     cost = training_cost(
         recipe.network,
@@ -291,7 +289,7 @@ def measure_small_recipe(report: Report, table: ClipTable, smoke: bool) -> None:
     report.add("samples read by one core, small recipe", each, "1/s", note="CPU time")
     for name, rate in pace.items():
         report.add(
-            f"cores that the small recipe on one {name} asks of the loader",
+            f"cores that the small recipe on one {name} requires for the loader",
             rate / each,
             "cores",
             note=f"{rate:.0f} samples/s, computed",
@@ -313,7 +311,7 @@ def wait_share(reader: SampleReader, plan: BatchPlan, step_s: float, steps: int)
     pause = step_s / plan.accumulation
     waited = 0.0
     with BatchLoader(reader, plan) as loader:
-        # Starting processes is no part of the pace.
+        # Do not count the start of loader processes.
         next(loader)
         time.sleep(2 * step_s)
         begin = time.perf_counter()
@@ -340,7 +338,7 @@ def measure_resume(report: Report, folder: Path, smoke: bool) -> None:
     run_once(config, data, run)
     begin = time.time()
     run_once(override(config, {"samples": 32}), data, run)
-    lines = read_log(run / "log.jsonl")
+    lines = read_log(run)
     first = next(r for r in lines if "loss" in r and r["samples_seen"] > 16)
     report.add(
         "start to first step after a resume", first["time"] - begin, "s", bar=30,

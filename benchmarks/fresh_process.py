@@ -9,7 +9,7 @@ from pathlib import Path
 from preprocessing_setting import Tally, chunks_in, process_here
 
 from preprocessing.config import PreprocessConfig
-from preprocessing.sandbox.peak_memory import peak_memory_mb
+from preprocessing.sandbox.process import peak_memory_mb
 
 
 def process_in_child(path: Path) -> float:

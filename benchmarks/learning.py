@@ -223,8 +223,8 @@ def draw(runs: Path, variants: list[str], seeds: int, path: Path) -> None:
     figure, axes = plt.subplots(1, len(names), figsize=(11, 4))
     for number, variant in enumerate(variants):
         for seed in range(seeds):
-            file = runs / f"{variant.replace(' ', '-')}-seed{seed}" / "log.jsonl"
-            records = [r for r in read_log(file) if "event" not in r]
+            run = runs / f"{variant.replace(' ', '-')}-seed{seed}"
+            records = [r for r in read_log(run) if "event" not in r]
             for axis, name in zip(axes, names, strict=True):
                 points = [(r["samples_seen"], r[name]) for r in records if r.get(name) is not None]
                 if points:

@@ -16,7 +16,7 @@ from pipelines.demo.videos import DemoClip, make_demo_videos, read_frames
 from pipelines.evaluate.job import EvaluateOptions
 from pipelines.preprocess.job import preprocess
 from preprocessing.config import PreprocessConfig
-from preprocessing.faces.factory import make_detector
+from preprocessing.faces import make_detector
 from xnemo.animation.animator import Animator
 from xnemo.animation.driving import find_faces
 from xnemo.evaluation.faces import face_distances

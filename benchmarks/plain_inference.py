@@ -1,11 +1,10 @@
-"""X-NeMo's inference as the release runs it, kept plain: what our sampler is measured against.
+"""Inference with the release's algorithm: the baseline of the network benchmark.
 
-Same weights, same windows, same noise, none of our savings: motion tokens are encoded anew for
-every window at every step, the two guidance branches are two passes, the cross-attention to the
-image embedding is computed for every cell, the reference's keys and values are projected for every
-frame that reads them, feed-forward layers widen all tokens at once, memory is laid out as PyTorch
-lays it out by itself, and the reference network runs for both branches. The attention kernel is the
-same fused one in both.
+Weights, windows, noise and attention kernel are the same as in xnemo's sampler. Without its
+optimisations, motion tokens are encoded for every window at every step, the two guidance branches
+are two passes, cross-attention to the image embedding is computed for every cell, the reference's
+keys and values are projected for every frame, feed-forward layers process all tokens at once, the
+memory format is the default one, and the reference network runs for both branches.
 """
 
 from collections.abc import Iterator
@@ -20,17 +19,16 @@ from torch import Tensor
 
 from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.initial_latents import initial_latents
-from xnemo.diffusion.sampler import SamplerConfig, sample_latents
+from xnemo.diffusion.sampler import SamplerConfig, make_windows, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.diffusion.scheduler import make_scheduler
-from xnemo.diffusion.windows import make_windows
 from xnemo.model.layers.feed_forward import GatedFeedForward
 from xnemo.model.unet.spatial_transformer import SpatialBlock
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """One portrait and one driver, past cropping."""
+    """One portrait and one driving video after cropping."""
 
     # Scaled latents of the reference (1, C, h, w) and its image embedding (1, 1, D).
     z_reference: Tensor
@@ -64,7 +62,7 @@ def run_plain(networks: Any, inputs: Inputs, config: SamplerConfig, cache_motion
         scheduler.alphas_cumprod[scheduler.timesteps[0]],
         generator,
     ).to(inputs.z_reference.device)
-    # Both image embeddings go through the reference network; only one's features are used.
+    # The reference network runs for both image embeddings; only one result is used.
     networks.reference_net(inputs.z_reference, none)
     reference = networks.reference_net(inputs.z_reference, inputs.image_embedding)
     once = encoder(inputs.crops, inputs.boxes).tokens if cache_motion else None
@@ -93,7 +91,7 @@ def run_plain(networks: Any, inputs: Inputs, config: SamplerConfig, cache_motion
 
 @torch.no_grad()
 def run_ours(networks: Any, inputs: Inputs, config: SamplerConfig, chunk: int = 32) -> Tensor:
-    """Return the same latents by the project's own sampler."""
+    """Return the same latents with xnemo's sampler."""
     encoder = networks.motion_encoder
     parts = zip(inputs.crops.split(chunk), inputs.boxes.split(chunk), strict=True)
     motion = torch.cat([encoder(crops, boxes).tokens.float().cpu() for crops, boxes in parts])
@@ -115,7 +113,7 @@ def run_ours(networks: Any, inputs: Inputs, config: SamplerConfig, chunk: int = 
 
 @contextmanager
 def as_released() -> Iterator[None]:
-    """Take our savings out of the layers: what they compute twice here, the release does."""
+    """Remove the optimisations from the layers, as in the release."""
     ours, ours_wide = SpatialBlock.forward, GatedFeedForward.forward
 
     def plain(

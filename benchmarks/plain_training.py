@@ -1,7 +1,7 @@
-"""The training loop a researcher would write on a Friday: two DDP modules, two AdamWs, one loop.
+"""Plain DDP training loop, the baseline of `bench_training.py`.
 
-The yardstick for `bench_training.py`: the same networks, losses and loader, and nothing else of
-ours - no engines, guards, averages, checkpoints, logs or trackers.
+It uses the same networks, losses and loader, without engines, guards, averages, checkpoints, logs
+and trackers.
 
     plain_training.py RANK WORLD CONFIG.json DATA STORE STEPS
 """
@@ -53,7 +53,7 @@ def main() -> None:
     joint = JointNetwork(networks, config).train()
     discriminator = networks.discriminator.train()
     network = DistributedDataParallel(joint, broadcast_buffers=False)
-    judge = DistributedDataParallel(discriminator, broadcast_buffers=False)
+    ddp_discriminator = DistributedDataParallel(discriminator, broadcast_buffers=False)
     trained = [p for p in joint.parameters() if p.requires_grad]
     optimizers = [
         torch.optim.AdamW(trained, lr=config.optimizer.lr),
@@ -73,15 +73,23 @@ def main() -> None:
             begin = time.perf_counter()
             batch, _ = next(loader)
             inputs = prepare_inputs(batch.to("cpu"), frozen, config.condition, seed=config.seed)
-            step(network, judge, discriminator, optimizers, inputs, frozen.schedule, config)
+            step(
+                network,
+                ddp_discriminator,
+                discriminator,
+                optimizers,
+                inputs,
+                frozen.schedule,
+                config,
+            )
             times.append(time.perf_counter() - begin)
     if rank == "0":
         print(json.dumps(times))
     dist.destroy_process_group()
 
 
-def step(network, judge, discriminator, optimizers, inputs, schedule, config):
-    prediction, pictures, _, change = network(inputs)
+def step(network, ddp_discriminator, discriminator, optimizers, inputs, schedule, config):
+    prediction, images, _, change = network(inputs)
     loss = diffusion_loss(
         schedule, prediction, inputs.z_BCFhw, inputs.noise_BCFhw, inputs.timesteps_B
     ).mean()
@@ -89,12 +97,12 @@ def step(network, judge, discriminator, optimizers, inputs, schedule, config):
         change, inputs.face_BFK, inputs.present_B
     )
     discriminator.requires_grad_(False)
-    fake = discriminator(pictures)
+    fake = discriminator(images)
     with torch.no_grad():
         real = discriminator(inputs.head_target_NCHW)
     weights = config.loss
     loss = loss + weights.gan * (
-        weights.l1 * F.l1_loss(pictures, inputs.head_target_NCHW)
+        weights.l1 * F.l1_loss(images, inputs.head_target_NCHW)
         + weights.adversarial * hinge_generator(fake)
         + weights.feature_matching * feature_matching(real, fake)
     )
@@ -104,15 +112,15 @@ def step(network, judge, discriminator, optimizers, inputs, schedule, config):
     optimizers[0].step()
 
     discriminator.requires_grad_(True)
-    count = len(pictures)
-    said = judge(torch.cat([inputs.head_target_NCHW, pictures.detach()]))
+    count = len(images)
+    outputs = ddp_discriminator(torch.cat([inputs.head_target_NCHW, images.detach()]))
     parts = [
-        [type(o)(o.logits[part], [f[part] for f in o.features]) for o in said]
+        [type(o)(o.logits[part], [f[part] for f in o.features]) for o in outputs]
         for part in (slice(count), slice(count, None))
     ]
     optimizers[1].zero_grad()
     hinge_discriminator(*parts).backward()
-    torch.nn.utils.clip_grad_norm_(judge.parameters(), config.optimizer.clip)
+    torch.nn.utils.clip_grad_norm_(ddp_discriminator.parameters(), config.optimizer.clip)
     optimizers[1].step()
 
 

@@ -5,21 +5,16 @@ from pathlib import Path
 
 from long_videos import base_video
 
-from preprocessing.chunk.output import pack_part
-from preprocessing.chunk.task import ChunkEnd
+from preprocessing.chunk.output import pack_output
+from preprocessing.chunk.records import ChunkEnd
 from preprocessing.config import PreprocessConfig
-from preprocessing.dataset.plan import (
-    SourceEntry,
-    analysis_digest,
-    chunks_of,
-    part_name,
-    write_entries,
-)
+from preprocessing.dataset.chunking import analysis_digest, chunks_of, output_name
+from preprocessing.dataset.entries import SourceEntry, write_entries
 from preprocessing.dataset.sources import find_sources
 from preprocessing.faces import make_detector
 from preprocessing.storage.store import open_store
 
-# Sources whose parts are left to be made, so that the stream of chunks runs too.
+# Sources whose chunk outputs are left out, so that the stream of chunks runs too.
 _LEFT = 4
 
 
@@ -27,7 +22,7 @@ def plan_without_work(job: Path, count: int, config: PreprocessConfig) -> None:
     """Write `count` small files to `job`/videos and, to `job`/out, what processing them leaves.
 
     The last few are real videos and left to do. Of the others the plan remembers a length and a
-    checksum, and their parts say that nobody was found in them.
+    checksum, and their chunk outputs say that no face was found in them.
     """
     videos, out = job / "videos", job / "out"
     videos.mkdir(parents=True)
@@ -39,7 +34,7 @@ def plan_without_work(job: Path, count: int, config: PreprocessConfig) -> None:
     store = open_store(out)
     models = dict(make_detector(config.detect.name, config.detect.model_dir).model_sha256)
     analysis = analysis_digest(config, models)
-    nobody = pack_part([], ChunkEnd(cuts_ms=(0,), frames=50, looks=7, damage=()), [])
+    nobody = pack_output([], ChunkEnd(cuts_ms=(0,), frames=50, detector_runs=7, damage=()), [])
     entries = []
     for file in find_sources(videos).files[: count - _LEFT]:
         digest = hashlib.sha256(file.name.encode()).hexdigest()
@@ -49,5 +44,5 @@ def plan_without_work(job: Path, count: int, config: PreprocessConfig) -> None:
         )  # fmt: skip
         entries.append(entry)
         for chunk in chunks_of(file, entry, config):
-            store.write_atomic(part_name(chunk, analysis), nobody)
+            store.write_atomic(output_name(chunk, analysis), nobody)
     write_entries(store, entries)

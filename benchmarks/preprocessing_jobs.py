@@ -18,7 +18,7 @@ from reporting import Report
 from pipelines.cluster.connect import connect
 from pipelines.preprocess.job import preprocess
 from pipelines.preprocess.progress import JobProgress
-from preprocessing.chunk.output import read_part
+from preprocessing.chunk.output import read_output
 from preprocessing.storage.store import open_store
 
 WORKERS = 2
@@ -120,7 +120,7 @@ def one_long_among_short(report: Report, setting: Setting) -> None:
         preprocess(folder, out, config, concurrency=WORKERS, on_progress=wall)
     store = open_store(out)
     busy_s = sum(
-        sum(read_part(store, part)["end"]["stages"].values()) for part in store.list("_work/parts")
+        sum(read_output(store, path).end.stages.values()) for path in store.list("_work/chunks")
     )
     ratio = wall.seconds / (busy_s / WORKERS)
     report.add(

@@ -17,8 +17,8 @@ import plain_preprocessing
 from preprocessing_setting import KEEP_ALL, Setting, Tally, process_here
 from reporting import Report
 
-from preprocessing.chunk import task as chunk_task
-from preprocessing.chunk.task import ClipResult
+from preprocessing.chunk import finish, stopwatch
+from preprocessing.chunk.records import ClipResult
 from preprocessing.chunk.tube import tube_box
 from preprocessing.config import PreprocessConfig
 from preprocessing.decode import Frame, open_video
@@ -36,7 +36,7 @@ def against_plain_script(report: Report, setting: Setting) -> None:
     plain_frames, ours = 0, Tally()
     process_here(setting.clips[0], setting.config, Tally())  # loads the detector
     # The task's own stages are to be told in CPU time as well.
-    with _patched(chunk_task, "time", SimpleNamespace(perf_counter=time.process_time)):
+    with _patched(stopwatch, "time", SimpleNamespace(perf_counter=time.process_time)):
         for path in setting.clips:
             try:
                 frames, seconds = plain_preprocessing.run(path, detector)
@@ -103,7 +103,7 @@ def bytes_and_fidelity(report: Report, setting: Setting) -> None:
         ours, count = ours + len(mp4), count + len(crops)
         return mp4
 
-    with _patched(chunk_task, "encode_clip", measured):
+    with _patched(finish, "encode_clip", measured):
         for path in setting.clips:
             process_here(path, setting.config, Tally())
     if not count:
@@ -143,7 +143,7 @@ def passes_over_pixels(report: Report, setting: Setting) -> None:
     tally = Tally()
     with (
         _patched(packet_loop.PacketLoop, "_decode", counted),
-        _patched(chunk_task, "encode_clip", encoding),
+        _patched(finish, "encode_clip", encoding),
     ):
         for path in setting.clips[:10]:
             process_here(path, setting.config, tally)
@@ -210,5 +210,5 @@ def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def _without_encoding() -> Iterator[None]:
-    with _patched(chunk_task, "encode_clip", lambda frames, fps, config: b"-"):
+    with _patched(finish, "encode_clip", lambda frames, fps, config: b"-"):
         yield

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import av
 
-from preprocessing.chunk.task import Chunk, ChunkEnd, ClipResult, process_chunk
+from preprocessing.chunk.records import Chunk, ChunkEnd, ClipResult
+from preprocessing.chunk.task import process_chunk
 from preprocessing.config import FilterConfig, PreprocessConfig
-from preprocessing.dataset.plan import chunks_of, look_into
+from preprocessing.dataset.chunking import chunks_of
+from preprocessing.dataset.entries import probe_source
 from preprocessing.dataset.sources import find_sources
 
-_ANALYSIS_STAGES = ("decode", "shots", "detect", "keep")
+_ANALYSIS_STAGES = ("decode", "shots", "detect", "buffer")
 # Nothing is dropped, so that every clip can be compared.
 KEEP_ALL = FilterConfig(
     min_face_px=0, min_picture_px=0, min_detection=0, min_detected=0, max_yaw=180, max_pitch=180,
@@ -54,7 +56,7 @@ class Tally:
 def chunks_in(path: Path, config: PreprocessConfig) -> list[Chunk]:
     """Return what a job would make of a video: none where it refuses it."""
     file = find_sources(path).files[0]
-    entry = look_into(file, config)
+    entry = probe_source(file, config)
     return [] if entry.reason else chunks_of(file, entry, config)
 
 

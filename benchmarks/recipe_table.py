@@ -1,4 +1,4 @@
-"""What each recipe asks of each GPU, computed: no GPU is needed, and none was.
+"""GPU requirements of each recipe, computed without a GPU.
 
     python benchmarks/recipe_table.py > docs/recipes.md
 
@@ -26,38 +26,37 @@ GPUS = ("RTX 4090", "L40S", "A100", "H100", "H200")
 DEVICES = (1, 8)
 # Recipes share networks, and each cost takes seconds to minutes.
 cost_of = cache(training_cost)
-# As `xnemo doctor` assumes: a tenth of the memory is the allocator's and the kernels', and training
-# reaches this share of the data sheet's bf16 rate.
+# As in `xnemo doctor`: memory reserved for allocator and kernels, and model FLOPs utilisation.
 RESERVE, UTILISATION = 0.1, 0.4
 
-HEAD = """# What the recipes ask of a GPU
+HEAD = """# GPU requirements of the recipes
 
-**Computed, not measured.** No recipe of this size has been run on a GPU here. Operations and kept
-tensors are counted on a network without memory (`xnemo doctor RECIPE --gpu NAME` prints
-the same for one pair); speed assumes {utilisation:.0%} of the data sheet's dense bf16 rate, and
-{reserve:.0%} of the memory is left to the allocator. The perceptual loss's network is not counted.
-This page is the output of `python benchmarks/recipe_table.py`.
+**Computed, not measured.** Operations and saved activations are counted on a meta-device network
+(`xnemo doctor RECIPE --gpu NAME` prints the same for one recipe and GPU). Speed assumes
+{utilisation:.0%} of the data sheet's dense bf16 rate, and {reserve:.0%} of the memory is reserved
+for the allocator. The perceptual loss's network is not counted. This page is the output of
+`python benchmarks/recipe_table.py`.
 
-`micro-batch` is the largest power of two that fits, up to what the recipe's global batch leaves for
-a GPU. Where the recipe's own settings do not fit, the next of these that does is taken and named:
-gradient checkpointing (gc), ZeRO-3 (z3). `days` is for the samples of the whole recipe.
+`micro-batch` is the largest power of two that fits, up to a GPU's share of the global batch. If the
+recipe's settings do not fit, the first of these that fits is used and named: gradient checkpointing
+(gc), ZeRO-3 (z3). `days` is the time for all samples of the recipe.
 """
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a recipe runs on some GPUs of a kind."""
+    """How a recipe runs on a number of GPUs."""
 
     # Samples of a forward pass on one GPU, and its memory in GB.
     micro_batch: int
     memory_gb: float
     samples_per_second: float
-    # Settings that differ from the recipe's.
+    # Settings that differ from the recipe.
     changes: str
 
 
 def costs(config: TrainConfig, devices: int) -> Iterator[tuple[str, TrainingCost]]:
-    """Yield the cost of one sample under the recipe's settings, then under leaner ones."""
+    """Yield the cost of one sample with the recipe's settings, then with less memory."""
     engine = config.engine
     stage = engine.zero_stage if engine.kind == "deepspeed" else 0
     settings = [(engine.gradient_checkpointing, stage), (True, stage)]
@@ -83,7 +82,7 @@ def costs(config: TrainConfig, devices: int) -> Iterator[tuple[str, TrainingCost
 def fit(
     config: TrainConfig, options: list[tuple[str, TrainingCost]], gpu: Gpu, devices: int
 ) -> Fit | None:
-    """Return the first way that fits, or None."""
+    """Return the first option that fits, or None."""
     for changes, cost in options:
         fixed = cost.total - cost.activations
         room = gpu.memory_gb * 1e9 * (1 - RESERVE) - fixed

@@ -12,8 +12,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if TYPE_CHECKING:
     from preprocessing.config import PreprocessConfig
     from preprocessing.dataset.verify import verify
-    from preprocessing.decode.open_video import open_video
-    from preprocessing.faces.factory import make_detector
+    from preprocessing.decode.backends import open_video
+    from preprocessing.faces import make_detector
     from preprocessing.storage.index import read_index
 
     __version__: str

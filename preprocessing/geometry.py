@@ -1,8 +1,7 @@
-"""Crop geometry, shared by preprocessing, the training loader and animation.
+"""Boxes and crops, shared by preprocessing, the training loader and animation.
 
-A box is `(x0, y0, x1, y1)` in pixels, x to the right and y down, x1 and y1 exclusive. The rules are
-those of X-NeMo's released inference (which crop it takes for what, when it shifts and when it
-pads), so that what a model is trained on is what it is animated with, to the pixel.
+A box is `(x0, y0, x1, y1)` in pixels, x to the right and y down, x1 and y1 exclusive. The crop
+rules are those of X-NeMo's released inference, so that training and animation use the same pixels.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 Box = NDArray[np.float64]
-FrameHW = Sequence[int]  # (height, width, ...), so that an image's shape will do
+FrameHW = Sequence[int]  # (height, width, ...), such as an image's shape
 
 REFERENCE_SCALE = 2.0
 TIGHT_SCALE = 1.1
@@ -28,34 +27,35 @@ def box_centre(box: ArrayLike) -> NDArray[np.float64]:
 def box_side(box: ArrayLike) -> NDArray[np.float64]:
     """Return the larger side of a box, or of each of (T, 4) boxes."""
     b = np.asarray(box, dtype=np.float64)
-    return (b[..., 2:] - b[..., :2]).max(axis=-1)
+    side: NDArray[np.float64] = (b[..., 2:] - b[..., :2]).max(axis=-1)
+    return side
 
 
 def square_box(box: ArrayLike, scale: float = 1.0) -> Box:
-    """Return the square of side `scale` × the larger side, on the same centre."""
+    """Return the square of side `scale` × the larger side, with the same centre."""
     half = box_side(box) * scale / 2
     centre = box_centre(box)
     return np.concatenate([centre - half, centre + half])
 
 
 def union_box(boxes_T4: ArrayLike) -> Box:
-    """Return the smallest box that holds all boxes."""
+    """Return the smallest box that contains all boxes."""
     b = np.asarray(boxes_T4, dtype=np.float64).reshape(-1, 4)
     return np.concatenate([b[:, :2].min(axis=0), b[:, 2:].max(axis=0)])
 
 
 def overshoot(box: ArrayLike, frame_hw: FrameHW) -> NDArray[np.float64]:
-    """Return how far each side (left, top, right, bottom) lies beyond the frame; ≤ 0 is inside."""
+    """Return how far (left, top, right, bottom) extend beyond the frame; ≤ 0 is inside."""
     x0, y0, x1, y1 = np.asarray(box, dtype=np.float64)
     return np.array([-x0, -y0, x1 - frame_hw[1], y1 - frame_hw[0]])
 
 
 def reference_crop_box(box: ArrayLike, frame_hw: FrameHW, scale: float = REFERENCE_SCALE) -> Box:
-    """Return the wide crop around a face: the framing of what is generated.
+    """Return the wide crop around a face, which frames the generated image.
 
-    The sides grow about the centre to `scale` × the larger one and are cut to whole pixels. A crop
-    that leaves the frame on one axis and would fit is shifted inside. One that leaves it on both
-    axes, or cannot fit, stays where it is: cropping then pads.
+    The sides grow about the centre to `scale` × the larger one and are truncated to whole pixels. A
+    crop that leaves the frame on one axis and would fit is shifted inside. One that leaves it on
+    both axes, or cannot fit, keeps its position, and cropping pads.
 
     Args:
         box: Face box.
@@ -63,10 +63,10 @@ def reference_crop_box(box: ArrayLike, frame_hw: FrameHW, scale: float = REFEREN
         scale: Side of the crop as a multiple of the face's larger side.
     """
     x0, y0, x1, y1 = (float(v) for v in np.asarray(box, dtype=np.float64))
-    # A detector may return a line; its larger side still sizes the crop.
+    # A detector may return a box of zero width or height.
     width, height = max(x1 - x0, 1e-6), max(y1 - y0, 1e-6)
     grow = (scale - 1) / 2
-    # Relative growth per side; the shorter axis grows more, so that both end at the same length.
+    # Relative growth per side; the shorter axis grows more, so that the result is square.
     grow_x = max(grow, (scale * height - width) / (2 * width))
     grow_y = max(grow, (scale * width - height) / (2 * height))
     crop = np.array(
@@ -88,14 +88,14 @@ def reference_crop_box(box: ArrayLike, frame_hw: FrameHW, scale: float = REFEREN
 
 
 def _touches_border(box: Box, frame_hw: FrameHW) -> bool:
-    """Whether a box needs a pixel outside the frame, the last row and column counted as outside."""
+    """Whether a box needs a pixel outside the frame; the last row and column count as outside."""
     return bool(box[0] < 0 or box[1] < 0 or box[2] > frame_hw[1] - 1 or box[3] > frame_hw[0] - 1)
 
 
 def tight_box(box: ArrayLike, frame_hw: FrameHW, scale: float = TIGHT_SCALE) -> Box:
-    """Return the crop that the motion encoder sees: a square of `scale` × the larger side.
+    """Return the crop given to the motion encoder: a square of `scale` × the larger side.
 
-    Where that leaves the frame, the box itself comes back unchanged (and may be no square).
+    Where that leaves the frame, the box itself is returned, which need not be square.
     """
     square = square_box(box, scale)
     if _touches_border(square, frame_hw):
@@ -104,15 +104,15 @@ def tight_box(box: ArrayLike, frame_hw: FrameHW, scale: float = TIGHT_SCALE) -> 
 
 
 def even_size(box: ArrayLike) -> tuple[int, int]:
-    """Return (width, height) of a box, rounded to whole pixels and down to even ones."""
+    """Return (width, height) of a box, rounded to whole pixels, then down to even ones."""
     x0, y0, x1, y1 = (float(v) for v in np.asarray(box, dtype=np.float64))
     return round(x1 - x0) // 2 * 2, round(y1 - y0) // 2 * 2
 
 
 def centred_box(centre_xy: ArrayLike, size_wh: Sequence[float], frame_hw: FrameHW) -> Box:
-    """Return the box of a size around a centre, shifted so that it stays inside the frame.
+    """Return the box of a size around a centre, shifted to stay inside the frame.
 
-    A box larger than the frame cannot, and sticks out on both sides.
+    A box larger than the frame extends beyond it on both sides.
     """
     centre = np.asarray(centre_xy, dtype=np.float64)
     half = np.asarray(size_wh, dtype=np.float64) / 2
@@ -121,7 +121,7 @@ def centred_box(centre_xy: ArrayLike, size_wh: Sequence[float], frame_hw: FrameH
         limit = np.array([frame_hw[1] - 1, frame_hw[0] - 1], dtype=np.float64)
         shift = np.maximum(-box[:2], 0) + np.minimum(limit - box[2:], 0)
         box = box + np.concatenate([shift, shift])
-        # Where both borders were crossed by less than rounding, the sum may miss zero.
+        # Rounding may leave a box that touches both borders slightly below zero.
         box[:2] = np.where(2 * half <= limit, np.maximum(box[:2], 0), box[:2])
     return box
 
@@ -129,17 +129,17 @@ def centred_box(centre_xy: ArrayLike, size_wh: Sequence[float], frame_hw: FrameH
 def smooth_centres(centres_T2: ArrayLike, sigma: float = 5.0) -> NDArray[np.float32]:
     """Return centres smoothed over time by a Gaussian of `sigma` frames, ends mirrored."""
     centres = np.asarray(centres_T2, dtype=np.float32)
-    # Slower to import than all else here, and most who crop smooth nothing.
+    # Imported here because it is slow and few callers smooth.
     from scipy.ndimage import gaussian_filter1d
 
-    return gaussian_filter1d(centres, sigma=sigma, axis=0)
+    return np.asarray(gaussian_filter1d(centres, sigma=sigma, axis=0), dtype=np.float32)
 
 
 def driving_crop_boxes(boxes_T4: ArrayLike, frame_hw: FrameHW, sigma: float = 5.0) -> Box:
-    """Return the (T, 4) crops of a driving clip: one size, centres smoothed, inside the frame.
+    """Return the (T, 4) crops of a driving clip: one size, smoothed centres, inside the frame.
 
-    The size is that of the first frame's tight crop, so that the face's scale in the clip stays
-    visible; the smoothing keeps detector jitter out of the motion latent.
+    The size is that of the first frame's tight crop, so that changes of the face's scale remain
+    visible; smoothing keeps detector jitter out of the motion latent.
     """
     boxes = np.asarray(boxes_T4, dtype=np.float64).reshape(-1, 4)
     size = even_size(tight_box(boxes[0], frame_hw))
@@ -148,9 +148,9 @@ def driving_crop_boxes(boxes_T4: ArrayLike, frame_hw: FrameHW, sigma: float = 5.
 
 
 def box_vector(box: ArrayLike, reference_box: ArrayLike) -> NDArray[np.float64]:
-    """Return (Δy / s_ref, Δx / s_ref, s / s_ref) of a face against the reference's; y comes first.
+    """Return (Δy / s_ref, Δx / s_ref, s / s_ref) of a face relative to the reference; y is first.
 
-    `s` is the larger side. Takes one box or (T, 4) boxes; (0, 0, 1) says "as in the reference".
+    `s` is the larger side. Takes one box or (T, 4) boxes; (0, 0, 1) equals the reference.
     """
     reference_side = box_side(reference_box)
     delta_xy = (box_centre(box) - box_centre(reference_box)) / reference_side
@@ -159,17 +159,17 @@ def box_vector(box: ArrayLike, reference_box: ArrayLike) -> NDArray[np.float64]:
 
 
 def left_square(frame_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the frame's left part, no wider than it is high, as the release cuts its drivers."""
+    """Return the left part, at most as wide as high, as the release crops driving videos."""
     return frame_HWC[:, : frame_HWC.shape[0]]
 
 
 def crop(
     image_HWC: NDArray[np.uint8], box: ArrayLike, pad: Literal["zero", "edge"] = "zero"
 ) -> NDArray[np.uint8]:
-    """Cut a box out of an image; its coordinates are truncated to whole pixels.
+    """Crop a box from an image; its coordinates are truncated to whole pixels.
 
-    What lies outside the image is black, or repeats the border with pad="edge". At least one pixel
-    comes back, however small the box.
+    Pixels outside the image are black, or repeat the border with pad="edge". The result has at
+    least one pixel.
     """
     x0, y0, x1, y1 = (int(v) for v in np.asarray(box, dtype=np.float64))
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
@@ -201,12 +201,12 @@ def crop_resize(
     size: int,
     pad: Literal["zero", "edge"] = "zero",
 ) -> NDArray[np.uint8]:
-    """Cut a box out of an RGB image and resize it to size × size."""
+    """Crop a box from an RGB image and resize it to size × size."""
     return resize(crop(image_HWC, box, pad), size)
 
 
 def crop_affine(box: ArrayLike, size: int) -> NDArray[np.float64]:
-    """Return the (2, 3) affine that takes source pixels to pixels of `crop_resize(..., size)`."""
+    """Return the (2, 3) affine from source pixels to pixels of `crop_resize(..., size)`."""
     x0, y0, x1, y1 = (int(v) for v in np.asarray(box, dtype=np.float64))
     scale_x, scale_y = size / max(x1 - x0, 1), size / max(y1 - y0, 1)
     return np.array([[scale_x, 0, -x0 * scale_x], [0, scale_y, -y0 * scale_y]])
@@ -221,14 +221,26 @@ def transform_boxes(boxes: ArrayLike, affine_23: ArrayLike) -> NDArray[np.float6
 
 
 def similarity(source_N2: ArrayLike, target_N2: ArrayLike) -> NDArray[np.float64]:
-    """Return the (2, 3) turn, scaling and shift that brings points nearest to others.
+    """Return the (2, 3) similarity transform that maps points to others by least squares.
 
-    Points that are all one have no direction: they are drawn to the middle.
+    Source points that coincide all map to the centre of the targets.
     """
     a, b = np.asarray(source_N2, np.float64), np.asarray(target_N2, np.float64)
-    # As complex numbers a turn with a scale is one factor, which least squares gives outright.
+    # With complex numbers, rotation and scale are one factor, solved by least squares.
     za, zb = ((x - x.mean(0)) @ np.array([1, 1j]) for x in (a, b))
     power = float((np.abs(za) ** 2).sum())
     factor = (np.conj(za) * zb).sum() / power if power > 0 else 0j
-    turn = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
-    return np.column_stack([turn, b.mean(0) - turn @ a.mean(0)])
+    matrix = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
+    return np.column_stack([matrix, b.mean(0) - matrix @ a.mean(0)])
+
+
+def iou_matrix(a_N4: NDArray[np.floating], b_M4: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return intersection over union of every pair of boxes, [N, M]."""
+    a, b = a_N4[:, None, :], b_M4[None, :, :]
+    across = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    down = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    common = np.maximum(across, 0) * np.maximum(down, 0)
+    area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
+    area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
+    iou: NDArray[np.floating] = common / np.maximum(area_a + area_b - common, 1e-9)
+    return iou

@@ -1,9 +1,9 @@
-"""A sign of life from long work to whoever may kill it; a no-op where nobody listens."""
+"""Heartbeat of long work to the process that may kill it; a no-op without a listener."""
 
 import time
 from collections.abc import Callable
 
-# Beats closer together than this tell nothing new.
+# Least time between two heartbeats that are sent.
 _BEAT_EVERY_S = 0.2
 
 _listener: Callable[[], None] | None = None
@@ -12,13 +12,12 @@ _last_beat = 0.0
 
 
 def heartbeat(at: int | None = None) -> None:
-    """Tell that work goes on; cheap enough to call for every frame.
+    """Report that work continues; cheap enough to call for every frame.
 
-    Called from the work itself, never from a thread of its own: a hang must stop it.
+    Call it from the work itself, never from a thread of its own: a hang must stop it.
 
     Args:
-        at: How far the work has come, in its own unit. Should it crash or be killed, the last that
-            was said is in the `Failure`.
+        at: Progress of the work in its own unit; `Failure.reached` holds the last value.
     """
     global _last_beat
     if _mark is not None and at is not None:
@@ -32,6 +31,6 @@ def heartbeat(at: int | None = None) -> None:
 
 
 def listen(listener: Callable[[], None], mark: Callable[[int], None]) -> None:
-    """Have `listener` called at heartbeats from now on, and `mark` with how far work has come."""
+    """Register `listener` for heartbeats, and `mark` for the progress they carry."""
     global _listener, _mark
     _listener, _mark = listener, mark

@@ -1,8 +1,8 @@
-"""Nested frozen dataclasses as configuration: to and from plain data, dotted overrides, digests.
+"""Configuration as nested frozen dataclasses: plain data, dotted overrides, digests.
 
-One syntax serves the command line (``optimizer.lr=1e-4``), YAML files (nested, or dotted keys) and
-search spaces. Values are checked by pydantic against the field's annotation; a name that no field
-has is answered with the nearest one that exists.
+Command line (`optimizer.lr=1e-4`), YAML files (nested or dotted keys) and search spaces share one
+syntax. pydantic checks values against the field's annotation; an error for an unknown name suggests
+the nearest existing one.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -22,7 +22,13 @@ from preprocessing.errors import UserError
 C = TypeVar("C")
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+class Dataclass(Protocol):
+    """Any instance of a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+def to_dict(config: Dataclass) -> dict[str, Any]:
     """Return a config as nested plain data that JSON and YAML can hold (tuples become lists)."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
     return plain
@@ -32,7 +38,7 @@ def from_dict(cls: type[C], data: Mapping[str, Any]) -> C:
     """Build a config from nested plain data; fields left out keep their defaults.
 
     Raises:
-        UserError: a name is unknown, a value has the wrong type, or the class refuses it.
+        UserError: A name is unknown, or a value has the wrong type or is invalid.
     """
     return _build(cls, data, prefix="")
 
@@ -41,24 +47,24 @@ def override(config: C, assignments: Iterable[str] | Mapping[str, Any]) -> C:
     """Return the config with dotted fields replaced.
 
     Args:
-        config: a frozen dataclass instance, nested or flat.
-        assignments: ``"name.of.field=value"`` strings, the value read as YAML, or a mapping of
-            dotted names (or nested mappings) to values.
+        config: Frozen dataclass instance, nested or flat.
+        assignments: `name.of.field=value` strings with YAML values, or a mapping of dotted names
+            (or nested mappings) to values.
 
     Raises:
-        UserError: as in :func:`from_dict`, and for an assignment without ``=``.
+        UserError: As in `from_dict`, and for an assignment without `=`.
     """
     pairs = assignments.items() if isinstance(assignments, Mapping) else map(_split, assignments)
     changes: dict[str, Any] = {}
     for name, value in pairs:
-        # YAML reads a key such as 1 as a number.
+        # YAML parses a key such as 1 as a number.
         _merge(changes, str(name).split("."), value)
-    # All at once: fields that must fit each other may only be changed together.
+    # All at once: fields that depend on each other are valid only together.
     return _replace(config, changes, prefix="")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings, as `to_dict` gives them, by dotted name."""
+    """Return the nested settings of `to_dict` by dotted name."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -68,7 +74,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def digest(config: Any) -> str:
+def digest(config: Dataclass) -> str:
     """Return the sha256 of the config's canonical JSON, as hex."""
     text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -98,7 +104,7 @@ def _split(assignment: str) -> tuple[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """Read 1e-4 as a number, which YAML 1.1 takes for text for want of a dot."""
+    """Parse 1e-4 as a number; YAML 1.1 takes it for text because it has no dot."""
     if isinstance(value, list):
         return [_number(item) for item in value]
     if isinstance(value, str):
@@ -110,7 +116,7 @@ def _number(value: Any) -> Any:
 
 
 def _merge(changes: dict[str, Any], path: list[str], value: Any) -> None:
-    """Put a value into the tree of changes; what comes later wins."""
+    """Put a value into the tree of changes; later ones replace earlier ones."""
     head, *rest = path
     if rest:
         below = changes.get(head)
@@ -172,13 +178,13 @@ def _build_value(annotation: Any, value: Any, name: str) -> Any:
         problem = error.errors()[0]["msg"].lower()
         raise UserError(f"{name}={value!r}: {problem}", f"give {_readable(annotation)}") from error
     if not _is_finite(built):
-        # No setting means anything by it, comparisons let NaN pass, and JSON cannot hold either.
+        # No setting has a use for it, NaN passes comparisons, and JSON has neither.
         raise UserError(f"{name}={value!r} is not finite", "give a finite number")
     return built
 
 
 def _is_finite(value: Any) -> bool:
-    """Say whether a value, or every item of a list, is no infinity and not NaN."""
+    """Return whether a value, or every item of a list, is finite."""
     if isinstance(value, list | tuple):
         return all(map(_is_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
@@ -194,7 +200,7 @@ def _hints(cls: type[Any]) -> dict[str, Any]:
 
 
 def _nested(annotation: Any) -> type | None:
-    """Return the dataclass an annotation holds, also when it is optional."""
+    """Return the dataclass in an annotation, optional or not."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
             return candidate
@@ -202,7 +208,7 @@ def _nested(annotation: Any) -> type | None:
 
 
 def _require_field(cls: type, key: str, name: str, value: Any) -> None:
-    """Refuse a key that is no field; ``name`` is its full dotted name, ``value`` what it gets."""
+    """Raise for a key that is not a field; `name` is its dotted name, `value` its new value."""
     known = [field.name for field in dataclasses.fields(cls)]
     if key in known:
         return

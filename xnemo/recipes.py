@@ -1,4 +1,4 @@
-"""Recipes: functions that return a run's configuration."""
+"""Recipes: named configurations of training runs."""
 
 import difflib
 from collections.abc import Callable
@@ -21,53 +21,53 @@ from xnemo.training.config import (
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named starting point."""
+    """A named configuration."""
 
-    # What it is for, in one line.
+    # Purpose, in one line.
     description: str
-    # Builds its configuration.
+    # Builds the configuration.
     build: Callable[[], TrainConfig]
 
 
 def tiny() -> TrainConfig:
-    """Return a run of every part at 64 pixels that two CPU cores finish in minutes."""
+    """Return a run of all networks at 64 pixels that takes minutes on two CPU cores."""
     return TrainConfig(
         network=networks.tiny(),
         diffusion=DiffusionConfig(
             prediction_type="sample", zero_terminal_snr=True, timestep_bias=2.0
         ),
         data=DataConfig(pairs=PairConfig(frames=2), prefetch=4),
-        # Six people are soon known by heart; mirrored, and in other colours, they are more.
+        # The demo's six identities are soon memorised; mirroring and colour changes add variety.
         augment=AugmentConfig(appearance=0.3, mirror=0.5),
-        # Each token is the only one of its place: of a picture with holes less can be copied.
+        # At this size each token is the only one of its position: masking would leave holes.
         condition=ConditionConfig(reference_masking=0.0),
-        # The discriminator's features mean little within minutes.
+        # The discriminator's features are of little use within minutes.
         loss=LossConfig(
             gan=0.3,
             l1=2.0,
             perceptual=0.0,
             feature_matching=0.5,
             adversarial=0.05,
-            # In minutes the heads teach the encoder nothing that holds for strangers; this does.
+            # Within minutes the heads alone teach the encoder nothing that generalises to new
+            # identities.
             face_change=3.0,
         ),
         optimizer=OptimizerConfig(
             kind="fused",
             lr=7e-4,
-            # The rest begins by copying well and has little to learn; this begins with nothing.
+            # The rest is initialised to copy the reference; the motion path is not.
             motion_lr_scale=5.0,
             gan_lr=7e-4,
             discriminator_lr=7e-4,
-            # The first gradients are the largest by far; a long memory of them keeps steps small
-            # for as long as this run lasts.
+            # The first gradients are by far the largest; a higher beta2 would keep steps small for
+            # the whole run.
             betas=(0.9, 0.97),
             weight_decay=0.0,
             warmup_samples=200,
             schedule="cosine",
             final_share=0.1,
         ),
-        # Statistics of each worker's own samples: two exchanges per norm and direction cost CPU
-        # workers more than the networks do.
+        # Synchronised batch norms would take CPU workers longer than the networks do.
         engine=EngineConfig(kind="deepspeed", zero_stage=2, batch_norm="local"),
         checkpoint=CheckpointConfig(every_samples=2_000, keep_last=2),
         samples=3_200,
@@ -78,7 +78,7 @@ def tiny() -> TrainConfig:
 
 
 def small() -> TrainConfig:
-    """Return a 256² run for one GPU at a quarter of the published width."""
+    """Return the image stage at 256² and a quarter of the published width, for one GPU."""
     return replace(
         image(),
         network=replace(networks.small(), unet=replace(networks.small().unet, temporal=False)),
@@ -91,7 +91,7 @@ def small() -> TrainConfig:
 
 
 def image() -> TrainConfig:
-    """Return stage 1 at the published size: everything but temporal modules, jointly."""
+    """Return stage 1 at the published size: all networks but the temporal modules, jointly."""
     network = networks.full()
     return TrainConfig(
         network=replace(network, unet=replace(network.unet, temporal=False)),
@@ -101,7 +101,7 @@ def image() -> TrainConfig:
             kind="deepspeed", zero_stage=2, precision="bf16", gradient_checkpointing=True
         ),
         validation=ValidationConfig(every_samples=50_000),
-        # 80 000 steps of 32, as the one published follow-up of this network.
+        # 80 000 steps of 32 samples, as in the one published follow-up of this network.
         samples=2_560_000,
         global_batch=32,
         micro_batch=4,
@@ -109,7 +109,7 @@ def image() -> TrainConfig:
 
 
 def temporal() -> TrainConfig:
-    """Return the last stage: temporal modules alone, on clips; start it from an image bundle."""
+    """Return stage 2: temporal modules only, on clips; start it from an image bundle."""
     base = image()
     return replace(
         base,
@@ -125,15 +125,14 @@ def temporal() -> TrainConfig:
 
 
 def finetune() -> TrainConfig:
-    """Return a short, gentle image stage on your own data; start it from a bundle."""
+    """Return a short image stage with low learning rates; start it from a bundle."""
     base = image()
     return replace(
         base,
         optimizer=OptimizerConfig(
             lr=2e-6, gan_lr=2e-4, discriminator_lr=5e-5, warmup_samples=1_000
         ),
-        # A small set of faces moves batch statistics too far from what the encoder was trained
-        # with.
+        # Batch statistics of a small data set differ too much from the encoder's running ones.
         engine=replace(base.engine, batch_norm="frozen"),
         checkpoint=CheckpointConfig(every_samples=10_000),
         samples=100_000,
@@ -141,11 +140,17 @@ def finetune() -> TrainConfig:
 
 
 RECIPES: dict[str, Recipe] = {
-    "tiny": Recipe("every part at 64 pixels, on a CPU in minutes; what the demo runs", tiny),
-    "small": Recipe("image stage at 256 pixels and a quarter of the width, for one GPU", small),
-    "image": Recipe("stage 1 at the published size: both heads, all but temporal modules", image),
-    "temporal": Recipe("last stage: temporal modules alone, on clips of 16 frames", temporal),
-    "finetune": Recipe("a gentle image stage on your own clips, from a bundle", finetune),
+    "tiny": Recipe("all networks at 64 pixels, minutes on a CPU; used by the demo", tiny),
+    "small": Recipe(
+        "image stage at 256 pixels and a quarter of the published width, for one GPU", small
+    ),
+    "image": Recipe("stage 1 at the published size: all networks but the temporal modules", image),
+    "temporal": Recipe(
+        "stage 2 at the published size: temporal modules only, on clips of 16 frames", temporal
+    ),
+    "finetune": Recipe(
+        "image stage with low learning rates on your own clips, from a bundle", finetune
+    ),
 }
 
 

@@ -24,7 +24,7 @@ from xnemo.animation.animator import AnimateConfig, Animator, Progress
 from xnemo.animation.driving_video import DrivingVideo
 from xnemo.animation.trained_model import TrainedModel, load_trained
 from xnemo.model.compiling import require_compiling
-from xnemo.model.frozen_paths import FrozenPaths
+from xnemo.model.config import FrozenPaths
 from xnemo.model.networks import Networks
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -5,24 +5,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import (
-    ConfigFile,
-    DetectorName,
-    FaceModelDir,
-    Model,
-    Overrides,
-    PrintConfig,
-    detector_settings,
-)
+from pipelines.cli import options as opt
 from pipelines.cli.settings import configure
 
 
 def animate(
-    model: Model,
+    model: opt.Model,
     portrait: Annotated[Path, typer.Argument(help="Image with a face.")],
     driving: Annotated[Path, typer.Argument(help="Video whose motion is transferred.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="MP4 to write.")],
-    overrides: Overrides = None,
+    overrides: opt.Overrides = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is off.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the noise.")] = None,
@@ -35,11 +27,11 @@ def animate(
     vae: Annotated[
         str | None, typer.Option(metavar="PATH", help="Folder of the autoencoder's weights.")
     ] = None,
-    detector: DetectorName = None,
-    face_model_dir: FaceModelDir = None,
+    detector: opt.DetectorName = None,
+    face_model_dir: opt.FaceModelDir = None,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Animate at most N frames.")] = None,
-    config: ConfigFile = None,
-    print_config: PrintConfig = False,
+    config: opt.ConfigFile = None,
+    print_config: opt.PrintConfig = False,
 ) -> None:
     """Animate a portrait with the motion of a video; writes an MP4 and a contact sheet (PNG)."""
     from pipelines.animate.job import AnimateOptions
@@ -48,7 +40,7 @@ def animate(
     from pipelines.terminal.report import quoted, show_facts, show_next
 
     named = {
-        **detector_settings(detector, face_model_dir, model_dir="faces_pack"),
+        **opt.detector_settings(detector, face_model_dir, model_dir="faces_pack"),
         "animate.sampler.steps": steps,
         "animate.sampler.guidance": guidance,
         "animate.seed": seed,

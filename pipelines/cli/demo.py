@@ -5,17 +5,17 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import Address, ConfigFile, Overrides, PrintConfig
+from pipelines.cli import options as opt
 from pipelines.cli.settings import configure
 
 
 def demo(
-    overrides: Overrides = None,
+    overrides: opt.Overrides = None,
     output_dir: Annotated[Path, typer.Option(help="Folder of all results.")] = Path("demo"),
     concurrency: Annotated[int, typer.Option(min=1, help="Parallel processes.")] = 2,
-    address: Address = None,
-    config: ConfigFile = None,
-    print_config: PrintConfig = False,
+    address: opt.Address = None,
+    config: opt.ConfigFile = None,
+    print_config: opt.PrintConfig = False,
 ) -> None:
     """Make videos, preprocess, train, animate and evaluate: the whole way, offline, in minutes."""
     from pipelines.demo.run import DemoConfig, run_demo

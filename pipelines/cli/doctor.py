@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import ConfigFile, Overrides, PrintConfig
+from pipelines.cli import options as opt
 from pipelines.cli.settings import configure
 
 _STYLES = {"ok": "green", "warn": "yellow", "missing": "red"}
@@ -14,12 +14,12 @@ def doctor(
     recipe: Annotated[
         str | None, typer.Argument(help="Also check this recipe: memory, time, weights.")
     ] = None,
-    overrides: Overrides = None,
+    overrides: opt.Overrides = None,
     gpu: Annotated[
         str | None, typer.Option(metavar="NAME", help="GPU to check it for, such as H100.")
     ] = None,
-    config: ConfigFile = None,
-    print_config: PrintConfig = False,
+    config: opt.ConfigFile = None,
+    print_config: opt.PrintConfig = False,
 ) -> int:
     """Check this machine: what is installed, what is missing, and how to fix it."""
     from rich.table import Table

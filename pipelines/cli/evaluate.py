@@ -5,32 +5,24 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import (
-    ConfigFile,
-    DetectorName,
-    FaceModelDir,
-    Model,
-    Overrides,
-    PrintConfig,
-    detector_settings,
-)
+from pipelines.cli import options as opt
 from pipelines.cli.settings import configure
 
 
 def evaluate(
-    model: Model,
+    model: Annotated[Path, typer.Argument(help="Bundle of a trained model.")],
     source: Annotated[
         str, typer.Argument(help="Shards, or a list file of portraits and driving videos.")
     ],
-    overrides: Overrides = None,
+    overrides: opt.Overrides = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="JSON to write.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Animate at most N clips.")] = None,
-    detector: DetectorName = None,
-    face_model_dir: FaceModelDir = None,
-    config: ConfigFile = None,
-    print_config: PrintConfig = False,
+    detector: opt.DetectorName = None,
+    face_model_dir: opt.FaceModelDir = None,
+    config: opt.ConfigFile = None,
+    print_config: opt.PrintConfig = False,
 ) -> None:
     """Measure a model: reconstruction error, motion correlation, identity, motion latent."""
     from pipelines.evaluate.job import EvaluateOptions
@@ -39,7 +31,7 @@ def evaluate(
     from pipelines.terminal.report import quoted, show_facts, show_next, show_rows
 
     named: dict[str, object] = {
-        **detector_settings(detector, face_model_dir, model_dir="faces_pack"),
+        **opt.detector_settings(detector, face_model_dir, model_dir="faces_pack"),
         "clips": limit,
     }
     options = configure(EvaluateOptions(), config, overrides, named, print_config=print_config)

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import Model
+from pipelines.cli import options as opt
 
 
 def export(
-    model: Model,
+    model: opt.Model,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write.")],
     weights: Annotated[
         Literal["ema", "raw"], typer.Option(help="Averaged weights, or the last ones.")

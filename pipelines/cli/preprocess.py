@@ -4,15 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import (
-    Address,
-    ConfigFile,
-    DetectorName,
-    FaceModelDir,
-    Overrides,
-    PrintConfig,
-    detector_settings,
-)
+from pipelines.cli import options as opt
 from pipelines.cli.settings import configure
 
 
@@ -21,18 +13,18 @@ def preprocess(
         str, typer.Argument(help="Folder, file, list (.txt, .csv, .jsonl) or fsspec URL of videos.")
     ],
     out: Annotated[str, typer.Argument(help="Folder or fsspec URL for shards, index and report.")],
-    overrides: Overrides = None,
-    detector: DetectorName = None,
-    face_model_dir: FaceModelDir = None,
+    overrides: opt.Overrides = None,
+    detector: opt.DetectorName = None,
+    face_model_dir: opt.FaceModelDir = None,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Chunks processed in parallel. Default: one per CPU.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Process only the first N sources.")
     ] = None,
-    address: Address = None,
-    config: ConfigFile = None,
-    print_config: PrintConfig = False,
+    address: opt.Address = None,
+    config: opt.ConfigFile = None,
+    print_config: opt.PrintConfig = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate clips, core-hours and bytes; write nothing.")
     ] = False,
@@ -48,18 +40,19 @@ def preprocess(
     The same command again resumes; new or changed videos and settings redo only what they affect.
     """
     from pipelines.preprocess import job
+    from pipelines.preprocess.forecast import forecast
     from pipelines.terminal.report import quoted, show_facts, show_next
     from preprocessing.config import PreprocessConfig
 
-    named = detector_settings(
+    named = opt.detector_settings(
         detector, face_model_dir, name="detect.name", model_dir="detect.model_dir"
     )
     settings = configure(PreprocessConfig(), config, overrides, named, print_config=print_config)
     if dry_run:
-        forecast = job.forecast(
+        expected = forecast(
             videos, out, settings, address=address, concurrency=concurrency, limit=limit
         )
-        show_facts(forecast.title, forecast.facts())
+        show_facts(expected.title, expected.facts())
         options = {
             "--detector": detector,
             "--face-model-dir": face_model_dir,

@@ -4,7 +4,6 @@ import ast
 import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -115,7 +114,6 @@ def _yaml_lines(config: Any, plain: Mapping[str, Any], indent: str) -> Iterator[
             yield indent + text.strip()[1:-1]
 
 
-@cache
 def field_comments(cls: type[Any]) -> dict[str, tuple[str, ...]]:
     """Return the comment lines directly above each field of a dataclass, by field name."""
     comments: dict[str, tuple[str, ...]] = {}

@@ -4,18 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import (
-    RUNS_DIR,
-    Address,
-    ConfigFile,
-    Overrides,
-    PrintConfig,
-    RecipeName,
-    RunName,
-    RunsDir,
-    Shards,
-    TrackingUri,
-)
+from pipelines.cli import options as opt
 from pipelines.cli.settings import configure, print_and_exit
 
 if TYPE_CHECKING:
@@ -24,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: RecipeName,
-    data: Shards,
-    run: RunName,
-    overrides: Overrides = None,
-    runs_dir: RunsDir = RUNS_DIR,
+    recipe: opt.RecipeName,
+    data: opt.Shards,
+    run: opt.RunName,
+    overrides: opt.Overrides = None,
+    runs_dir: opt.RunsDir = opt.RUNS_DIR,
     resume: Annotated[
         Literal["auto", "must", "never"],
         typer.Option(help="Resume a run of this name: if there is one, required, or refused."),
@@ -47,10 +36,10 @@ def train(
     max_failures: Annotated[
         int, typer.Option(min=-1, help="Worker failures to recover from; -1 for any number.")
     ] = 3,
-    tracking_uri: TrackingUri = None,
-    address: Address = None,
-    config: ConfigFile = None,
-    print_config: PrintConfig = False,
+    tracking_uri: opt.TrackingUri = None,
+    address: opt.Address = None,
+    config: opt.ConfigFile = None,
+    print_config: opt.PrintConfig = False,
 ) -> int:
     """Train a recipe; the same command again resumes."""
     from pipelines.terminal import EXIT_INTERRUPTED

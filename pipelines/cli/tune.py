@@ -5,39 +5,28 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import (
-    RUNS_DIR,
-    Address,
-    ConfigFile,
-    Overrides,
-    PrintConfig,
-    RecipeName,
-    RunName,
-    RunsDir,
-    Shards,
-    TrackingUri,
-)
+from pipelines.cli import options as opt
 from pipelines.cli.settings import configure
 
 
 def tune(
-    recipe: RecipeName,
+    recipe: opt.RecipeName,
     space: Annotated[
         Path, typer.Option("--space", metavar="FILE", help="YAML: dotted names to ranges.")
     ],
-    data: Shards,
-    run: RunName,
-    overrides: Overrides = None,
-    runs_dir: RunsDir = RUNS_DIR,
+    data: opt.Shards,
+    run: opt.RunName,
+    overrides: opt.Overrides = None,
+    runs_dir: opt.RunsDir = opt.RUNS_DIR,
     trials: Annotated[int, typer.Option(min=1, help="Samples from the search space.")] = 8,
     workers: Annotated[str, typer.Option(metavar="N", help="Workers of each trial.")] = "1",
     concurrent: Annotated[
         int | None, typer.Option(min=1, help="Parallel trials. Default: as many as fit.")
     ] = None,
-    tracking_uri: TrackingUri = None,
-    address: Address = None,
-    config: ConfigFile = None,
-    print_config: PrintConfig = False,
+    tracking_uri: opt.TrackingUri = None,
+    address: opt.Address = None,
+    config: opt.ConfigFile = None,
+    print_config: opt.PrintConfig = False,
 ) -> int:
     """Search a recipe's settings with Ray Tune; poor trials stop early (ASHA)."""
     from pipelines.terminal.live_progress import live_progress

@@ -5,34 +5,26 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import (
-    ConfigFile,
-    DetectorName,
-    FaceModelDir,
-    Model,
-    Overrides,
-    PrintConfig,
-    detector_settings,
-)
+from pipelines.cli import options as opt
 from pipelines.cli.settings import configure
 
 
 def ui(
-    model: Model,
-    overrides: Overrides = None,
+    model: opt.Model,
+    overrides: opt.Overrides = None,
     output_dir: Annotated[Path, typer.Option(help="Folder of all results.")] = Path("animations"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 7860,
-    detector: DetectorName = None,
-    face_model_dir: FaceModelDir = None,
-    config: ConfigFile = None,
-    print_config: PrintConfig = False,
+    detector: opt.DetectorName = None,
+    face_model_dir: opt.FaceModelDir = None,
+    config: opt.ConfigFile = None,
+    print_config: opt.PrintConfig = False,
 ) -> None:
     """Serve a web page on this machine that animates a portrait with a video."""
     from pipelines.animate.job import AnimateOptions
     from pipelines.terminal.report import show_facts, show_next
     from pipelines.webui.serve import serve
 
-    named = detector_settings(detector, face_model_dir, model_dir="faces_pack")
+    named = opt.detector_settings(detector, face_model_dir, model_dir="faces_pack")
     options = configure(AnimateOptions(), config, overrides, named, print_config=print_config)
 
     def on_ready(address: str) -> None:

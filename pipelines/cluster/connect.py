@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from pipelines.cluster.batch_scheduling import batch_scheduling
 from preprocessing.errors import UserError, first_line
 
 # Frames stay inside the tasks and what crosses the object store is a few KB, so a private Ray needs
@@ -110,17 +109,16 @@ def _start_local(ray: ModuleType, num_cpus: int | None) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
-            with batch_scheduling():
-                ray.init(
-                    address="local",
-                    num_cpus=num_cpus,
-                    object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    namespace="xnemo",
-                    runtime_env=_quoted_interpreter(),
-                )
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                namespace="xnemo",
+                runtime_env=_quoted_interpreter(),
+            )
             return
         except Exception as error:
             # Ray gives its own processes thirty seconds, whatever the load of the machine, and then

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.tracking import Journal, sync
+from pipelines.tracking import RunLog, sync
 from pipelines.train.job import TrainResult
 from preprocessing.errors import UserError
 from xnemo.evaluation.motion_correlation import Followed
@@ -27,13 +27,13 @@ def record_results(
         folder.mkdir()
         for file in files:
             shutil.copyfile(file, folder / file.name)
-        journal = Journal(training.run_dir)
+        log = RunLog(training.run_dir)
         try:
-            journal.artifact(folder, _SAMPLES)
-            journal.metrics(training.samples_seen, held_out_metrics(scores))
-            journal.end("FINISHED")
+            log.artifact(folder, _SAMPLES)
+            log.metrics(training.samples_seen, held_out_metrics(scores))
+            log.end("FINISHED")
         finally:
-            journal.close()
+            log.close()
     try:
         return sync(training.run_dir, training.tracking_uri).refusal
     except UserError as error:

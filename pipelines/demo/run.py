@@ -241,7 +241,7 @@ def _numbers(metrics: Mapping[str, float]) -> str:
 
 def _losses(run_dir: Path) -> dict[str, tuple[float, float]]:
     """Return each loss over the first and the last tenth of the run."""
-    records = [r for r in read_log(run_dir / "log.jsonl") if "event" not in r]
+    records = [r for r in read_log(run_dir) if "loss" in r]
     tenth = max(1, len(records) // 10)
 
     def mean(part: Sequence[Mapping[str, float]], name: str) -> float:

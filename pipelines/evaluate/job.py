@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pipelines.animate.job import place_networks
 from pipelines.animate.portrait import read_portrait
 from preprocessing.errors import UserError
-from preprocessing.faces.face import Detector
-from preprocessing.faces.factory import make_detector
+from preprocessing.faces import make_detector
+from preprocessing.faces.detector import Detector
 from xnemo.animation.animator import AnimateConfig, Animator
 from xnemo.animation.driving_video import DrivingVideo
 from xnemo.evaluation.faces import face_distances

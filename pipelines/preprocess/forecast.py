@@ -1,41 +1,62 @@
-"""What a preprocessing job would cost, learnt from a small part of it."""
+"""The forecast of a job's cost: a small sample of it is processed and extrapolated."""
 
+import os
 import tempfile
 from dataclasses import replace
-from typing import Any
 
-from pipelines.preprocess.plan import JobPlan
+from pipelines.preprocess.context import JobContext, job_context
+from pipelines.preprocess.plan import plan_job
+from pipelines.preprocess.process import stream_chunks
 from pipelines.preprocess.progress import JobProgress, OnProgress
 from pipelines.preprocess.result import Forecast
-from pipelines.preprocess.stream import stream_chunks
-from pipelines.preprocess.workers import Workers
-from preprocessing.chunk.task import Chunk
+from preprocessing.chunk.records import Chunk, ChunkRecord
+from preprocessing.chunk.task import FPS
 from preprocessing.config import PreprocessConfig
+from preprocessing.dataset.plan import Plan
 
-# So many seconds of so many chunks are processed and thrown away.
+# Number of chunks in the sample, and seconds processed of each.
 _SAMPLE_CHUNKS, _SAMPLE_S = 8, 10.0
 
 
 def forecast(
-    plan: JobPlan, config: PreprocessConfig, workers: Workers, tell: OnProgress
+    videos: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: PreprocessConfig | None = None,
+    *,
+    address: str | None = None,
+    concurrency: int | None = None,
+    limit: int | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Forecast:
-    """Process a little of the job somewhere else and say what all of it would take."""
-    total_s = sum(chunk.seconds for chunk in plan.chunks)
+    """Process a small sample of a job and extrapolate; nothing is written to `out`.
+
+    Arguments and errors are those of `preprocess`.
+    """
+    with job_context(out, config, address, concurrency, on_progress) as job:
+        plan = plan_job(videos, job, limit=limit, remember=False)
+        return _extrapolate(plan, _process_sample(plan, job), job.config)
+
+
+def _process_sample(plan: Plan, job: JobContext) -> list[ChunkRecord]:
     step = max(1, len(plan.chunks) // _SAMPLE_CHUNKS)
     ordered = sorted(plan.chunks, key=lambda chunk: (chunk.seconds, chunk.sha256, chunk.number))
     sample = [_beginning(chunk) for chunk in ordered[step // 2 :: step]]
-    records: list[dict[str, Any]] = []
+    records: list[ChunkRecord] = []
     with tempfile.TemporaryDirectory(prefix="xnemo-forecast-") as scratch:
         todo = [(chunk, f"{number}.tar") for number, chunk in enumerate(sample)]
-        for record in stream_chunks(todo, config, scratch, workers.count()):
+        for record in stream_chunks(todo, job.config, scratch, job.workers.connect()):
             records.append(record)
-            tell(JobProgress("process", len(records), len(sample)))
-    sampled_s = sum(record["frames"] for record in records) / 25.0
+            job.notify(JobProgress("process", len(records), len(sample)))
+    return records
+
+
+def _extrapolate(plan: Plan, records: list[ChunkRecord], config: PreprocessConfig) -> Forecast:
+    total_s = plan.seconds
+    sampled_s = sum(record.frames for record in records) / FPS
     scale = total_s / sampled_s if sampled_s else 0.0
-    busy_s = sum(record["busy_s"] for record in records) * scale
-    share_left = sum(plan.chunks[i].seconds for i in plan.todo) / total_s if total_s else 0.0
-    kept_s = sum(record["kept_s"] for record in records) * scale
-    # Clips of a sample are cut off at its end; those of the whole are as long as they may be.
+    share_left = plan.todo_seconds / total_s if total_s else 0.0
+    kept_s = sum(record.kept_s for record in records) * scale
+    # Clips of a sample end with it; those of the whole job are as long as they may be.
     usual_s = min(config.tube.max_s, total_s / max(1, len(plan.chunks)))
     return Forecast(
         sources=len(plan.found.files),
@@ -45,8 +66,8 @@ def forecast(
         todo=len(plan.todo),
         clips=kept_s / usual_s if usual_s else 0.0,
         kept_s=kept_s,
-        bytes=sum(record["bytes"] for record in records) * scale,
-        core_hours=busy_s * share_left / 3600,
+        bytes=sum(record.bytes for record in records) * scale,
+        core_hours=sum(record.busy_s for record in records) * scale * share_left / 3600,
         sampled_s=sampled_s,
     )
 

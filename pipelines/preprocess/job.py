@@ -1,29 +1,18 @@
-"""The preprocessing job: raw videos to shards, on this machine or a Ray cluster.
-
-Everything the job knows lies in the output folder: what was found in each source, the plan, and a
-part for every chunk that is done. Running the same command again is the resume.
-"""
+"""The preprocessing job: raw videos to shards, on this machine or a Ray cluster."""
 
 import logging
 import os
 import time
-from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
 
-from pipelines.preprocess.execute import run_job
-from pipelines.preprocess.forecast import forecast as forecast_plan
-from pipelines.preprocess.plan import make_plan
-from pipelines.preprocess.progress import JobProgress, OnProgress, shown_by
-from pipelines.preprocess.result import Forecast, PreprocessResult
-from pipelines.preprocess.tracking import log_report
-from pipelines.preprocess.workers import Workers
-from pipelines.terminal.live_progress import live_progress
+from pipelines.preprocess.context import job_context, write_errors
+from pipelines.preprocess.finalize import finalize
+from pipelines.preprocess.plan import plan_job
+from pipelines.preprocess.process import process
+from pipelines.preprocess.progress import JobProgress, OnProgress
+from pipelines.preprocess.report import log_report, report
+from pipelines.preprocess.result import PreprocessResult
 from pipelines.tracking import choose_uri
 from preprocessing.config import PreprocessConfig
-from preprocessing.storage.store import open_store
-
-__all__ = ["Forecast", "JobProgress", "PreprocessResult", "forecast", "preprocess"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +38,7 @@ def preprocess(
         config: settings.
         address: Ray cluster; None for this machine.
         concurrency: chunks processed at once; None for one per CPU.
-        limit: use only the first so many sources, sorted by name; None for all. Index and report
+        limit: use only the first sources, this many, sorted by name; None for all. Index and report
             then cover these.
         retry_quarantine: probe unreadable sources again, and process again the chunks that timed
             out, crashed, ran out of memory or could not be reached.
@@ -63,46 +52,15 @@ def preprocess(
     """
     began = time.monotonic()
     uri = choose_uri(tracking, otherwise="")
-    with ExitStack() as stack:
-        tell = on_progress or shown_by(stack.enter_context(live_progress()))
-        store = open_store(out)
-        config = _with_absolute_pack(config or PreprocessConfig())
-        pool = stack.enter_context(Workers(address, concurrency))
-        plan = make_plan(videos, store, config, pool, tell, limit=limit, retry=retry_quarantine)
-        result = run_job(plan, store, config, pool, tell, began=began, strict=strict)
-    if uri and result.is_new:
-        problem = log_report(store, config, uri)
-        if problem:
-            log.warning("the report is not in MLflow: %s", problem)
+    with job_context(out, config, address, concurrency, on_progress) as job:
+        plan = plan_job(videos, job, limit=limit, retry_quarantine=retry_quarantine)
+        if plan.current is not None:
+            job.notify(JobProgress("done", 1, 1))
+            return PreprocessResult.of_current(plan, job.store, began, strict=strict)
+        with write_errors(job.store):
+            processed = process(plan, job)
+            finalized = finalize(processed, job)
+            result = report(finalized, job, began, strict=strict)
+    if uri and (problem := log_report(job.store, job.config, uri)):
+        log.warning("the report is not in MLflow: %s", problem)
     return result
-
-
-def forecast(
-    videos: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    config: PreprocessConfig | None = None,
-    *,
-    address: str | None = None,
-    concurrency: int | None = None,
-    limit: int | None = None,
-    on_progress: OnProgress | None = None,
-) -> Forecast:
-    """Process a small sample of the job and extrapolate; nothing is written.
-
-    Arguments and errors are those of `preprocess`.
-    """
-    with ExitStack() as stack:
-        tell = on_progress or shown_by(stack.enter_context(live_progress()))
-        config = _with_absolute_pack(config or PreprocessConfig())
-        pool = stack.enter_context(Workers(address, concurrency))
-        plan = make_plan(videos, open_store(out), config, pool, tell, limit=limit, remember=False)
-        return forecast_plan(plan, config, pool, tell)
-
-
-def _with_absolute_pack(config: PreprocessConfig) -> PreprocessConfig:
-    """Workers start elsewhere, where a relative folder would not be found."""
-    pack = config.detect.model_dir
-    if pack and Path(pack).expanduser().is_dir():
-        pack = str(Path(pack).expanduser().absolute())
-        return replace(config, detect=replace(config.detect, model_dir=pack))
-    return config

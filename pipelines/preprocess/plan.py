@@ -1,199 +1,141 @@
-"""What a preprocessing job has to do: sources, chunks, and which of them are done."""
+"""Stage 1, plan: find the sources, probe new ones, and decide which chunks to process."""
 
-import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from queue import SimpleQueue
 from typing import Any
 
-from pipelines.preprocess.progress import JobProgress, OnProgress
-from pipelines.preprocess.stream import entries_here, stream_entries
-from pipelines.preprocess.workers import Workers
-from preprocessing.chunk.task import Chunk
+from pipelines.preprocess.context import JobContext
+from pipelines.preprocess.progress import JobProgress
 from preprocessing.config import PreprocessConfig
-from preprocessing.dataset.finalize import plain
-from preprocessing.dataset.plan import (
+from preprocessing.dataset.entries import (
     SourceEntry,
-    analysis_digest,
-    chunks_of,
-    is_unchanged,
-    part_name,
+    probe_source,
     read_entries,
     write_entries,
 )
-from preprocessing.dataset.quarantine import read_quarantine
+from preprocessing.dataset.plan import Plan, make_plan
 from preprocessing.dataset.sources import FoundSources, SourceFile, find_sources
+from preprocessing.decode import require_backend
 from preprocessing.errors import UserError
 from preprocessing.faces import make_detector
-from preprocessing.storage.store import Store
+from preprocessing.sandbox.isolate import Isolated
 
-# Reasons that another run may not meet again: a slow disk, a neighbour's memory, a disk away.
-_WORTH_RETRYING = {
-    "timeout", "crash", "memory", "error",
-    "missing", "not_a_file", "permission", "empty", "changed",
-}  # fmt: skip
-# Up to so many new sources are looked into from this process.
+# Up to this many new sources are probed in this process.
 _FEW_SOURCES = 200
 
 
-@dataclass(frozen=True)
-class JobPlan:
-    """What there is to do."""
-
-    found: FoundSources
-    entries: dict[str, SourceEntry]
-    # Sources that decode, without those that have the same bytes as another.
-    readable: list[SourceFile]
-    # Names of sources with the same bytes as another, and that other's.
-    same: dict[str, str]
-    chunks: list[Chunk]
-    parts: list[str]
-    # Positions of the chunks whose parts are not there.
-    todo: list[int]
-    models: dict[str, str]
-
-
-def make_plan(
+def plan_job(
     videos: str | os.PathLike[str],
-    store: Store,
-    config: PreprocessConfig,
-    workers: Workers,
-    tell: OnProgress,
+    job: JobContext,
     *,
     limit: int | None = None,
-    retry: bool = False,
+    retry_quarantine: bool = False,
     remember: bool = True,
-) -> JobPlan:
-    """Find sources, look into new ones, cut them into chunks and see which are done.
+) -> Plan:
+    """Find and probe the sources, and plan their chunks.
 
     Args:
         videos: a folder, a video, a list file or an fsspec URL.
-        store: the data set's place.
-        config: settings.
-        workers: Ray, should there be many new sources.
-        tell: is told of each source looked into.
-        limit: use only the first so many sources, by name; None for all.
-        retry: look again into bad sources, and plan again what failed in a way that may pass.
-        remember: write down what was found in new sources.
+        job: store, settings, Ray and progress.
+        limit: use only the first sources, this many, sorted by name; None for all.
+        retry_quarantine: probe unreadable sources again, and process again the chunks of sources
+            whose failure may be transient.
+        remember: store the results of probing for the next run.
 
     Raises:
         UserError: there is no source, or none that can be read.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}", "give 1 or more")
-    found = find_sources(videos, config.plan.licence)
-    found = replace(found, files=found.files[:limit])
-    detect = config.detect
+    all_found = find_sources(videos, job.config.plan.licence)
+    found = replace(all_found, files=all_found.files[:limit])
+    require_backend(job.config.decode.backend)
+    detect = job.config.detect
     models = dict(make_detector(detect.name, detect.model_dir).model_sha256)
-    entries, changed = _look_into_all(found.files, store, config, workers, tell, retry)
-    good = [f for f in found.files if not entries[f.name].reason]
-    if not good:
+    known = read_entries(job.store)
+    valid = {n: e for n, e in known.items() if not (retry_quarantine and e.reason)}
+    entries = _probe_new(found, valid, job)
+    if all(entry.reason for entry in entries.values()):
         first = entries[found.files[0].name]
         raise UserError(
             f"none of the {len(found.files)} sources in {videos} can be read "
             f"({first.name}: {first.reason}, {first.detail})",
             "name videos that play",
         )
-    if changed and remember:
-        write_entries(store, entries.values())
-    owner: dict[str, str] = {}
-    for file in good:
-        owner.setdefault(entries[file.name].sha256, file.name)
-    readable = [f for f in good if owner[entries[f.name].sha256] == f.name]
-    owners = set(owner.values())
-    same = {f.name: owner[entries[f.name].sha256] for f in good if f.name not in owners}
-    chunks = [c for f in readable for c in chunks_of(f, entries[f.name], config)]
-    analysis = analysis_digest(config, models)
-    parts = [part_name(chunk, analysis) for chunk in chunks]
-    present = store.list("_work/parts")
-    redo = _failed_before(store) if retry else set()
-    todo = [
-        i
-        for i, (c, p) in enumerate(zip(chunks, parts, strict=True))
-        if p not in present or c.source in redo
-    ]
-    return JobPlan(found, entries, readable, same, chunks, parts, todo, models)
-
-
-def seal_digest(plan: JobPlan, config: PreprocessConfig) -> str:
-    """Return the digest of all that decides the finished data set."""
-    sources = [
-        [f.name, f.licence, plan.entries[f.name].sha256, plan.entries[f.name].reason]
-        for f in plan.found.files
-    ]
-    facts = [sources, sorted(plan.parts), config_digest(config), plan.models]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def config_digest(config: PreprocessConfig) -> str:
-    """Return the digest of all settings."""
-    settings = plain(config)
-    # Where weights lie says nothing about what they are; their checksums do.
-    settings["detect"]["model_dir"] = None
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def bad_sources(plan: JobPlan) -> list[dict[str, Any]]:
-    """Return the rows of the quarantine table for sources that give nothing."""
-    entries = [plan.entries[file.name] for file in plan.found.files]
-    return [
-        {
-            "source": entry.name,
-            "sha256": entry.sha256,
-            "stage": "plan",
-            "reason": entry.reason,
-            "detail": entry.detail,
-            "start_s": None,
-            "end_s": None,
-        }
-        for entry in entries
-        if entry.reason
-    ]
-
-
-def video_facts(entry: SourceEntry) -> dict[str, Any]:
-    """Return what samples say of their source video."""
-    return {
-        "fps": entry.fps,
-        "variable_rate": entry.variable_rate,
-        "width": entry.width,
-        "height": entry.height,
-        "codec": entry.codec,
-        "rotation": entry.rotation,
-    }
-
-
-def _look_into_all(
-    files: Sequence[SourceFile],
-    store: Store,
-    config: PreprocessConfig,
-    workers: Workers,
-    tell: OnProgress,
-    retry: bool,
-) -> tuple[dict[str, SourceEntry], bool]:
-    """Return an entry a source, remembered where unchanged, and whether any changed."""
-    known = read_entries(store)
-    if retry:
-        known = {name: entry for name, entry in known.items() if not entry.reason}
-    entries = {f.name: known[f.name] for f in files if is_unchanged(f, known.get(f.name))}
-    new = [file for file in files if file.name not in entries]
-    tell(JobProgress("plan", len(entries), len(files)))
-    threads = min(max(1, len(new)), workers.wanted or os.cpu_count() or 1)
-    looks = (
-        entries_here(new, config, threads)
-        if len(new) <= _FEW_SOURCES
-        else stream_entries(new, config, workers.count())
+    # Sources beyond the limit stay known; those that are gone do not.
+    kept = {f.name: valid[f.name] for f in all_found.files if f.name in valid} | entries
+    if remember and kept != known:
+        write_entries(job.store, kept.values())
+    return make_plan(
+        found, entries, job.store, job.config, models, retry_quarantine=retry_quarantine
     )
-    for entry in looks:
+
+
+def _probe_new(
+    found: FoundSources, known: dict[str, SourceEntry], job: JobContext
+) -> dict[str, SourceEntry]:
+    """Return the entry of each source: known where the file is unchanged, else new."""
+    files = found.files
+    entries = {f.name: known[f.name] for f in files if f.name in known and known[f.name].is_of(f)}
+    new = [file for file in files if file.name not in entries]
+    job.notify(JobProgress("plan", len(entries), len(files)))
+    if len(new) <= _FEW_SOURCES:
+        threads = min(max(1, len(new)), job.workers.wanted or os.cpu_count() or 1)
+        probed = _probe_here(new, job.config, threads)
+    else:
+        probed = _probe_on_ray(new, job.config, job.workers.connect())
+    for entry in probed:
         entries[entry.name] = entry
-        tell(JobProgress("plan", len(entries), len(files)))
-    return entries, bool(new) or len(known) != len(entries)
+        job.notify(JobProgress("plan", len(entries), len(files)))
+    return entries
 
 
-def _failed_before(store: Store) -> set[str]:
-    return {
-        row["source"]
-        for row in read_quarantine(store)
-        if row["stage"] != "plan" and row["reason"] in _WORTH_RETRYING
-    }
+def _probe_here(
+    files: Sequence[SourceFile], config: PreprocessConfig, threads: int
+) -> Iterator[SourceEntry]:
+    """Probe sources from threads of this process, each with its own sandboxed process.
+
+    For a few files this is faster than starting Ray workers.
+    """
+    with ExitStack() as stack:
+        free: SimpleQueue[Isolated] = SimpleQueue()
+        for _ in range(threads):
+            free.put(stack.enter_context(Isolated()))
+
+        def probe(file: SourceFile) -> SourceEntry:
+            child = free.get()
+            try:
+                return probe_source(file, config, child)
+            finally:
+                free.put(child)
+
+        pool = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="probe"))
+        for done in as_completed([pool.submit(probe, file) for file in files]):
+            yield done.result()
+
+
+def _probe_on_ray(
+    files: Sequence[SourceFile], config: PreprocessConfig, workers: int
+) -> Iterator[SourceEntry]:
+    """Probe sources on all workers; yield entries as they are ready."""
+    import ray.data
+
+    items = [{"file": json.dumps(asdict(file))} for file in files]
+    # A task per few sources: enough to spread, few enough to schedule ten thousand at once.
+    blocks = min(len(items), max(workers * 8, len(items) // 64))
+
+    def probe(row: dict[str, Any]) -> dict[str, Any]:
+        file = SourceFile(**json.loads(row["file"]))
+        return {"entry": json.dumps(asdict(probe_source(file, config)))}
+
+    entries = ray.data.from_items(items, override_num_blocks=blocks).map(probe, num_cpus=1)
+    for row in entries.iter_rows():
+        content = json.loads(row["entry"])
+        for name in ("key_us", "key_index"):
+            content[name] = tuple(content[name])
+        yield SourceEntry(**content)

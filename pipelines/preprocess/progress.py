@@ -1,26 +1,26 @@
-"""How far a preprocessing job is, for whoever wants to know."""
+"""Progress of a preprocessing job, as its callback receives it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.terminal.live_progress import ReportProgress
 
-# Stages as a person sees them, each with the unit it counts in.
-_TITLES = {
-    "plan": "sources seen",
-    "process": "seconds done",
-    "seal": "shards sealed",
+# Label of each stage on the terminal, with the unit it counts.
+_LABELS = {
+    "plan": "sources probed",
+    "process": "seconds processed",
+    "finalize": "shards written",
     "verify": "shards verified",
 }
 
 
 @dataclass(frozen=True)
 class JobProgress:
-    """How far a job has come."""
+    """State of a job."""
 
-    # "plan", "process", "seal" or "done".
+    # "plan", "process", "finalize" or "done"; "verify" of a verification.
     stage: str
-    # Units done and in all: sources in "plan", seconds of source in "process", shards in "seal".
+    # Units done and in total: sources in "plan", seconds of source in "process", else shards.
     done: float
     total: float
     # Clips kept and found so far, and rows for the quarantine table.
@@ -38,11 +38,11 @@ class JobProgress:
 OnProgress = Callable[[JobProgress], None]
 
 
-def shown_by(tell: ReportProgress) -> OnProgress:
+def show_live(show: ReportProgress) -> OnProgress:
     """Return a callback that shows a job's progress by `live_progress`."""
 
-    def show(progress: JobProgress) -> None:
-        if progress.stage in _TITLES:
-            tell(_TITLES[progress.stage], progress.done, progress.total, progress.note)
+    def notify(progress: JobProgress) -> None:
+        if progress.stage in _LABELS:
+            show(_LABELS[progress.stage], progress.done, progress.total, progress.note)
 
-    return show
+    return notify

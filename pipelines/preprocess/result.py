@@ -1,18 +1,26 @@
-"""What a preprocessing command answers: a title, facts to print, and an exit status."""
+"""Results of the preprocessing commands: a title, facts to print, and an exit status."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from preprocessing.chunk.records import Row
+from preprocessing.dataset.plan import Plan
+from preprocessing.dataset.quarantine import read_quarantine
+from preprocessing.storage.sample import MEMBERS
+from preprocessing.storage.store import Store
 
 
 @dataclass(frozen=True)
 class PreprocessResult:
-    """What a job did."""
+    """Result of a job."""
 
-    # Where the data set is, as a folder or URL.
+    # Folder or URL of the data set.
     out: str
     # Sources found, and how many of them could not be read at all.
     sources: int
     bad_sources: int
-    # Chunks in all, and those that had to be processed now.
+    # Chunks in total, and those processed by this run.
     chunks: int
     processed: int
     # Clips found and kept, and the length of the kept ones in seconds.
@@ -26,14 +34,66 @@ class PreprocessResult:
     quarantined: int
     # Wall time in seconds.
     seconds: float
-    # Whether the data set was written anew; a threshold can do so with no chunk processed.
+    # Whether the data set was written; a changed threshold writes it with no chunk processed.
     is_new: bool
     # Whether rows in quarantine are a failure.
     strict: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        rows: Sequence[Row],
+        out: str,
+        quarantined: int,
+        began: float,
+        *,
+        is_new: bool,
+        strict: bool,
+    ) -> "PreprocessResult":
+        """Return the result of a job.
+
+        Args:
+            plan: its plan.
+            rows: rows of the index.
+            out: folder or URL of the data set.
+            quarantined: rows of the quarantine table.
+            began: when the job began, by `time.monotonic`.
+            is_new: whether the data set was written.
+            strict: whether rows in quarantine are a failure.
+        """
+        kept = [row for row in rows if row["status"] == "kept"]
+        return cls(
+            out=out,
+            sources=len(plan.found.files),
+            bad_sources=len(plan.found.files) - len(plan.readable) - len(plan.same),
+            chunks=len(plan.chunks),
+            processed=len(plan.todo),
+            clips=len(rows),
+            kept=len(kept),
+            kept_s=float(sum(row["duration_s"] for row in kept)),
+            shards=len({row["shard"] for row in kept}),
+            bytes=sum(row[f"{name}_length"] for row in kept for name in MEMBERS),
+            quarantined=quarantined,
+            seconds=time.monotonic() - began,
+            is_new=is_new,
+            strict=strict,
+        )
+
+    @classmethod
+    def of_current(
+        cls, plan: Plan, store: Store, began: float, *, strict: bool
+    ) -> "PreprocessResult":
+        """Return the result of a job whose data set is current; arguments as in `of`."""
+        assert plan.current is not None
+        quarantined = len(read_quarantine(store))
+        return cls.of(
+            plan, plan.current, store.url, quarantined, began, is_new=False, strict=strict
+        )
+
     @property
     def title(self) -> str:
-        """One line for a person."""
+        """One line for the terminal."""
         return "preprocessing done" if self.is_new else "preprocessing: nothing new to do"
 
     @property
@@ -42,11 +102,11 @@ class PreprocessResult:
         return 1 if self.strict and self.quarantined else 0
 
     def facts(self) -> dict[str, str]:
-        """Return what to print, in order."""
+        """Return the lines to print, by label."""
         bad = f", {self.bad_sources:,} unreadable" if self.bad_sources else ""
         facts = {
             "sources": f"{self.sources:,}{bad}",
-            "chunks": f"{self.chunks:,}, {self.processed:,} of them processed now",
+            "chunks": f"{self.chunks:,}, {self.processed:,} of them processed by this run",
             "clips": f"{self.kept:,} kept of {self.clips:,}, {duration(self.kept_s)}",
             "shards": f"{self.shards:,}, {self.bytes / 2**20:,.1f} MB",
         }
@@ -61,54 +121,54 @@ class PreprocessResult:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a job would cost, from a sample of it."""
+    """Expected cost of a job, extrapolated from a sample."""
 
     # Sources found and readable, and their length in seconds.
     sources: int
     readable: int
     source_s: float
-    # Chunks, and how many of them are not yet done.
+    # Chunks, and how many of them are pending.
     chunks: int
     todo: int
     # Expected for the whole job.
     clips: float
     kept_s: float
     bytes: float
-    # Expected for what is not yet done.
+    # Expected for the pending chunks.
     core_hours: float
-    # Seconds of source that were processed to learn this.
+    # Seconds of source in the sample.
     sampled_s: float
 
     title = "forecast (nothing was written)"
     exit_code = 0
 
     def facts(self) -> dict[str, str]:
-        """Return what to print, in order."""
+        """Return the lines to print, by label."""
         return {
             "sources": f"{self.readable:,} readable of {self.sources:,}, {duration(self.source_s)}",
             "chunks": f"{self.chunks:,}, {self.todo:,} to do",
             "clips": f"about {self.clips:,.0f}, {duration(self.kept_s)}",
             "bytes": f"about {self.bytes / 2**20:,.1f} MB",
-            "core-hours": f"about {self.core_hours:,.2f} to go",
-            "learnt from": f"{self.sampled_s:,.0f} s of source, processed and thrown away",
+            "core-hours": f"about {self.core_hours:,.2f} left",
+            "sample": f"{self.sampled_s:,.0f} s of source, processed and discarded",
         }
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Whether a data set's bytes are what its index says."""
+    """Result of comparing a data set with its checksums."""
 
-    # Where it is.
+    # Folder or URL of the data set.
     out: str
     # Members compared with their checksums.
     members: int
-    # What is wrong, a line each.
+    # One line per fault.
     faults: tuple[str, ...]
 
     @property
     def title(self) -> str:
-        """One line for a person."""
-        return f"verification: {'all is as it should be' if not self.faults else 'DAMAGED'}"
+        """One line for the terminal."""
+        return f"verification: {'no faults' if not self.faults else 'DAMAGED'}"
 
     @property
     def exit_code(self) -> int:
@@ -116,21 +176,21 @@ class Verification:
         return 1 if self.faults else 0
 
     def facts(self) -> dict[str, str]:
-        """Return what to print, in order."""
+        """Return the lines to print, by label."""
         facts = {"members compared": f"{self.members:,}"}
         for number, fault in enumerate(self.faults[:20], start=1):
             facts[f"fault {number}"] = fault
         if len(self.faults) > 20:
             facts["and"] = f"{len(self.faults) - 20:,} more"
         if self.faults:
-            facts["remedy"] = (
-                "delete the damaged shards and run preprocess again: it writes them anew"
+            facts["how to fix it"] = (
+                "delete the damaged shards and run preprocess again: it rewrites them"
             )
         return facts
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time as a person would say it."""
+    """Return a length of time in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

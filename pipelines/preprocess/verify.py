@@ -3,7 +3,7 @@
 import os
 from contextlib import ExitStack
 
-from pipelines.preprocess.progress import JobProgress, OnProgress, shown_by
+from pipelines.preprocess.progress import JobProgress, OnProgress, show_live
 from pipelines.preprocess.result import Verification
 from pipelines.terminal.live_progress import live_progress
 from preprocessing.dataset.verify import verify as verify_store
@@ -21,7 +21,7 @@ def verify(out: str | os.PathLike[str], *, on_progress: OnProgress | None = None
         UserError: there is no index, or it cannot be read.
     """
     with ExitStack() as stack:
-        notify = on_progress or shown_by(stack.enter_context(live_progress()))
+        notify = on_progress or show_live(stack.enter_context(live_progress()))
         store = open_store(out)
         members, faults = verify_store(store, lambda n, of: notify(JobProgress("verify", n, of)))
         return Verification(store.url, members, tuple(faults))

@@ -1,21 +1,12 @@
-"""What a run tells the world: a journal on disk, always, and MLflow when it answers.
+"""Tracking of runs in MLflow.
 
-Training only ever appends to the journal. A thread sends the journal on to MLflow and remembers how
-far it came; what a dead, slow or silent server missed is sent later by `sync`, from the same
-journal, by the same code.
+A job only ever appends to its run log. A thread (`Sender`) copies the log to MLflow and saves how
+far it came; what a server missed while it was away is sent later by `sync`, from the same log.
 """
 
-from pipelines.tracking.journal import Journal
 from pipelines.tracking.sender import Sender
-from pipelines.tracking.store import TrackingStore, choose_uri, default_uri
 from pipelines.tracking.sync import SyncResult, sync
+from pipelines.tracking.uri import choose_uri, default_uri
+from xnemo.training.monitor.run_log import RunLog
 
-__all__ = [
-    "Journal",
-    "Sender",
-    "SyncResult",
-    "TrackingStore",
-    "choose_uri",
-    "default_uri",
-    "sync",
-]
+__all__ = ["RunLog", "Sender", "SyncResult", "choose_uri", "default_uri", "sync"]

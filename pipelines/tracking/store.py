@@ -1,16 +1,18 @@
-"""Where runs are tracked, and how entries of a journal become MLflow's calls."""
+"""MLflow run of a run log: records become calls of the MLflow client."""
 
 import json
-import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.tracking import journal
+from pipelines.tracking.uri import check_uri, limit_waiting
 from preprocessing.errors import UserError
+from xnemo.training.monitor.run_log import START, Record, measurements, read_records
 
-# Tags that let an entry be sent twice without being there twice.
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Tags by which a record that was sent before is recognised.
 _KEY_TAG = "xnemo.key"
 _PARENT_TAG = "xnemo.parent"
 
@@ -18,64 +20,29 @@ _PARENT_TAG = "xnemo.parent"
 _MAX_METRICS, _MAX_PARAMS, _MAX_VALUE = 1000, 100, 6000
 
 
-def default_uri(out: Path) -> str:
-    """Return the SQLite store beside the runs of ``out``, which needs no server."""
-    return f"sqlite:///{out.resolve() / 'mlflow.db'}"
-
-
-def choose_uri(asked: str | None, otherwise: str) -> str:
-    """Return the store a job is tracked in: the one asked for, MLFLOW_TRACKING_URI, or another.
-
-    Nothing is contacted: a server that is away is no reason not to begin.
-
-    Raises:
-        UserError: it is nothing that MLflow's clients can talk to, so that nothing would ever
-            arrive.
-    """
-    uri = asked or os.environ.get("MLFLOW_TRACKING_URI") or otherwise
-    if uri:
-        _check_uri(uri)
-    return uri
-
-
-def set_limits() -> None:
-    """Bound how long MLflow may wait for a server; what the person has set wins.
-
-    Its own defaults hold a call for four minutes when the server is gone.
-    """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-class Refused(Exception):  # noqa: N818 - a verdict about one entry, not a failure of the sender
-    """The server answered, and will never take this entry."""
+class Refused(Exception):  # noqa: N818 - an answer about one record, not a failure of the sender
+    """The server answered that it does not accept a record."""
 
 
 @dataclass
 class _Run:
-    """The MLflow run behind a journal."""
-
     run_id: str
     experiment_id: str
 
 
 class TrackingStore:
-    """The MLflow run of one journal. Any method may block or fail; training never calls one."""
+    """The MLflow run of one run log. Every method may block or fail; jobs call it in a thread."""
 
     def __init__(self, uri: str, run_dir: Path) -> None:
-        """Take the store at ``uri``; nothing is contacted before the first entry.
+        """Remember the store; it is not contacted before the first record.
 
         Args:
-            uri: any MLflow tracking URI, as sqlite:///file.db or http://host:port.
+            uri: MLflow tracking URI, such as sqlite:///file.db or http://host:port.
             run_dir: folder of the run; artifacts are read from it.
         """
         self.uri = uri
         self.run_dir = run_dir
-        self._connected: Any = None
+        self._connected: MlflowClient | None = None
         self._run: _Run | None = None
 
     @property
@@ -83,53 +50,54 @@ class TrackingStore:
         """MLflow's id of the run, once it is known."""
         return self._run.run_id if self._run else None
 
-    def send(self, entries: list[journal.Entry]) -> None:
-        """Send consecutive entries of one kind.
+    def send(self, records: list[Record]) -> None:
+        """Send consecutive records of one kind; sending them twice is safe.
 
         Raises:
-            Refused: the server answered that it will not take them.
-            Exception: anything else; sending them again later is safe.
+            Refused: the server answered that it does not accept them.
+            UserError: the URI or the run log is unusable.
+            Exception: anything else, such as a server that does not answer.
         """
         from mlflow.exceptions import MlflowException
 
         try:
-            getattr(self, f"_send_{entries[0]['kind']}", self._skip)(entries)
+            getattr(self, f"_send_{records[0]['kind']}", self._skip)(records)
         except MlflowException as error:
             if error.error_code in _FINAL and not _is_connection_error(error):
                 raise Refused(str(error)) from error
             raise
 
-    def _skip(self, entries: list[journal.Entry]) -> None:
-        """Pass over a kind of entry that this version does not know."""
+    def _skip(self, records: list[Record]) -> None:
+        """Ignore events, and kinds of records that this version does not know."""
 
-    def _send_start(self, entries: list[journal.Entry]) -> None:
-        entry = entries[-1]
+    def _send_start(self, records: list[Record]) -> None:
+        record = records[-1]
         client = self._client
-        experiment_id = self._experiment(entry["experiment"])
-        run_id = self._find(experiment_id, entry["key"])
+        experiment_id = self._experiment(record["experiment"])
+        run_id = self._find(experiment_id, record["key"])
         if run_id is None:
-            tags = {"mlflow.runName": entry["name"], _KEY_TAG: entry["key"]}
-            if entry.get("parent"):
-                tags[_PARENT_TAG] = entry["parent"]
-                parent = self._find(experiment_id, entry["parent"])
+            tags = {"mlflow.runName": record["name"], _KEY_TAG: record["key"]}
+            if record.get("parent"):
+                tags[_PARENT_TAG] = record["parent"]
+                parent = self._find(experiment_id, record["parent"])
                 if parent is not None:
                     tags["mlflow.parentRunId"] = parent
             run = client.create_run(
-                experiment_id, start_time=entry["time_ms"], tags=tags, run_name=entry["name"]
+                experiment_id, start_time=_milliseconds(record), tags=tags, run_name=record["name"]
             )
             run_id = run.info.run_id
         else:
             client.update_run(run_id, status="RUNNING")
         self._run = _Run(run_id, experiment_id)
 
-    def _send_params(self, entries: list[journal.Entry]) -> None:
-        """Log settings once; MLflow never changes one, so a later value becomes a tag."""
+    def _send_params(self, records: list[Record]) -> None:
+        """Log settings once; MLflow cannot change one, so a later value becomes a tag."""
         from mlflow.entities import Param, RunTag
 
         run_id = self._ready()
         known = dict(self._client.get_run(run_id).data.params)
         fresh, changed = {}, {}
-        for name, value in _merged(entries).items():
+        for name, value in _merged(records).items():
             text = str(value)[:_MAX_VALUE]
             if name not in known:
                 fresh[name] = text
@@ -140,90 +108,91 @@ class TrackingStore:
         for some in _chunks(list(changed.items()), _MAX_PARAMS):
             self._client.log_batch(run_id, tags=[RunTag(*pair) for pair in some])
 
-    def _send_tags(self, entries: list[journal.Entry]) -> None:
+    def _send_tags(self, records: list[Record]) -> None:
         from mlflow.entities import RunTag
 
-        tags = [RunTag(name, str(value)) for name, value in _merged(entries).items()]
+        tags = [RunTag(name, str(value)) for name, value in _merged(records).items()]
         for some in _chunks(tags, _MAX_PARAMS):
             self._client.log_batch(self._ready(), tags=some)
 
-    def _send_metrics(self, entries: list[journal.Entry]) -> None:
+    def _send_metrics(self, records: list[Record]) -> None:
         from mlflow.entities import Metric
 
         points = [
-            Metric(name, float(value), entry["time_ms"], entry["step"])
-            for entry in entries
-            for name, value in entry["values"].items()
+            Metric(name, value, _milliseconds(record), record["samples_seen"])
+            for record in records
+            for name, value in measurements(record).items()
         ]
         for some in _chunks(points, _MAX_METRICS):
             self._client.log_batch(self._ready(), metrics=some)
 
-    def _send_artifact(self, entries: list[journal.Entry]) -> None:
-        for entry in entries:
-            path = self.run_dir / entry["file"]
+    def _send_artifact(self, records: list[Record]) -> None:
+        for record in records:
+            path = self.run_dir / record["file"]
             if path.is_dir():
-                self._client.log_artifacts(self._ready(), str(path), entry["folder"] or path.name)
+                self._client.log_artifacts(self._ready(), str(path), record["folder"] or path.name)
             elif path.is_file():
-                self._client.log_artifact(self._ready(), str(path), entry["folder"] or None)
+                self._client.log_artifact(self._ready(), str(path), record["folder"] or None)
             else:
-                raise Refused(f"{path} is gone")
+                raise Refused(f"{path} does not exist any more")
 
-    def _send_dataset(self, entries: list[journal.Entry]) -> None:
+    def _send_dataset(self, records: list[Record]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        for entry in entries:
+        for record in records:
             dataset = Dataset(
-                name=entry["name"],
-                digest=entry["digest"][:36],
+                name=record["name"],
+                digest=record["digest"][:36],
                 source_type="local",
-                source=json.dumps({"uri": entry["source"]}),
-                profile=json.dumps({"clips": entry["clips"], "filter": entry["filter"]}),
+                source=json.dumps({"uri": record["source"]}),
+                profile=json.dumps({"clips": record["clips"], "filter": record["filter"]}),
             )
             context = [InputTag("mlflow.data.context", "training")]
             self._client.log_inputs(self._ready(), datasets=[DatasetInput(dataset, context)])
 
-    def _send_model(self, entries: list[journal.Entry]) -> None:
+    def _send_model(self, records: list[Record]) -> None:
         from mlflow.exceptions import MlflowException
 
         client, run_id = self._client, self._ready()
-        for entry in entries:
-            folder = self.run_dir / entry["file"]
+        for record in records:
+            folder = self.run_dir / record["file"]
             if not folder.is_dir():
-                raise Refused(f"{folder} is gone")
+                raise Refused(f"{folder} does not exist any more")
             client.log_artifacts(run_id, str(folder), folder.name)
             try:
-                client.create_registered_model(entry["name"])
+                client.create_registered_model(record["name"])
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             source = f"{client.get_run(run_id).info.artifact_uri}/{folder.name}"
-            mark = {"xnemo.entry": f"{entry['seq']}"}
-            versions = client.search_model_versions(f"name='{entry['name']}' and run_id='{run_id}'")
-            if not any(
-                version.tags.get("xnemo.entry") == f"{entry['seq']}" for version in versions
-            ):
-                client.create_model_version(entry["name"], source, run_id=run_id, tags=mark)
+            mark = {"xnemo.record": f"{record['seq']}"}
+            query = f"name='{record['name']}' and run_id='{run_id}'"
+            if not any(mark.items() <= v.tags.items() for v in client.search_model_versions(query)):
+                client.create_model_version(record["name"], source, run_id=run_id, tags=mark)
 
-    def _send_end(self, entries: list[journal.Entry]) -> None:
-        entry = entries[-1]
-        self._client.set_terminated(self._ready(), entry["status"], end_time=entry["time_ms"])
+    def _send_end(self, records: list[Record]) -> None:
+        record = records[-1]
+        self._client.set_terminated(self._ready(), record["status"], end_time=_milliseconds(record))
 
     @property
-    def _client(self) -> Any:
+    def _client(self) -> "MlflowClient":
         if self._connected is None:
-            set_limits()
+            limit_waiting()
             from mlflow import MlflowClient
 
-            _check_uri(self.uri)
+            check_uri(self.uri)
             self._connected = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         return self._connected
 
     def _ready(self) -> str:
         """Return the run's id, finding or creating the run where this process has not yet."""
         if self._run is None:
-            starts = [e for e in journal.read(self.run_dir) if e["kind"] == journal.START]
+            starts = [r for r in read_records(self.run_dir) if r["kind"] == START]
             if not starts:
-                raise Refused("the journal has no start")
+                # Not refused: these records are sent once a tracked job resumes the run.
+                raise UserError(
+                    f"{self.run_dir} was trained without tracking", "resume it with xnemo train"
+                )
             self._send_start(starts)
         assert self._run is not None
         return self._run.run_id
@@ -233,7 +202,7 @@ class TrackingStore:
         if found is not None:
             return str(found.experiment_id)
         location = None
-        # MLflow would put them under the working directory; a server has a place of its own.
+        # The default of SQLite is the working directory; a server has its own location.
         if self.uri.startswith("sqlite:///"):
             location = (Path(self.uri.removeprefix("sqlite:///")).parent / "artifacts").as_uri()
         return str(self._client.create_experiment(name, artifact_location=location))
@@ -245,7 +214,7 @@ class TrackingStore:
         return str(runs[0].info.run_id) if runs else None
 
 
-# Answers that sending again cannot change.
+# Error codes that sending again does not change.
 _FINAL = {
     "INVALID_PARAMETER_VALUE",
     "BAD_REQUEST",
@@ -263,21 +232,13 @@ def _is_connection_error(error: Exception) -> bool:
     return isinstance(error.__cause__ or error.__context__, requests.exceptions.RequestException)
 
 
-def _check_uri(uri: str) -> None:
-    """Refuse, in one line, a store that MLflow would refuse with a page.
-
-    Raises:
-        UserError: the URI is a plain folder or has an unknown scheme.
-    """
-    scheme = uri.partition("://")[0] if "://" in uri else ""
-    known = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
-    if scheme.partition("+")[0] not in known and uri != "databricks":
-        raise UserError(f"{uri!r} is no MLflow store", "use sqlite:///FILE.db or http://HOST:PORT")
-
-
-def _merged(entries: list[journal.Entry]) -> dict[str, Any]:
-    return {name: value for entry in entries for name, value in entry["values"].items()}
+def _merged(records: list[Record]) -> dict[str, Any]:
+    return {name: value for record in records for name, value in record["values"].items()}
 
 
 def _chunks(items: list[Any], size: int) -> list[list[Any]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def _milliseconds(record: Record) -> int:
+    return round(1000 * record["time"])

@@ -1,68 +1,70 @@
-"""How training workers talk to the program that started them."""
+"""Ray actor between the workers of a training job and its driver."""
 
 import math
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-#: What a worker posts: a kind and plain data.
+if TYPE_CHECKING:
+    from ray.actor import ActorProxy
+
+#: Message of a worker: a kind and plain data.
 Message = tuple[str, dict[str, Any]]
 
-# Messages kept while nobody fetches them; a run writes a few a second.
+# Messages kept while nobody fetches them; a run posts a few per second.
 _CAPACITY = 100_000
 
 
 class ControlActor:
-    """Messages from the workers and one request to them; lives in a Ray actor beside the driver."""
+    """Queue of the workers' messages, and the driver's request to stop."""
 
     def __init__(self) -> None:
-        """Start empty."""
+        """Create an empty queue."""
         self._messages: deque[Message] = deque(maxlen=_CAPACITY)
         self._stop = False
         self._refused = False
-        self._asked_at = -math.inf
+        self._polled_at = -math.inf
 
     def post(self, kind: str, body: dict[str, Any]) -> None:
-        """Leave a message."""
+        """Append a message."""
         self._messages.append((kind, body))
         self._refused = self._refused or kind == "refused"
 
     def fetch(self) -> list[Message]:
-        """Take all messages."""
+        """Return all messages and empty the queue."""
         messages = list(self._messages)
         self._messages.clear()
         return messages
 
     def request_stop(self) -> None:
-        """Ask the workers to save a checkpoint and end."""
+        """Request that the workers save a checkpoint and end."""
         self._stop = True
 
     def stop_requested(self) -> bool:
-        """Say, to a worker, whether the workers are asked to end."""
-        self._asked_at = time.monotonic()
+        """Return whether a stop is requested; workers poll this."""
+        self._polled_at = time.monotonic()
         return self._stop
 
-    def silence(self) -> float:
-        """Return the seconds since a worker last asked; infinite where none ever did."""
-        return time.monotonic() - self._asked_at
+    def seconds_since_poll(self) -> float:
+        """Return the seconds since a worker last polled; infinite before the first poll."""
+        return time.monotonic() - self._polled_at
 
     def refused(self) -> bool:
-        """Say whether a worker found that the run can never work."""
+        """Return whether a worker found input that can never work."""
         return self._refused
 
 
-def start_control_actor() -> Any:
-    """Return the handle of a new control_actor on this node, which costs no CPU of the cluster's.
+def start_control_actor() -> "ActorProxy[ControlActor]":
+    """Start a control actor on this node; it reserves no CPU.
 
-    One that is killed, or was put on another node after all and went with it, is started anew,
-    empty. Whoever is calling it then hears that it is unavailable.
+    If it is killed, Ray restarts it, empty; calls in the meantime raise ActorUnavailableError.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
-    placed = NodeAffinitySchedulingStrategy(node_id=here, soft=True)
-    lasting = ray.remote(ControlActor).options(
-        num_cpus=0, scheduling_strategy=placed, max_restarts=-1
+    strategy = NodeAffinitySchedulingStrategy(node_id=here, soft=True)
+    actor = ray.remote(ControlActor).options(
+        num_cpus=0, scheduling_strategy=strategy, max_restarts=-1
     )
-    return lasting.remote()
+    return actor.remote()

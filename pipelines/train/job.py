@@ -1,4 +1,4 @@
-"""Train a recipe: a folder that is held, a journal, MLflow, and workers through Ray Train."""
+"""Training job: a locked run folder, a run log sent to MLflow, and workers through Ray Train."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,41 +10,40 @@ from typing import Any
 from pipelines.cluster.connect import cluster_address, connect, refuse_dead_address
 from pipelines.cluster.resources import parse_workers
 from pipelines.cluster.signals import stop_on_signals
-from pipelines.tracking import Journal, Sender, choose_uri, default_uri
-from pipelines.train.launch import TrainJob
+from pipelines.tracking import RunLog, Sender, choose_uri, default_uri
+from pipelines.train.launch import WorkerLaunch
 from pipelines.train.progress import RunRecord, TrainProgress
-from pipelines.train.run_folder import Resume, RunFolder, open_run
+from pipelines.train.run_folder import Resume, open_run
 from xnemo.config import flatten, to_dict
 from xnemo.data.batch_plan import plan_batches
 from xnemo.data.clip_table import open_clips
 from xnemo.training.config import TrainConfig
 from xnemo.training.init_from import resolve_init_from
 
-# How long the end of a run waits for a tracking server that takes records, in seconds.
+# Seconds that the end of a run waits for a tracking server, and the same after a stop: a machine
+# that is being taken away leaves half a minute for everything.
 _SEND_LIMIT_S = 60.0
-
-# The same where the run was stopped: whoever takes the machine away allows half a minute in all.
 _SEND_LIMIT_STOPPED_S = 5.0
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training job leaves behind."""
+    """Outcome of a training job."""
 
     # Folder of the run.
     run_dir: Path
-    # The bundle; also there when the run was stopped before its end.
+    # The bundle; it exists also if the run was stopped before its end.
     bundle: Path
-    # The last value of everything measured.
+    # Last value of everything measured.
     metrics: dict[str, Any]
     # Position of the run, in samples.
     samples_seen: int
-    # Whether the run was asked to stop before its end; the same command goes on.
+    # Whether the run was stopped before its end; the same call resumes it.
     stopped: bool
-    # Where the run is tracked, and MLflow's id of it where the store answered.
+    # The tracking store, and MLflow's id of the run if the store answered.
     tracking_uri: str
     mlflow_run_id: str | None
-    # Records that the store has not received; `xnemo sync` sends them.
+    # Number of records that the store has not received; `xnemo sync` sends them.
     unsent: int
     # Wall time of this call in seconds.
     seconds: float
@@ -71,72 +70,69 @@ def train(
 ) -> TrainResult:
     """Train a recipe on preprocessed data, on this machine or on a cluster.
 
-    The same call again goes on from the last checkpoint, at the exact sample, on as many workers as
-    it asks for this time. SIGTERM and Ctrl-C save a checkpoint and end the job in order. When a
-    machine is taken away its workers save one too, and the job goes on where there is room.
+    The same call again resumes from the last checkpoint, at the exact sample, also with another
+    number of workers. SIGTERM and Ctrl-C save a checkpoint and end the job. Workers on a machine
+    that is being taken away save a checkpoint too, and the job continues on the other machines.
 
     Args:
         config: the resolved recipe.
-        data: folders or URLs that `xnemo preprocess` wrote.
+        data: folders or URLs written by `xnemo preprocess`.
         run: name of the run; its folder is ``runs_dir/run``.
         runs_dir: folder of all runs; on a cluster, one that all nodes share.
         address: Ray cluster; None for this machine.
-        workers: a number, or ``"MIN:MAX"`` to go on with fewer when machines are lost.
-        cpus_per_worker: CPUs that a worker reserves; None shares them out.
-        use_gpu: one GPU a worker; None where the cluster has any and the recipe does not forbid it.
-        max_failures: lost workers to make up for before giving up; -1 never gives up.
-        resume: "auto" goes on where there is a checkpoint, "must" insists, "never" refuses.
-        tracking_uri: MLflow store; None for MLFLOW_TRACKING_URI, else a SQLite file there.
+        workers: a number, or ``"MIN:MAX"`` to continue with fewer when machines are lost.
+        cpus_per_worker: CPUs that a worker reserves; None divides them evenly.
+        use_gpu: one GPU per worker; None if the cluster has any and the recipe allows it.
+        max_failures: restarts after lost workers before the job fails; -1 for any number.
+        resume: "auto" resumes if there is a checkpoint, "must" requires one, "never" forbids one.
+        tracking_uri: MLflow store; None for MLFLOW_TRACKING_URI, else a SQLite file in runs_dir.
         experiment: MLflow experiment.
         parent: key of the search that this run is a trial of.
         register: whether the bundle becomes a version of MLflow's model ``xnemo-RUN``.
         previews: whether to animate a few held-out clips at checkpoints and at the end.
-        on_progress: told of every change; None for silence.
+        on_progress: called at every change.
 
     Raises:
-        UserError: the input does not suit, or workers failed more often than allowed.
+        UserError: the input is unusable, or workers failed more often than allowed.
     """
     began = time.monotonic()
     count = parse_workers(workers)
     roots = [_absolute(root) for root in ([data] if isinstance(data, str) else data)]
-    # Bad input is better refused now than by a worker, half a minute later.
+    # Unusable input fails here, not half a minute later in a worker.
     plan_batches(config.global_batch, config.micro_batch, 0, count.most)
     open_clips(roots, config.data.filter)
     refuse_dead_address(address)
-    alone = cluster_address(address) is None
-    if alone and config.init_from is not None and not (Path(runs_dir) / run).exists():
-        # A run that goes on has its weights; the nodes of a cluster may see what this one does not.
+    local = cluster_address(address) is None
+    if local and config.init_from is not None and not (Path(runs_dir) / run).exists():
+        # A resumed run has its weights; on a cluster, only the nodes may see the file.
         resolve_init_from(config.init_from)
     uri = choose_uri(tracking_uri, default_uri(Path(runs_dir)))
     with open_run(Path(runs_dir) / run, config, resume) as folder:
-        journal = Journal(folder.path)
-        record = RunRecord(journal, config.samples, on_progress)
-        sender = Sender(journal, uri)
+        log = RunLog(folder.path)
+        record = RunRecord(log, config.samples, on_progress)
+        if log.key is None or not folder.complete:
+            log.start(name=run, experiment=experiment, parent=parent)
+            log.params(flatten(to_dict(config)))
+        sender = Sender(log, uri)
         try:
-            if folder.complete:
-                record.take([("end", folder.last_metrics())])
-                if not journal.ended:
-                    # Whoever finished it died before saying so.
-                    _conclude(journal, folder, run if register else None)
-            else:
-                job = TrainJob(config, roots, folder, journal, record, max_failures, previews)
-                with (
-                    stop_on_signals() as stop,
-                    _told(journal, run, experiment, parent, config) as end,
-                ):
-                    # Ray starts with a handler of its own, which would end this process at once.
+            with stop_on_signals() as stop, _ending(log, record, config.samples):
+                if folder.complete:
+                    record.take([("end", folder.last_metrics())])
+                else:
+                    launch = WorkerLaunch(
+                        config, roots, folder, log, record, max_failures, previews
+                    )
+                    # Ray installs a signal handler that ends this process at once.
                     with connect(address) as cluster, stop_on_signals(stop):
                         if not stop.is_set():
-                            job.run(cluster, count, cpus_per_worker, use_gpu, stop)
-                    if record.samples_seen < config.samples:
-                        end("KILLED")
-                    elif register:
-                        journal.model(folder.bundle, f"xnemo-{run}")
+                            launch.run(cluster, count, cpus_per_worker, use_gpu, stop)
+                if register and record.samples_seen >= config.samples and not log.ended:
+                    log.model(folder.bundle, f"xnemo-{run}")
         finally:
             stopped = record.samples_seen < config.samples
             sender.close(_SEND_LIMIT_STOPPED_S if stopped else _SEND_LIMIT_S)
-            journal.close()
-    record.tell("done")
+            log.close()
+    record.report("done")
     return TrainResult(
         run_dir=folder.path,
         bundle=folder.bundle,
@@ -150,31 +146,20 @@ def train(
     )
 
 
-def _conclude(journal: Journal, folder: RunFolder, run: str | None) -> None:
-    if run is not None:
-        journal.model(folder.bundle, f"xnemo-{run}")
-    journal.end("FINISHED")
-
-
 @contextmanager
-def _told(
-    journal: Journal, run: str, experiment: str, parent: str | None, config: TrainConfig
-) -> Iterator[Callable[[str], None]]:
-    """Note begin and end of a run in its journal; what is given changes how it ended."""
-    status = ["FINISHED"]
-    journal.start(name=run, experiment=experiment, parent=parent)
-    journal.params(flatten(to_dict(config)))
+def _ending(log: RunLog, record: RunRecord, samples: int) -> Iterator[None]:
+    """Record how a run ends."""
+    status = "FAILED"
     try:
-        yield lambda ended: status.__setitem__(0, ended)
+        yield
+        status = "FINISHED" if record.samples_seen >= samples else "KILLED"
     except SystemExit:
-        # Ray Tune ends a trial that it has seen enough of in this way.
-        status[0] = "KILLED"
-        raise
-    except BaseException:
-        status[0] = "FAILED"
+        # Ray Tune stops a trial in this way.
+        status = "KILLED"
         raise
     finally:
-        journal.end(status[0])
+        if not log.ended:
+            log.end(status)
 
 
 def _absolute(root: str) -> str:

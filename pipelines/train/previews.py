@@ -1,4 +1,4 @@
-"""Pictures, clips and figures of what a run can do so far, made beside it, not by its workers."""
+"""Previews of a run: held-out clips animated and measured by a separate process."""
 
 import logging
 import os
@@ -11,67 +11,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.cluster.connect import Cluster
-from pipelines.tracking import Journal
+from pipelines.tracking import RunLog
 from preprocessing.errors import UserError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-#: Folder of the previews, in the run's folder and in MLflow.
+#: Folder of the previews in the run folder and in MLflow.
 FOLDER = "previews"
 
-# People shown, frames of each, and denoising steps: a look, not a measurement.
+# Clips, frames of each and their stride, and denoising steps: few, for speed.
 _CLIPS, _FRAMES, _STRIDE, _STEPS = 3, 8, 3, 12
 
 
 @dataclass(frozen=True)
 class PreviewJob:
-    """What to show."""
+    """Task of a preview process."""
 
     # Folder of the bundle.
     bundle: str
-    # Data sets.
+    # Folders or URLs of the data sets.
     data: list[str]
-    # Where the files go, and their name without ending.
+    # Folder of the files, and their name without suffix.
     folder: str
     name: str
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What was made."""
+    """Files and scores of a preview."""
 
-    # A contact sheet and a clip: portrait, driver and result, somebody else driving.
+    # A contact sheet and a clip: portrait, driving video of another identity, result.
     files: tuple[str, ...]
-    # How near people driven by themselves come to their own frames; see `followers.Followed`.
+    # Self-reenactment scores, mean over the clips.
     metrics: Mapping[str, float]
 
 
 class Previewer:
-    """Starts a preview at a checkpoint and collects it when it is done, one at a time.
+    """Starts previews at checkpoints, one at a time, and collects their results.
 
-    It is made in a process of its own, at the lowest priority. On GPUs it takes one that the
-    workers leave free; where there is none, only the finished run is shown.
+    A preview runs in its own process at the lowest priority. With GPUs it uses one that the workers
+    leave free; if there is none, only the finished run is previewed.
     """
 
-    def __init__(self, journal: Journal, data: list[str], run_dir: Path) -> None:
-        """Prepare to put previews into ``run_dir/previews`` and into the journal."""
-        self._journal, self._data = journal, data
+    def __init__(self, log: RunLog, data: list[str], run_dir: Path) -> None:
+        """Write previews to ``run_dir/previews`` and record them in ``log``."""
+        self._log, self._data = log, data
         self._folder = run_dir / FOLDER
         self._task: Any = None
         self._samples = 0
 
     @property
     def busy(self) -> bool:
-        """Whether a preview is under way."""
+        """Whether a preview is running."""
         return self._task is not None
 
     def start(self, bundle: Path, samples_seen: int, gpus: float | None) -> None:
-        """Begin to show a bundle, unless the one before is still being shown.
+        """Start a preview of a bundle unless one is running.
 
         Args:
-            bundle: its folder.
-            samples_seen: names the files.
-            gpus: GPUs for it; None where it must wait for the end of the run.
+            bundle: folder of the bundle.
+            samples_seen: position of the run; names the files.
+            gpus: GPUs of the preview; None to skip it because all are in use.
         """
         if self._task is not None or gpus is None:
             return
@@ -83,7 +83,7 @@ class Previewer:
         self._task, self._samples = remote.remote(job), samples_seen
 
     def collect(self, timeout_s: float = 0.0) -> None:
-        """Note a finished preview in the journal; a failure costs the preview and nothing else."""
+        """Record a finished preview in the run log; a failed one is logged and skipped."""
         if self._task is None:
             return
         import ray
@@ -95,16 +95,16 @@ class Previewer:
         try:
             preview: Preview = ray.get(task)
         except Exception as error:
-            # A checkpoint may be pruned, a GPU full: previews are a courtesy.
-            log.warning("no preview: %s", str(error).strip().splitlines()[-1])
+            # The checkpoint may be pruned or the GPU full; training does not depend on previews.
+            _log.warning("no preview: %s", str(error).strip().splitlines()[-1])
             return
         for file in preview.files:
-            self._journal.artifact(Path(file), FOLDER)
-        self._journal.metrics(self._samples, preview.metrics)
+            self._log.artifact(Path(file), FOLDER)
+        self._log.metrics(self._samples, preview.metrics)
 
 
 def free_gpus(cluster: Cluster, workers: int, gpu: bool) -> float | None:
-    """Return how many GPUs a preview may take while training goes on; None for none at all."""
+    """Return the GPUs that a preview may use during training; None if all are in use."""
     if not gpu:
         return 0.0
     return 1.0 if cluster.gpus > workers else None
@@ -119,7 +119,7 @@ def make_preview(job: PreviewJob) -> Preview:
     import torch
 
     from preprocessing.encode.clip_encoder import encode_clip
-    from preprocessing.faces.factory import make_detector
+    from preprocessing.faces import make_detector
     from xnemo.animation.animator import AnimateConfig, Animator
     from xnemo.diffusion.sampler import SamplerConfig
     from xnemo.evaluation.held_out import KnownFaces

@@ -1,4 +1,4 @@
-"""The folder of one run: who may write it, and where a run in it stands."""
+"""Run folder: its lock, and the position at which its run resumes."""
 
 import fcntl
 import json
@@ -19,62 +19,62 @@ from xnemo.training.checkpoint.store import CheckpointStore
 from xnemo.training.config import TrainConfig
 from xnemo.training.engines.world import World
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Resume = Literal["auto", "must", "never"]
 
-# Settings without which the samples seen so far would not count.
+# Settings that may not change: the samples seen so far would not count.
 _FIXED = ("network", "stage", "seed", "global_batch")
 
-# Settings that change how a run is done and not what comes of it.
+# Settings that change how a run is executed, not its result.
 _FREE = ("checkpoint", "validation", "guards", "engine", "samples", "micro_batch", "log_every")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder, held by this process."""
+    """Run folder locked by this process."""
 
-    # The folder.
+    # Absolute path.
     path: Path
-    # Sample at which the run goes on; None for a new run.
+    # Sample at which the run resumes; None for a new run.
     resumes_at: int | None
-    # Whether the run has reached its length and its bundle is there.
+    # Whether the run has reached its length and its bundle exists.
     complete: bool
 
     @property
     def bundle(self) -> Path:
-        """Where the bundle is, or will be."""
+        """Folder of the bundle, which may not exist yet."""
         return self.path / "bundle"
 
     def last_metrics(self) -> dict[str, Any]:
-        """Return the metrics that the bundle was saved with."""
+        """Return the metrics saved in the bundle."""
         meta = json.loads((self.bundle / "bundle.json").read_text())
         return {**meta["metrics"], "samples_seen": meta["samples_seen"]}
 
 
 @contextmanager
 def open_run(path: Path, config: TrainConfig, resume: Resume) -> Iterator[RunFolder]:
-    """Hold a run's folder, making it where needed, and say where the run stands.
+    """Lock a run folder, creating it if needed, and find the position of its run.
 
     Raises:
-        UserError: another process trains this run, the folder cannot be written, or what is there
-            does not suit ``resume`` or ``config``.
+        UserError: another process trains this run, the folder cannot be written, or its content
+            contradicts ``resume`` or ``config``.
     """
     with open_folder(path) as folder:
-        yield _look(folder, config, resume)
+        yield _inspect(folder, config, resume)
 
 
 @contextmanager
 def open_folder(path: Path) -> Iterator[Path]:
-    """Hold a folder against other processes, making it where needed, and give its absolute path.
+    """Lock a folder, creating it if needed, and return its absolute path.
 
     Raises:
-        UserError: another process holds it, or it cannot be written.
+        UserError: another process has locked it, or it cannot be written.
     """
     if path.parts[0].endswith(":"):
         raise UserError(
-            f"{path} is a URL, and a run's folder is not",
-            "give --runs-dir a folder that all nodes share, and checkpoint.upload=URL for copies",
+            f"the run folder {path} is a URL",
+            "set --runs-dir to a folder that all nodes share, and checkpoint.upload=URL for copies",
         )
     path = path.absolute()
     try:
@@ -82,7 +82,7 @@ def open_folder(path: Path) -> Iterator[Path]:
         lock = os.open(path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror}", "give another --runs-dir"
+            f"cannot write {path}: {error.strerror}", "choose another --runs-dir"
         ) from error
     try:
         try:
@@ -90,14 +90,14 @@ def open_folder(path: Path) -> Iterator[Path]:
         except OSError as error:
             raise UserError(
                 f"run {path.name} is being trained by another process",
-                "wait for it, stop it, or give another --run name",
+                "wait for it, stop it, or choose another --run name",
             ) from error
         yield path
     finally:
         os.close(lock)
 
 
-def _look(path: Path, config: TrainConfig, resume: Resume) -> RunFolder:
+def _inspect(path: Path, config: TrainConfig, resume: Resume) -> RunFolder:
     alone = World(0, 1, torch.device("cpu"))
     store = CheckpointStore(path, config.checkpoint, alone)
     checkpoint = store.latest()
@@ -106,15 +106,19 @@ def _look(path: Path, config: TrainConfig, resume: Resume) -> RunFolder:
         if resume == "never" and (seen := find_uploaded(url, path)) is not None:
             raise UserError(
                 f"{url} already holds run {path.name}, at sample {seen}",
-                "give another --run name, or resume it",
+                "choose another --run name, or resume it",
             )
         if resume != "never" and fetch_uploaded(url, path) is not None:
             checkpoint = store.latest()
     if resume == "never" and (checkpoint is not None or (path / "bundle").exists()):
         at = f", at sample {checkpoint.samples_seen}" if checkpoint is not None else ""
-        raise UserError(f"{path} already holds a run{at}", "give another --run name, or resume it")
+        raise UserError(
+            f"{path} already holds a run{at}", "choose another --run name, or resume it"
+        )
     if resume == "must" and checkpoint is None:
-        raise UserError(f"{path} holds no sound checkpoint to resume from", "start it anew")
+        raise UserError(
+            f"{path} has no valid checkpoint to resume from", "start it with --resume auto"
+        )
     if checkpoint is None:
         return RunFolder(path, None, False)
     _compare(path, config)
@@ -124,10 +128,10 @@ def _look(path: Path, config: TrainConfig, resume: Resume) -> RunFolder:
 
 
 def _compare(path: Path, config: TrainConfig) -> None:
-    """Refuse to go on with another network or sequence of samples; name what else has changed.
+    """Compare the settings with those of the last start; log changes.
 
     Raises:
-        UserError: a setting differs that decides what the run is.
+        UserError: a setting differs that may not change within a run.
     """
     try:
         before = json.loads((path / "config.json").read_text())
@@ -140,10 +144,10 @@ def _compare(path: Path, config: TrainConfig) -> None:
         name, old, new = _first_difference(section, before[section], now[section])
         if section in _FIXED:
             raise UserError(
-                f"run {path.name} was started with {name}={old} and would go on with {new}",
-                "give the old value, or another --run name with init_from to start from its bundle",
+                f"run {path.name} was started with {name}={old} and cannot resume with {new}",
+                "restore the old value, or start another --run with --init-from its bundle",
             )
-        log.warning("run %s goes on with %s=%s; before it was %s", path.name, name, new, old)
+        _log.warning("run %s resumes with %s=%s instead of %s", path.name, name, new, old)
 
 
 def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:

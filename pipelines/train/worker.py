@@ -1,29 +1,36 @@
-"""What every worker of a training job runs, under Ray Train."""
+"""Function that every worker of a training job runs under Ray Train."""
 
 import logging
 import os
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cluster.batch_scheduling import leave_batch
-from pipelines.cluster.placement import note_placement
 from preprocessing.errors import UserError
 from xnemo.config import from_dict
 
 if TYPE_CHECKING:
-    # Ray's controller reads this module too, and has no use for the seconds that torch takes.
+    from ray.actor import ActorProxy
+
+    from pipelines.train.control_actor import ControlActor
+
+    # Ray's controller imports this module and needs no torch.
     from xnemo.training.config import TrainConfig
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
-# How often a worker asks whether it is to stop, in seconds.
-_ASK_EVERY_S = 2.0
+#: File in the run folder: id of the workers' placement group, while they train. The process of a
+#: trial that Ray Tune stops cannot release it; see `pipelines.tune.launch`.
+PLACEMENT_FILE = ".placement"
+
+# Seconds between two polls of the control actor.
+_POLL_EVERY_S = 2.0
 
 
-class Preempted(Exception):  # noqa: N818 - no error: the machine goes, the run goes on elsewhere
+class Preempted(Exception):  # noqa: N818 - not an error: the run continues on another machine
     """This worker saved a checkpoint because its machine is being taken away."""
 
 
@@ -32,28 +39,28 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
 
     Args:
         job: ``config`` (as plain data), ``data`` (roots), ``run_dir``, ``control_actor``, ``cwd``
-            and ``token`` (name of a file in the run's folder).
+            and ``token`` (name of a file in the run folder).
 
     Raises:
-        UserError: input that can never work.
-        Preempted: the machine is being taken away; a checkpoint was saved.
+        UserError: the input can never work.
+        Preempted: the machine is being taken away and a checkpoint is saved.
     """
     import ray
 
-    control_actor = job["control_actor"]
-    if ray.get(control_actor.refused.remote()):
-        # Ray starts a failed group again; after a refusal the driver is only waiting for the end.
+    actor = job["control_actor"]
+    if ray.get(actor.refused.remote()):
+        # Ray restarts failed workers, which is useless after a refusal.
         return None
-    context = ray.train.get_context()
-    rank = context.get_world_rank()
-    _enter(job["cwd"])
-    forwarder = _Forwarder(control_actor, rank)
+    rank = ray.train.get_context().get_world_rank()
+    if os.path.isdir(job["cwd"]):
+        os.chdir(job["cwd"])
+    forwarder = _LogForwarder(actor, rank)
     logging.getLogger().addHandler(forwarder)
-    stop = StopSignal(control_actor)
+    stop = StopSignal(actor)
     try:
         return _train(job, stop, rank)
     except UserError as error:
-        ray.get(control_actor.post.remote("refused", {"what": error.what, "remedy": error.remedy}))
+        ray.get(actor.post.remote("refused", {"what": error.what, "remedy": error.remedy}))
         raise
     except Preempted:
         raise
@@ -64,7 +71,7 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
             "error": traceback.format_exception_only(error)[-1].strip(),
             "traceback": traceback.format_exc(),
         }
-        ray.get(control_actor.post.remote("failed", body))
+        ray.get(actor.post.remote("failed", body))
         raise
     finally:
         stop.close()
@@ -72,19 +79,21 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _train(job: dict[str, Any], stop: "StopSignal", rank: int) -> dict[str, Any]:
+    import ray
     import torch
 
     run_dir = Path(job["run_dir"])
 
-    # Ray says how many CPUs a worker has; torch would take the machine's.
+    # Ray sets the CPUs of a worker; the default of torch is all of the machine.
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     if not (run_dir / job["token"]).exists():
         raise UserError(
-            f"the run's folder {run_dir} is not there on node {os.uname().nodename}",
-            "give --runs-dir a folder that all nodes of the cluster share",
+            f"the run folder {run_dir} does not exist on node {os.uname().nodename}",
+            "set --runs-dir to a folder that all nodes of the cluster share",
         )
-    if rank == 0:
-        note_placement(run_dir)
+    group = ray.util.get_current_placement_group()
+    if rank == 0 and group is not None:
+        (run_dir / PLACEMENT_FILE).write_text(group.id.hex())
     from xnemo.training.config import TrainConfig
     from xnemo.training.loop import run_training
 
@@ -92,40 +101,41 @@ def _train(job: dict[str, Any], stop: "StopSignal", rank: int) -> dict[str, Any]
         from ray.train.torch import get_device
 
         torch.cuda.set_device(get_device())
-        leave_batch()
     metrics = run_training(
         from_dict(TrainConfig, job["config"]),
         job["data"],
         run_dir,
         callbacks=[ProgressCallback(job["control_actor"])],
         should_stop=stop.is_set,
+        write_log=False,
     )
-    if metrics.get("stopped") and not stop.asked_by_driver():
+    if metrics.get("stopped") and not stop.requested():
         raise Preempted(f"checkpoint saved at sample {metrics['samples_seen']}")
     return dict(metrics)
 
 
 class ProgressCallback:
-    """Tells the driver what the main worker tells its callbacks; never waits for an answer."""
+    """Training callback that forwards every event to the driver without waiting."""
 
-    def __init__(self, control_actor: Any) -> None:
-        """Post to ``control_actor``."""
-        self._control_actor = control_actor
+    def __init__(self, actor: "ActorProxy[ControlActor]") -> None:
+        """Post to ``actor``."""
+        self._actor = actor
 
     def on_start(self, config: "TrainConfig", facts: Mapping[str, Any]) -> None:
-        """Send what identifies the run."""
+        """Send the facts about the run."""
         self._send("start", facts)
 
     def on_log(self, record: Mapping[str, Any]) -> None:
-        """Send a line of the log, with the machine's load."""
-        self._send("log", {**record, **_machine_load()} if "event" not in record else record)
+        """Send a line of the run log, with the load of the machine."""
+        load = {} if "event" in record else _machine_load()
+        self._send("log", {"time": time.time(), **record, **load})
 
     def on_validation(self, record: Mapping[str, Any]) -> None:
         """Send held-out losses."""
-        self._send("validation", record)
+        self._send("validation", {"time": time.time(), **record})
 
     def on_checkpoint(self, folder: Path, record: Mapping[str, Any]) -> None:
-        """Send where a checkpoint is."""
+        """Send the folder of a checkpoint."""
         self._send("checkpoint", {"folder": str(folder), **record})
 
     def on_end(self, metrics: Mapping[str, Any]) -> None:
@@ -133,77 +143,76 @@ class ProgressCallback:
         self._send("end", metrics)
 
     def _send(self, kind: str, body: Mapping[str, Any]) -> None:
-        self._control_actor.post.remote(kind, dict(body))
+        self._actor.post.remote(kind, dict(body))
 
 
 class StopSignal:
-    """Knows, without a collective or a wait, whether this worker is to save and end."""
+    """Flag that this worker has to save a checkpoint and end, kept by a background thread."""
 
-    def __init__(self, control_actor: Any) -> None:
-        """Begin to ask ``control_actor`` and Ray in the background."""
-        self._control_actor = control_actor
+    def __init__(self, actor: "ActorProxy[ControlActor]") -> None:
+        """Start to poll ``actor`` and Ray."""
+        self._actor = actor
         self._set = threading.Event()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._ask, name="stop-signal", daemon=True)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="stop-signal", daemon=True)
         self._thread.start()
 
     def is_set(self) -> bool:
-        """Say whether to save a checkpoint and end."""
+        """Return whether to save a checkpoint and end."""
         return self._set.is_set()
 
-    def asked_by_driver(self) -> bool:
-        """Say whether the person or the scheduler of the driver wants the run to end."""
+    def requested(self) -> bool:
+        """Return whether the driver requests the stop."""
         import ray
 
-        return bool(ray.get(self._control_actor.stop_requested.remote()))
+        return bool(ray.get(self._actor.stop_requested.remote()))
 
     def close(self) -> None:
-        """Stop asking."""
-        self._over.set()
+        """Stop polling."""
+        self._closed.set()
 
-    def _ask(self) -> None:
+    def _poll(self) -> None:
         from ray.exceptions import RayError
 
-        while not self._over.wait(_ASK_EVERY_S):
+        while not self._closed.wait(_POLL_EVERY_S):
             try:
-                asked = self.asked_by_driver()
+                requested = self.requested()
             except RayError as error:
-                # A driver that is gone for good is noticed elsewhere; this thread must live to hear
-                # of a machine that is taken away.
-                log.debug("the driver cannot be asked just now: %s", error)
-                asked = False
-            if asked or _node_is_draining():
+                # A dead driver is noticed elsewhere; this thread has to detect preemption.
+                _log.debug("cannot poll the control actor: %s", error)
+                requested = False
+            if requested or _node_is_draining():
                 self._set.set()
                 return
 
 
 def _node_is_draining() -> bool:
-    """Say whether Ray told this worker that a machine of the group is going away.
+    """Return whether a machine of this group of workers is being taken away.
 
-    Ray's public question, `ray.train.get_preemption_info`, makes all workers wait for each other;
-    the training loop agrees on stopping by itself, so only the local answer is wanted here.
+    The public `ray.train.get_preemption_info` is a barrier over all workers. The training loop
+    agrees on stopping by itself and needs the local answer only.
     """
     from ray.train.v2._internal.execution.context import get_train_context
 
     return get_train_context().preemption_context.preemption_info is not None
 
 
-class _Forwarder(logging.Handler):
-    """Shows a worker's warnings and errors where the person looks."""
+class _LogForwarder(logging.Handler):
+    """Forwards this project's warnings and errors to the driver; other logs stay in Ray's files."""
 
-    def __init__(self, control_actor: Any, rank: int) -> None:
+    def __init__(self, actor: "ActorProxy[ControlActor]", rank: int) -> None:
         super().__init__(logging.WARNING)
-        self._control_actor, self._rank = control_actor, rank
+        self._actor, self._rank = actor, rank
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one record of our own packages; libraries' chatter stays in Ray's files."""
+        """Send one record."""
         if record.name.split(".")[0] in ("xnemo", "preprocessing", "pipelines"):
             body = {"rank": self._rank, "level": record.levelno, "text": record.getMessage()}
-            self._control_actor.post.remote("warning", body)
+            self._actor.post.remote("warning", body)
 
 
 def _machine_load() -> dict[str, float]:
-    """Return the load of the main worker's machine under MLflow's names for it."""
+    """Return the load of this machine under MLflow's names."""
     import psutil
     import torch
 
@@ -215,9 +224,3 @@ def _machine_load() -> dict[str, float]:
         free, total = torch.cuda.mem_get_info()
         load["system/gpu_memory_usage_percentage"] = 100 * (1 - free / total)
     return load
-
-
-def _enter(folder: str) -> None:
-    """Go where the driver is, so that relative paths in the settings mean the same."""
-    if os.path.isdir(folder):
-        os.chdir(folder)

@@ -1,8 +1,7 @@
 """The ordered list of reasons for which a clip is dropped.
 
-A filter is a function of a clip's scores and the thresholds; it returns None to keep the clip or
-the reason to drop it. Filters read nothing but the index's columns, so a changed threshold is
-applied to clips already scored without looking at a video again.
+A filter reads nothing but the index's columns, so a changed threshold is applied to clips already
+scored without decoding a video again.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +12,8 @@ from preprocessing.config import FilterConfig
 Scores = Mapping[str, Any]
 Filter = Callable[[Scores, FilterConfig], str | None]
 
+#: The reason to drop a clip with too few frames. Cutting decides it, not a threshold.
+TOO_SHORT = "too_short"
 
 # Reason, score, and the threshold: a least value (min_) or a largest magnitude (max_).
 _RULES = (
@@ -49,7 +50,7 @@ def _filter(reason: str, score: str, threshold: str) -> Filter:
     return below if threshold.startswith("min_") else above
 
 
-#: Every filter by the reason it gives, in the order they judge.
+#: Every filter by its reason, in the order they are applied.
 FILTERS: dict[str, Filter] = {rule[0]: _filter(*rule) for rule in _RULES}
 
 #: The thresholds that apply to each score, by name.
@@ -58,10 +59,13 @@ THRESHOLDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def judge(scores: Scores, config: FilterConfig) -> str | None:
-    """Return the first reason to drop a clip, or None to keep it."""
-    for one in FILTERS.values():
-        reason = one(scores, config)
-        if reason is not None:
-            return reason
-    return None
+def drop_reason(scores: Scores, config: FilterConfig) -> str | None:
+    """Return the first reason to drop a clip, or None to keep it.
+
+    Args:
+        scores: a clip's row; one whose `reason` is `TOO_SHORT` stays dropped.
+        config: thresholds.
+    """
+    if scores.get("reason") == TOO_SHORT:
+        return TOO_SHORT
+    return next((r for one in FILTERS.values() if (r := one(scores, config)) is not None), None)

@@ -1,22 +1,22 @@
-"""What lies over a face: text and logos that stay where they are, things that pass before it."""
+"""Overlays (text and logos that stand still over a face) and occlusions (objects that pass it)."""
 
 import cv2
 import numpy as np
 
 # Size at which faces are compared.
 _SIDE = 96
-# An edge this strong (grey levels a pixel) that keeps its direction this well is one and the same.
+# Least strength (grey levels per pixel) and coherence of an edge that stands still.
 _STRONG = 10.0
 _COHERENT = 0.85
-# An edge that keeps its direction less than this, seen from the face, is not the face's.
+# Largest coherence, in the face's own frame, of an edge that is not the face's.
 _LOOSE = 0.7
-# A third of a face crossed by a line of text is all of it.
+# Factor from the share of overlaid pixels to the score.
 _GAIN = 8.0
-# A field of the face this many grey levels off its usual brightness is something else.
+# Grey levels by which an occluded field differs from its usual brightness.
 _UNLIKE = 35.0
 # Fields whose centres lie within this (squared, from the middle to the edge is 1) are face.
 _ROUND = 1.45
-# Radii of the ellipse that is surely face, as shares of the box.
+# Radii of the ellipse that certainly is face, as shares of the box.
 _INNER = 0.42
 
 
@@ -34,29 +34,29 @@ def overlay_of(luma_THW: np.ndarray, boxes_T4: np.ndarray, landmarks_T52: np.nda
     scale = _SIDE / float(np.median((boxes_T4[:, 2:] - boxes_T4[:, :2]).max(axis=1)))
     boxes = boxes_T4.astype(np.float64) * scale
     size = (max(8, round(luma_THW.shape[2] * scale)), max(8, round(luma_THW.shape[1] * scale)))
-    pictures = [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in luma_THW]
+    images = [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in luma_THW]
     inside = np.logical_and.reduce([_ellipse(box, size) for box in boxes])
     if inside.sum() < 50:
         return 0.0
-    across = np.stack([cv2.Sobel(p, cv2.CV_32F, 1, 0, ksize=3) / 4 for p in pictures])
-    down = np.stack([cv2.Sobel(p, cv2.CV_32F, 0, 1, ksize=3) / 4 for p in pictures])
+    across = np.stack([cv2.Sobel(p, cv2.CV_32F, 1, 0, ksize=3) / 4 for p in images])
+    down = np.stack([cv2.Sobel(p, cv2.CV_32F, 0, 1, ksize=3) / 4 for p in images])
     strength = np.sqrt(across**2 + down**2).mean(axis=0)
     fixed = _coherence(across, down)
-    # The same, following the face: its own edges are steady there, and what stands still is not.
-    # Eyes and nose are the steadiest points of a face.
+    # The same with the face aligned: its own edges are coherent there, and overlays are not.
+    # Eyes and nose are the most stable points of a face.
     middles = landmarks_T52[:, :3].mean(axis=1) * scale
     shift = np.round(middles - middles.mean(axis=0))
-    followed = _coherence(*(_followed(maps, shift) for maps in (across, down)))
+    aligned = _coherence(*(_aligned(maps, shift) for maps in (across, down)))
     edges = (strength > _STRONG) & inside
-    overlaid = edges & (fixed > _COHERENT) & (followed < _LOOSE)
+    overlaid = edges & (fixed > _COHERENT) & (aligned < _LOOSE)
     share = _GAIN * float(overlaid.sum() / inside.sum())
     return min(1.0, share)
 
 
 def occlusion_of(faces_THW: np.ndarray) -> float:
-    """Return the largest share of a face that is, for a while, unlike itself, 0 to 1.
+    """Return the largest share of a face that differs from its usual brightness for a while.
 
-    Sees what passes before a face, not what covers it from the first frame to the last.
+    From 0 to 1. Detects what passes in front of a face, not what covers it in every frame.
 
     Args:
         faces_THW: aligned faces of the same size, uint8 [T, H, W].
@@ -64,7 +64,7 @@ def occlusion_of(faces_THW: np.ndarray) -> float:
     if len(faces_THW) < 10:
         return 0.0
     faces = faces_THW.astype(np.float32)
-    # Brightness of overlapping fields, each against its usual one; what all share is the light.
+    # Brightness of overlapping fields against their medians; the common change is the light.
     fields = np.stack([cv2.blur(face, (12, 12)) for face in faces])[:, 6:-5:6, 6:-5:6]
     change = fields - np.median(fields, axis=0)
     rows, columns = np.mgrid[-1 : 1 : fields.shape[1] * 1j, -1 : 1 : fields.shape[2] * 1j]
@@ -80,8 +80,8 @@ def _coherence(across_THW: np.ndarray, down_THW: np.ndarray) -> np.ndarray:
     return np.asarray(steady / np.maximum(strength, 1e-3))
 
 
-def _followed(maps_THW: np.ndarray, shift_T2: np.ndarray) -> np.ndarray:
-    """Return the maps moved so that the face stays in place."""
+def _aligned(maps_THW: np.ndarray, shift_T2: np.ndarray) -> np.ndarray:
+    """Return the maps shifted so that the face stays in place."""
     return np.stack(
         [
             np.roll(m, (-int(dy), -int(dx)), axis=(0, 1))
@@ -94,5 +94,5 @@ def _ellipse(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     rows, columns = np.mgrid[: size[1], : size[0]]
     centre = (box[:2] + box[2:]) / 2
     radius = (box[2:] - box[:2]) * _INNER
-    place = ((columns - centre[0]) / radius[0]) ** 2 + ((rows - centre[1]) / radius[1]) ** 2
-    return np.asarray(place <= 1)
+    distance = ((columns - centre[0]) / radius[0]) ** 2 + ((rows - centre[1]) / radius[1]) ** 2
+    return np.asarray(distance <= 1)

@@ -1,41 +1,42 @@
-"""Runs one chunk where it can be killed, keeps what survives, and publishes its part."""
+"""Runs one chunk in the sandbox, works around failures, and publishes the chunk output."""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from preprocessing.chunk.output import pack_part
-from preprocessing.chunk.task import Chunk, ChunkEnd, ClipResult, process_chunk
+from preprocessing.chunk.output import pack_output
+from preprocessing.chunk.records import Chunk, ChunkEnd, ChunkRecord, ClipResult, Row
+from preprocessing.chunk.task import process_chunk
 from preprocessing.config import PreprocessConfig
-from preprocessing.dataset.sources import status_now
 from preprocessing.sandbox.isolate import Failure, shared_child
+from preprocessing.storage.location import location_status
 from preprocessing.storage.store import Store
 
-# Times a chunk may hang or crash at different places before its rest is given up.
+# Times a chunk may hang or crash at different positions before its rest is given up.
 _MOST_FAILURES = 4
-# Stay this far (seconds) before the place of a failure, and go on this far after it.
+# Seconds left out before and after the position of a failure.
 _BEFORE_S, _AFTER_S = 0.1, 0.5
-# Reasons after which the same frames would fail again, so the chunk is gone around them.
+# Reasons after which the same frames would fail again, so they are left out.
 _LOCAL = {"timeout", "crash", "memory"}
 
 
 @dataclass
 class _Outcome:
-    """What has been gathered of one chunk."""
+    """What the stretches of one chunk gave."""
 
     clips: list[ClipResult] = field(default_factory=list)
     cuts_ms: list[int] = field(default_factory=list)
     frames: int = 0
-    looks: int = 0
+    detector_runs: int = 0
     stages: Counter[str] = field(default_factory=Counter)
-    damage: list[dict[str, Any]] = field(default_factory=list)
+    damage: list[Row] = field(default_factory=list)
 
     def add(self, clips: list[ClipResult], end: ChunkEnd) -> None:
         self.clips += clips
         self.cuts_ms += end.cuts_ms
         self.frames += end.frames
-        self.looks += end.looks
+        self.detector_runs += end.detector_runs
         self.stages.update(end.stages)
         for start_s, end_s, reason, detail in end.damage:
             self.add_damage(start_s, end_s, reason, detail)
@@ -45,12 +46,20 @@ class _Outcome:
         self.damage.append({**row, "start_s": start_s, "end_s": end_s})
 
 
-def run_chunk(chunk: Chunk, part: str, store: Store, config: PreprocessConfig) -> dict[str, Any]:
-    """Process a chunk, publish its part and return a small record of what happened.
+def run_chunk(chunk: Chunk, output: str, store: Store, config: PreprocessConfig) -> ChunkRecord:
+    """Process a chunk, publish its output and return a small record of it.
 
-    A source that yields nothing still gives a part, with a row for the quarantine table; so does
-    one that was replaced or written to meanwhile, for its clips would bear another's checksum.
-    Raises OSError where the part cannot be written.
+    A source that yields nothing still gives an output, with a row for the quarantine table. So does
+    one that was replaced or written to meanwhile, as its clips would carry the old checksum.
+
+    Args:
+        chunk: the chunk.
+        output: name of its output in the store.
+        store: where the data set is.
+        config: settings.
+
+    Raises:
+        OSError: the output cannot be written.
     """
     outcome = _Outcome()
     stretches = [chunk]
@@ -65,7 +74,7 @@ def run_chunk(chunk: Chunk, part: str, store: Store, config: PreprocessConfig) -
         failures += 1
         reached_us = failure.reached
         if failure.reason not in _LOCAL or reached_us is None or failures > _MOST_FAILURES:
-            # Nothing came, or nothing more can be hoped for: keep the clips that were finished.
+            # The rest is given up; clips that were finished are kept.
             outcome.clips += clips
             start_s = _seconds(reached_us, stretch.decode_from_s)
             outcome.add_damage(start_s, start_s, failure.reason, failure.detail)
@@ -75,30 +84,28 @@ def run_chunk(chunk: Chunk, part: str, store: Store, config: PreprocessConfig) -
         stretches = _around(stretch, at_s) + stretches
     if _has_changed(chunk):
         outcome = _Outcome()
-        detail = "the source was written to after the job was planned; run the same command again"
+        detail = "the source was written to after planning; run the same command again"
         outcome.add_damage(*(_seconds(None, chunk.start_s),) * 2, "changed", detail)
     end = ChunkEnd(
         cuts_ms=tuple(outcome.cuts_ms),
         frames=outcome.frames,
-        looks=outcome.looks,
+        detector_runs=outcome.detector_runs,
         damage=(),
         stages=dict(sorted(outcome.stages.items())),
     )
-    store.write_atomic(part, pack_part(outcome.clips, end, outcome.damage))
+    store.write_atomic(output, pack_output(outcome.clips, end, outcome.damage))
     kept = [clip for clip in outcome.clips if clip.row["status"] == "kept"]
-    return {
-        "part": part,
-        "source": chunk.source,
-        "status": "done",
-        "clips": len(outcome.clips),
-        "kept": len(kept),
-        "kept_s": float(sum(clip.row["duration_s"] for clip in kept)),
-        "seconds": chunk.seconds,
-        "frames": outcome.frames,
-        "bytes": sum(len(clip.mp4) + len(clip.npz) for clip in kept),
-        "damage": len(outcome.damage),
-        "busy_s": float(sum(outcome.stages.values())),
-    }
+    return ChunkRecord(
+        output=output,
+        clips=len(outcome.clips),
+        kept=len(kept),
+        kept_s=float(sum(clip.row["duration_s"] for clip in kept)),
+        seconds=chunk.seconds,
+        frames=outcome.frames,
+        bytes=sum(len(clip.mp4) + len(clip.npz) for clip in kept),
+        damage=len(outcome.damage),
+        busy_s=float(sum(outcome.stages.values())),
+    )
 
 
 def _attempt(
@@ -107,7 +114,7 @@ def _attempt(
     """Run a stretch once; return its clips, and how it ended."""
     clips: list[ClipResult] = []
     end: ChunkEnd | None = None
-    # To the very end: a child whose last word is not heard is taken for stuck, and replaced.
+    # Read to the very end: a child with an unread message counts as stuck and is replaced.
     for item in _stream(chunk, config):
         if isinstance(item, ClipResult):
             clips.append(item)
@@ -116,7 +123,7 @@ def _attempt(
         elif isinstance(item, Failure):
             return clips, None, item
     if end is None:
-        return clips, None, Failure("crash", "the process ended without a word")
+        return clips, None, Failure("crash", "the process ended without a message")
     return clips, end, None
 
 
@@ -133,7 +140,7 @@ def _stream(chunk: Chunk, config: PreprocessConfig) -> Iterator[Any]:
 
 
 def _around(chunk: Chunk, at_s: float) -> list[Chunk]:
-    """Return the stretches before and after a place that cannot be decoded."""
+    """Return the stretches before and after a position that cannot be decoded."""
     stretches = []
     before, after = at_s - _BEFORE_S, at_s + _AFTER_S
     if before > (chunk.decode_from_s or chunk.origin_us / 1e6):
@@ -144,11 +151,11 @@ def _around(chunk: Chunk, at_s: float) -> list[Chunk]:
 
 
 def _has_changed(chunk: Chunk) -> bool:
-    """Tell whether something else lies there now than when the source was found.
+    """Return whether the source differs from what was found.
 
     A source that is gone has not changed: what was decoded of it is what was planned.
     """
-    size, stamp = status_now(chunk.location)
+    size, stamp = location_status(chunk.location)
     return bool(chunk.stamp) and size >= 0 and (size, stamp) != (chunk.size, chunk.stamp)
 
 

@@ -1,6 +1,6 @@
-"""What can be said of a clip without watching it: one number each, and some of every frame.
+"""Scores of a clip: one number each, and some per frame.
 
-All picture scores are read from the face alone, in the brightness of the source, before encoding.
+All image scores are computed on the face alone, from the luma of the source, before encoding.
 """
 
 from collections.abc import Mapping
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from preprocessing.chunk.clips import Clip, TrackFrame
 from preprocessing.chunk.overlay import occlusion_of, overlay_of
+from preprocessing.chunk.track import Clip, TrackFrame
 from preprocessing.chunk.tube import pad_fraction
-from preprocessing.decode.frame import plane_array
+from preprocessing.decode.pixels.planes import plane_array
 from preprocessing.faces.pose import head_pose
 from preprocessing.geometry import union_box
 from preprocessing.storage.sample import DETECTED, OUT_OF_FRAME
 
-# Face pictures are compared at this size, and judged for sharpness at most at this one.
+# Side at which faces are compared, and the largest side at which sharpness is measured.
 _SMALL = 48
 _LARGE = 192
-# Frames between two pictures whose difference is motion: a fifth of a second.
+# Frames between two images whose difference is motion: a fifth of a second.
 _STEP = 5
-# Frames looked at for what stands still over the face.
+# Frames searched for what stands still over the face.
 _VIEWS = 16
 # A part of the box larger than this outside the frame counts.
 _OUT = 0.05
@@ -30,7 +30,7 @@ _OUT = 0.05
 
 @dataclass(frozen=True, eq=False)
 class FrameScores:
-    """What is known of every frame, beside boxes."""
+    """Values per frame, beside boxes."""
 
     pose: np.ndarray
     sharpness: np.ndarray
@@ -41,23 +41,23 @@ class FrameScores:
 
 def score_clip(clip: Clip, fps: float) -> tuple[dict[str, float | None], FrameScores]:
     """Return the clip's scores by the names of `index.SCORES` and `score`, and those of frames."""
-    faces = [_face_luma(m, b) for m, b in zip(clip.moments, clip.bbox, strict=True)]
+    faces = [_face_luma(f, b) for f, b in zip(clip.frames, clip.bbox, strict=True)]
     small = np.stack([cv2.resize(f, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA) for f in faces])
     sharpness = np.array([sharpness_of(face) for face in faces], dtype=np.float32)
     pose = head_pose(clip.landmarks)
-    flags = np.array([m.detection.flags for m in clip.moments if m.detection], dtype=np.uint8)
+    flags = np.array([f.detection.flags for f in clip.frames if f.detection], dtype=np.uint8)
     outside = _outside(clip.bbox, clip.frame_hw)
     flags = flags | np.where(outside > _OUT, OUT_OF_FRAME, 0).astype(np.uint8)
     sides = (clip.bbox[:, 2:] - clip.bbox[:, :2]).max(axis=1)
     union = union_box(clip.bbox)
-    detections = np.array([m.detection.score for m in clip.moments if m.detection])
-    looked = (flags & DETECTED) > 0
+    detections = np.array([f.detection.score for f in clip.frames if f.detection])
+    detected = (flags & DETECTED) > 0
     face_px = float(np.median(sides))
     brightness = (small.astype(np.float32) - 16) / 219
     scores: dict[str, float | None] = {
         "face_px": face_px,
         "picture_px": float(min(*clip.frame_hw, clip.tube[2] - clip.tube[0])),
-        "detection": float(np.median(detections[looked] if looked.any() else detections)),
+        "detection": float(np.median(detections[detected] if detected.any() else detections)),
         "detected_fraction": 1.0 - _lost_share(clip),
         "yaw": float(np.median(pose[:, 0])),
         "pitch": float(np.median(pose[:, 1])),
@@ -83,9 +83,9 @@ def score_clip(clip: Clip, fps: float) -> tuple[dict[str, float | None], FrameSc
 
 
 def summary_of(scores: Mapping[str, float | None]) -> float:
-    """Return one number for sorting clips, 0 to 1: large, sharp, frontal, sure and whole is best.
+    """Return one number for sorting clips, 0 to 1; large, sharp, frontal, certain, whole is best.
 
-    The geometric mean of five shares, so that one great fault is not made up for by the rest. No
+    The geometric mean of five shares, so that one low share is not compensated by the rest. No
     filter reads it.
     """
     shares = (
@@ -99,38 +99,38 @@ def summary_of(scores: Mapping[str, float | None]) -> float:
 
 
 def sharpness_of(luma_HW: np.ndarray) -> float:
-    """Return how much of a picture's detail a slight blur destroys, 0 (blurred) to 1.
+    """Return how much of an image's detail a slight blur removes, 0 (blurred) to 1.
 
-    Blurring a blurred picture changes little. The measure compares neighbouring pixels before and
-    after, along both axes, and takes the lesser, so that motion blur along one axis counts.
+    Blurring a blurred image changes little. The measure compares neighbouring pixels before and
+    after, along both axes, and takes the smaller value, so that motion blur along one axis counts.
     """
-    picture = luma_HW.astype(np.float32)
+    image = luma_HW.astype(np.float32)
     shares = []
     for axis in (0, 1):
         # OpenCV names sizes width first.
-        blurred = cv2.blur(picture, (1, 5) if axis == 0 else (5, 1))
-        before = np.abs(np.diff(picture, axis=axis))
+        blurred = cv2.blur(image, (1, 5) if axis == 0 else (5, 1))
+        before = np.abs(np.diff(image, axis=axis))
         after = np.abs(np.diff(blurred, axis=axis))
         shares.append(float(np.maximum(before - after, 0).sum() / max(float(before.sum()), 1e-6)))
     return min(shares)
 
 
 def motion_of(small_THW: np.ndarray) -> float:
-    """Return the median change of aligned face pictures over a fifth of a second, 0 to 1."""
+    """Return the median change of aligned face images over a fifth of a second, 0 to 1."""
     if len(small_THW) <= _STEP:
         return 0.0
-    picture = small_THW.astype(np.float32)
-    change = np.abs(picture[_STEP:] - picture[:-_STEP]).mean(axis=(1, 2)) / 255
+    image = small_THW.astype(np.float32)
+    change = np.abs(image[_STEP:] - image[:-_STEP]).mean(axis=(1, 2)) / 255
     return float(np.median(change))
 
 
-def _face_luma(moment: TrackFrame, box: np.ndarray) -> np.ndarray:
+def _face_luma(frame: TrackFrame, box: np.ndarray) -> np.ndarray:
     """Return the brightness of the face box, at its own size up to `_LARGE`."""
-    part = moment.part
-    luma = plane_array(part.picture, 0)
+    crop = frame.crop
+    luma = plane_array(crop.image, 0)
     height, width = luma.shape
-    x0, x1 = ((round(float(e)) - part.x0) // part.shrink for e in (box[0], box[2]))
-    y0, y1 = ((round(float(e)) - part.y0) // part.shrink for e in (box[1], box[3]))
+    x0, x1 = ((round(float(e)) - crop.x0) // crop.shrink for e in (box[0], box[2]))
+    y0, y1 = ((round(float(e)) - crop.y0) // crop.shrink for e in (box[1], box[3]))
     x0, y0 = min(max(0, x0), width - 2), min(max(0, y0), height - 2)
     face = luma[y0 : max(y0 + 2, y1), x0 : max(x0 + 2, x1)]
     scale = _LARGE / max(face.shape)
@@ -142,25 +142,25 @@ def _face_luma(moment: TrackFrame, box: np.ndarray) -> np.ndarray:
 
 def _fixed_view(clip: Clip) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a few frames of what is around all of the clip's faces, boxes and landmarks in it."""
-    picks = np.unique(np.linspace(0, len(clip.moments) - 1, _VIEWS).round().astype(int))
-    parts = [clip.moments[i].part for i in picks]
-    kept = np.array([part.box for part in parts])
+    picks = np.unique(np.linspace(0, len(clip.frames) - 1, _VIEWS).round().astype(int))
+    crops = [clip.frames[i].crop for i in picks]
+    covered = np.array([crop.box for crop in crops])
     union = union_box(clip.bbox)
-    # Whole source pixels that all of these frames have kept.
-    x0, y0 = (int(v) for v in np.maximum(np.floor(union[:2]), kept[:, :2].max(axis=0)))
-    x1, y1 = (int(v) for v in np.minimum(np.ceil(union[2:]), kept[:, 2:].min(axis=0)))
+    # Whole source pixels that all of these crops cover.
+    x0, y0 = (int(v) for v in np.maximum(np.floor(union[:2]), covered[:, :2].max(axis=0)))
+    x1, y1 = (int(v) for v in np.minimum(np.ceil(union[2:]), covered[:, 2:].min(axis=0)))
     x1, y1 = max(x1, x0 + 8), max(y1, y0 + 8)
-    shrink = max(part.shrink for part in parts)
+    shrink = max(crop.shrink for crop in crops)
     size = (max(4, (x1 - x0) // shrink), max(4, (y1 - y0) // shrink))
-    pictures = []
-    for part in parts:
-        luma = plane_array(part.picture, 0)
-        rows = slice((y0 - part.y0) // part.shrink, (y1 - part.y0) // part.shrink)
-        columns = slice((x0 - part.x0) // part.shrink, (x1 - part.x0) // part.shrink)
-        pictures.append(cv2.resize(luma[rows, columns], size, interpolation=cv2.INTER_AREA))
+    images = []
+    for crop in crops:
+        luma = plane_array(crop.image, 0)
+        rows = slice((y0 - crop.y0) // crop.shrink, (y1 - crop.y0) // crop.shrink)
+        columns = slice((x0 - crop.x0) // crop.shrink, (x1 - crop.x0) // crop.shrink)
+        images.append(cv2.resize(luma[rows, columns], size, interpolation=cv2.INTER_AREA))
     scale = np.array(size * 2) / np.array([x1 - x0, y1 - y0] * 2)
     return (
-        np.stack(pictures),
+        np.stack(images),
         (clip.bbox[picks] - [x0, y0, x0, y0]) * scale,
         (clip.landmarks[picks] - [x0, y0]) * scale[:2],
     )
@@ -171,33 +171,33 @@ def _outside(bbox_T4: np.ndarray, frame_hw: tuple[int, int]) -> np.ndarray:
     limit = np.array([frame_hw[1], frame_hw[0]], dtype=np.float32)
     seen = np.maximum(np.minimum(bbox_T4[:, 2:], limit) - np.maximum(bbox_T4[:, :2], 0), 0)
     area = (bbox_T4[:, 2:] - bbox_T4[:, :2]).prod(axis=1)
-    return 1 - seen.prod(axis=1) / np.maximum(area, 1e-6)
+    return np.asarray(1 - seen.prod(axis=1) / np.maximum(area, 1e-6))
 
 
 def _lost_share(clip: Clip) -> float:
-    """Return the share of frames bridged over a gap, with looks but without a face."""
-    lost = sum(1 for m in clip.moments if m.detection is not None and m.detection.bridged)
-    return lost / len(clip.moments)
+    """Return the share of frames bridged over a gap, where the detector ran but found no face."""
+    lost = sum(1 for f in clip.frames if f.detection is not None and f.detection.bridged)
+    return lost / len(clip.frames)
 
 
 def _others(clip: Clip) -> float:
     """Return the share of frames with another face, a third as large or more, inside the tube."""
     hits = 0
-    for moment, own in zip(clip.moments, clip.bbox, strict=True):
-        if not len(moment.others):
+    for frame, own in zip(clip.frames, clip.bbox, strict=True):
+        if not len(frame.others):
             continue
-        sides = moment.others[:, 2:] - moment.others[:, :2]
-        low = np.maximum(moment.others[:, :2], clip.tube[:2])
-        seen = np.maximum(np.minimum(moment.others[:, 2:], clip.tube[2:]) - low, 0)
+        sides = frame.others[:, 2:] - frame.others[:, :2]
+        low = np.maximum(frame.others[:, :2], clip.tube[:2])
+        seen = np.maximum(np.minimum(frame.others[:, 2:], clip.tube[2:]) - low, 0)
         inside = seen.prod(axis=1) / np.maximum(sides.prod(axis=1), 1e-6)
         large = sides.max(axis=1) > (own[2:] - own[:2]).max() / 3
         hits += bool(((inside > 0.3) & large).any())
-    return hits / len(clip.moments)
+    return hits / len(clip.frames)
 
 
 def _repeated(clip: Clip) -> float:
     """Return the share of frames that show the same source frame as the one before."""
-    numbers = np.array([m.src_frame for m in clip.moments])
+    numbers = np.array([f.src_frame for f in clip.frames])
     return float((np.diff(numbers) == 0).mean()) if len(numbers) > 1 else 0.0
 
 
@@ -212,4 +212,4 @@ def _mouth_range(landmarks_T52: np.ndarray) -> float:
 def _spread(values: np.ndarray, axis: int = 0) -> np.ndarray:
     """Return the distance of the 5th from the 95th percentile."""
     low, high = np.percentile(values, [5, 95], axis=axis)
-    return high - low
+    return np.asarray(high - low)

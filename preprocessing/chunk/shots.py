@@ -1,4 +1,4 @@
-"""Finds cuts while frames stream by, from a few hundred brightness values of each."""
+"""Detects cuts in a stream of frames from a few hundred luma values of each."""
 
 from collections import deque
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from preprocessing.config import ShotConfig
 
-#: Longer side in pixels of the pictures that `CutFinder` reads.
+#: Longer side in pixels of the images that `CutFinder` reads.
 LUMA_SIDE = 64
 _BINS = 32
 _MEMORY = 12
 
 
 class CutFinder:
-    """Tells of each frame whether a new shot begins with it.
+    """Decides for each frame whether a new shot begins with it.
 
-    A cut changes both where brightness lies (mean difference of pixels) and how much of it there is
-    (histogram), and does so suddenly, against the frames before. A head that turns changes the
-    first only a little and the second hardly at all; a light switched on counts as a cut, which is
-    right for a clip that has to be lit the same throughout.
+    A cut changes the position of brightness (mean difference of pixels) and its amount (histogram),
+    and does so suddenly compared with the frames before. A turning head changes the first a little
+    and the second hardly. A light switched on counts as a cut, so that lighting is constant within
+    a clip.
     """
 
     def __init__(self, config: ShotConfig) -> None:
@@ -27,7 +27,7 @@ class CutFinder:
         self._recent: deque[float] = deque(maxlen=_MEMORY)
 
     def is_cut(self, luma_HW: np.ndarray) -> bool:
-        """Take the next frame's brightness (uint8) and tell whether a shot begins with it."""
+        """Add the next frame's luma (uint8) and return whether a shot begins with it."""
         previous, self._previous = self._previous, luma_HW
         if previous is None:
             return False
@@ -53,6 +53,6 @@ def _histogram_distance(a_HW: np.ndarray, b_HW: np.ndarray) -> float:
     a, b = (
         np.bincount(x.ravel() // (256 // _BINS), minlength=_BINS) / x.size for x in (a_HW, b_HW)
     )
-    # The distance of cumulative histograms counts how far brightness moved, not only that it did.
+    # The distance of cumulative histograms measures how far brightness moved.
     earth = float(np.abs(np.cumsum(a) - np.cumsum(b)).sum()) / 4
     return min(1.0, max(float(np.abs(a - b).sum()) / 2 * 0.7, min(earth, 1.0)))

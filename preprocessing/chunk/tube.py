@@ -1,8 +1,8 @@
-"""One fixed square per clip, and what is kept of each frame until that square is known.
+"""The tube, one fixed square per clip, and the crop buffers it is cut from.
 
 A clip's square follows from the union of all its face boxes, so no frame can be cropped before the
-last has been seen. What waits is not the frame but the neighbourhood of the face in it, in the
-encoder's own pixel format (1.5 bytes a pixel): every source frame is decoded once and encoded once.
+last is known. Until then a crop around the face is buffered instead of the frame, in the encoder's
+own pixel format (1.5 bytes per pixel): every source frame is decoded once and encoded once.
 """
 
 from collections.abc import Sequence
@@ -13,32 +13,31 @@ import numpy as np
 
 from preprocessing.config import TubeConfig
 from preprocessing.decode import Frame
-from preprocessing.decode.frame import plane_array
+from preprocessing.decode.pixels.planes import plane_array
 from preprocessing.geometry import Box, reference_crop_box, square_box
 
 _BLACK = (16, 128, 128)
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbourhood:
-    """The part of one frame around a face: yuv420p, BT.709, limited range."""
+class CropBuffer:
+    """The region of one frame around a face: yuv420p, BT.709, limited range."""
 
-    picture: av.VideoFrame
+    image: av.VideoFrame
     # Top left corner in pixels of the upright source frame; even.
     x0: int
     y0: int
-    # Source pixels per pixel of `picture`; above 1 only where the tube is shrunk at least that
-    # much.
+    # Source pixels per pixel of `image`; above 1 only where the tube is shrunk at least as much.
     shrink: int
-    # Bottom right corner of what the picture stands for: its own, or the frame's where the frame
-    # ends in less than a pixel pair of `picture` beyond it.
+    # Bottom right corner of the covered area: the image's own, or the frame's where the frame ends
+    # less than a pixel pair of `image` beyond it.
     x1: int
     y1: int
 
     @property
     def bytes(self) -> int:
         """Memory the pixels take."""
-        return self.picture.width * self.picture.height * 3 // 2
+        return self.image.width * self.image.height * 3 // 2
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -46,21 +45,21 @@ class Neighbourhood:
         return (self.x0, self.y0, self.x1, self.y1)
 
 
-def keep(frame: Frame, face_box: np.ndarray, config: TubeConfig) -> Neighbourhood:
-    """Copy the neighbourhood of a face out of a decoded frame."""
+def buffer_crop(frame: Frame, face_box: np.ndarray, config: TubeConfig) -> CropBuffer:
+    """Copy the region around a face out of a decoded frame."""
     side = float((face_box[2:] - face_box[:2]).max())
-    # Halving (or thirding, ...) now what would be shrunk anyway keeps the memory of 4K at HD's.
+    # Shrinking early by an integer what would be shrunk anyway keeps the memory of 4K at HD's.
     shrink = max(1, int(side * config.scale / config.size * 0.9))
     step = 2 * shrink
-    # A share of the memory for each frame of a clip of full length, spent where it is not needed.
+    # Each frame of a clip of full length has an equal share of the memory; use all of it.
     pixels = config.buffer_mb * 2**20 / 1.5 / ((config.max_s + config.min_s) * 25)
     scale = max(config.keep_scale, pixels**0.5 * shrink / max(side, 1.0))
     left, top, right, bottom = (float(e) for e in square_box(face_box, scale))
     x0, x1 = _inside(left, right, frame.width, step)
     y0, y1 = _inside(top, bottom, frame.height, step)
-    picture = frame.crop((x0, y0, x1, y1), ((x1 - x0) // shrink, (y1 - y0) // shrink))
-    return Neighbourhood(
-        picture, x0, y0, shrink, _reach(x1, frame.width, step), _reach(y1, frame.height, step)
+    image = frame.crop((x0, y0, x1, y1), ((x1 - x0) // shrink, (y1 - y0) // shrink))
+    return CropBuffer(
+        image, x0, y0, shrink, _reach(x1, frame.width, step), _reach(y1, frame.height, step)
     )
 
 
@@ -68,7 +67,7 @@ def tube_box(union: np.ndarray, frame_hw: tuple[int, int], config: TubeConfig) -
     """Return a clip's square in whole source pixels, of an even side and on an even corner.
 
     It is X-NeMo's reference framing of the union box: `scale` × its larger side, moved inside the
-    frame where that rule says so, else reaching beyond it.
+    frame where `reference_crop_box` moves it, else reaching beyond the frame.
     """
     box = reference_crop_box(union, frame_hw, config.scale)
     side = 2 * round(float(box[2] - box[0]) / 2)
@@ -77,28 +76,28 @@ def tube_box(union: np.ndarray, frame_hw: tuple[int, int], config: TubeConfig) -
 
 
 def stored_size(tube: Box, config: TubeConfig) -> int:
-    """Return the stored picture's side: the tube's, down to a multiple of 16, or the limit."""
+    """Return the stored side: the tube's, rounded down to a multiple of 16, or the limit."""
     return min(config.size, int(tube[2] - tube[0]) // 16 * 16)
 
 
-def covers(kept: Sequence[float] | np.ndarray, tube: Box, frame_hw: tuple[int, int]) -> bool:
-    """Tell whether all of the tube that lies inside the frame lies inside the box `kept`."""
+def covers(buffered: Sequence[float] | np.ndarray, tube: Box, frame_hw: tuple[int, int]) -> bool:
+    """Return whether all of the tube that lies inside the frame lies inside the box `buffered`."""
     x0, y0, x1, y1 = _visible(tube, frame_hw)
-    left, top, right, bottom = kept
+    left, top, right, bottom = buffered
     return left <= x0 and top <= y0 and right >= x1 and bottom >= y1
 
 
-def cut(part: Neighbourhood, tube: Box, frame_hw: tuple[int, int], size: int) -> av.VideoFrame:
-    """Return the tube's picture at size × size, yuv420p; black beyond the frame."""
+def cut(crop: CropBuffer, tube: Box, frame_hw: tuple[int, int], size: int) -> av.VideoFrame:
+    """Return the tube's image at size × size, yuv420p; black beyond the frame."""
     x0, y0, x1, y1 = _visible(tube, frame_hw)
-    inner = Frame(part.picture, pts_us=0, index=0)
-    # At the frame's far edges the last kept pixels also stand for the few that were not.
+    inner = Frame(crop.image, pts_us=0, index=0)
+    # At the frame's far edges the last buffered pixels also stand for the few beyond them.
     box = tuple(
-        min((edge - corner) / part.shrink, limit)
+        min((edge - corner) / crop.shrink, limit)
         for edge, corner, limit in zip(
             (x0, y0, x1, y1),
-            (part.x0, part.y0) * 2,
-            (part.picture.width, part.picture.height) * 2,
+            (crop.x0, crop.y0) * 2,
+            (crop.image.width, crop.image.height) * 2,
             strict=True,
         )
     )
@@ -109,15 +108,15 @@ def cut(part: Neighbourhood, tube: Box, frame_hw: tuple[int, int], size: int) ->
     )
     if right <= left or bottom <= top:
         return _black(size)
-    picture = inner.crop(box, (right - left, bottom - top))  # type: ignore[arg-type]
+    image = inner.crop(box, (right - left, bottom - top))  # type: ignore[arg-type]
     if (left, top, right, bottom) == (0, 0, size, size):
-        return picture
+        return image
     canvas = _black(size)
     for index in range(3):
         half = 1 if index else 0
         rows = slice(top >> half, bottom >> half)
         columns = slice(left >> half, right >> half)
-        plane_array(canvas, index)[rows, columns] = plane_array(picture, index)
+        plane_array(canvas, index)[rows, columns] = plane_array(image, index)
     return canvas
 
 

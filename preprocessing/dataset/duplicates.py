@@ -1,95 +1,34 @@
 """Finds copies of a clip that were re-encoded, resized, shifted in time or mirrored.
 
-What a copy cannot change is how the face changes: the brightness of nine fields of the face, frame
-by frame, follows the same curves in every copy and in no other take, not even one of the same
-person in the same chair. Candidates are found by the average face, which copies share; the curves
-decide.
+The brightness of nine fields of the face, frame by frame, follows the same curves in every copy and
+in no other take, not even one of the same person in the same chair. Candidates are found by the
+average face, which copies share; the curves decide.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-# The average face is compared at this size, curves in fields of this grid.
-_FACE = 8
-_GRID = 3
+from preprocessing.chunk.signature import POSITION_STEP, SIZE_STEP, Signature
+
 # Copies may be shifted in time by half the shorter clip, but overlap by this many samples (3.2 s)
-# where they are as long: over less, one smooth nod is like another. Shifts of a few samples are
-# always tried, for a copy may have lost its first frames.
+# where they are that long: over less, smooth movements look alike. Shifts of a few samples are
+# always tried, as a copy may have lost its first frames.
 _SHIFT, _OVERLAP, _FEW = 0.5, 40, 3
-# Overlaps of this many samples (4 s) and more are judged as they are; what a shorter one lacks to
-# full likeness counts so much the more, for over a second or two any smooth sway is like another.
+# The likeness of overlaps of this many samples (4 s) and more counts as it is; for shorter ones the
+# difference to full likeness is scaled up, as any smooth movements look alike for a second or two.
 _ENOUGH = 50
 # A path has to be this long (standard deviation, in face sides) to tell one take from another.
 _FAR, _GROWN = 0.03, 0.02
-# Farthest that the faces of two copies lie apart (root mean square, in face sides, each about its
-# own mean): on copies that were dimmed, shrunk, mirrored or pressed to a fraction of their bytes,
-# detections differ by up to 0.03; other takes whose slow sway looks alike for two seconds by 0.034
-# and more.
+# Largest distance of the faces of two copies (root mean square, in face sides, each about its own
+# mean): in dimmed, shrunk, mirrored or strongly compressed copies, detections differ by up to 0.03;
+# in other takes that look alike for two seconds by 0.034 and more.
 _APART = 0.032
-# Steps of a stored path: face sides, and natural logarithms of the face's side.
-_PLACE_STEP, _SIZE_STEP = 1 / 64, 1 / 256
-# Below so many clips every pair is looked at; above, pairs that fall together by random planes.
+# Up to this many clips every pair is compared; above, pairs that random planes put together.
 _ALL_PAIRS = 2000
 _TABLES, _PLANES = 16, 14
 # Least cosine of the average faces of two copies.
 _LIKE = 0.9
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What is remembered of a clip to know its copies."""
-
-    # Average face, zero mean and unit length, float32 [64].
-    face: np.ndarray
-    # Brightness of 3 × 3 fields in every second frame, uint8 [T, 9].
-    curves: np.ndarray
-    # Where the face is (x, y) and how large, about their means, in steps; uint8 [T, 3] about 128.
-    path: np.ndarray
-
-    def to_bytes(self) -> bytes:
-        """Return the signature as bytes."""
-        both = np.concatenate([self.curves, self.path], axis=1)
-        return self.face.astype("<f4").tobytes() + both.tobytes()
-
-    @staticmethod
-    def from_bytes(data: bytes) -> "Signature":
-        """Read a signature back."""
-        size = 4 * _FACE * _FACE
-        both = np.frombuffer(data[size:], np.uint8).reshape(-1, _GRID * _GRID + 3)
-        face = np.frombuffer(data[:size], "<f4").astype(np.float32)
-        return Signature(face, both[:, : _GRID * _GRID], both[:, _GRID * _GRID :])
-
-    def mirrored(self) -> "Signature":
-        """Return the signature of the mirrored clip."""
-        face = self.face.reshape(_FACE, _FACE)[:, ::-1]
-        curves = self.curves.reshape(-1, _GRID, _GRID)[:, :, ::-1]
-        path = np.concatenate([255 - self.path[:, :1], self.path[:, 1:]], axis=1)
-        return Signature(
-            np.ascontiguousarray(face).reshape(-1),
-            np.ascontiguousarray(curves).reshape(-1, _GRID * _GRID),
-            path,
-        )
-
-
-def signature_of(faces_THW: np.ndarray, boxes_T4: np.ndarray) -> Signature:
-    """Return the signature of a clip, 25 frames a second.
-
-    Args:
-        faces_THW: aligned faces, uint8 [T, H, W].
-        boxes_T4: their boxes in any pixels that stay the same throughout.
-    """
-    every_second = faces_THW[::2]
-    fields = np.stack(
-        [cv2.resize(f, (_GRID, _GRID), interpolation=cv2.INTER_AREA) for f in every_second]
-    )
-    mean = every_second.astype(np.float32).mean(axis=0)
-    face = cv2.resize(mean, (_FACE, _FACE), interpolation=cv2.INTER_AREA).reshape(-1)
-    face = face - face.mean()
-    face = face / max(float(np.linalg.norm(face)), 1e-6)
-    return Signature(face.astype(np.float32), fields.reshape(len(fields), -1), _path(boxes_T4[::2]))
 
 
 def find_duplicates(
@@ -117,7 +56,7 @@ def find_duplicates(
         if _is_copy(signatures[a], signatures[b], least_likeness):
             links.setdefault(a, set()).add(b)
             links.setdefault(b, set()).add(a)
-    # Best first: whoever is not yet a copy stays, and what is like it goes.
+    # Best first: a clip that is not yet a copy stays, and clips like it are its copies.
     for key in sorted(links, key=lambda k: (tuple(-r for r in rank[k]), k)):
         if key in copies:
             continue
@@ -129,22 +68,21 @@ def find_duplicates(
 def likeness(a: Signature, b: Signature) -> float:
     """Return how alike two clips' curves are at the best shift in time, mirrored or not; at most 1.
 
-    It is their correlation, less where the two overlap for a short time only.
+    This is their correlation, reduced where the two overlap for a short time only.
     """
     return max(_agreement(a, b), _agreement(a, b.mirrored()))
 
 
 def _is_copy(a: Signature, b: Signature, least: float) -> bool:
-    """Tell whether the likeness is `least` or more, for much less than it costs to know it."""
+    """Return whether the likeness is at least `least`, for much less than computing it."""
     return _agreement(a, b, least) >= least or _agreement(a, b.mirrored(), least) >= least
 
 
 def _agreement(a: Signature, b: Signature, least: float = -1.0) -> float:
     """Return how well curves and paths agree at the shift at which they agree best.
 
-    What is below `least` may come out lower than it is: paths are only looked at where curves are
-    like enough. One person in one chair gives many clips whose average faces are alike, and a pair
-    has to be cheap.
+    A value below `least` may be too low: paths are compared only where curves are alike enough. One
+    person in one chair gives many clips whose average faces are alike, and a pair has to be cheap.
     """
     long_a, long_b = len(a.curves), len(b.curves)
     short = min(long_a, long_b)
@@ -161,7 +99,7 @@ def _agreement(a: Signature, b: Signature, least: float = -1.0) -> float:
     for n in np.argsort(-values, kind="stable"):
         value = float(values[n])
         if value <= best or value < least:
-            # None of those to come can be better, or would do.
+            # The remaining ones are not better, or not enough.
             break
         in_a = slice(starts_a[n], starts_a[n] + counts[n])
         in_b = slice(starts_b[n], starts_b[n] + counts[n])
@@ -203,36 +141,24 @@ def _window_sums(x_TC: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np
 
 def _same_path(a_T3: np.ndarray, b_T3: np.ndarray) -> float:
     """Return how well two faces move alike: 1 where one of them does not move, -1 where apart."""
-    places = a_T3[:, :2].astype(np.float64) - b_T3[:, :2]
-    if float(np.sqrt(places.var(axis=0).sum())) * _PLACE_STEP > _APART:
+    offsets = a_T3[:, :2].astype(np.float64) - b_T3[:, :2]
+    if float(np.sqrt(offsets.var(axis=0).sum())) * POSITION_STEP > _APART:
         return -1.0
     agree = 1.0
     for columns, step, least in (
-        (slice(0, 2), _PLACE_STEP, _FAR),
-        (slice(2, 3), _SIZE_STEP, _GROWN),
+        (slice(0, 2), POSITION_STEP, _FAR),
+        (slice(2, 3), SIZE_STEP, _GROWN),
     ):
         a, b = a_T3[:, columns], b_T3[:, columns]
-        moves = [
-            float(np.sqrt(part.astype(np.float64).var(axis=0).sum())) * step for part in (a, b)
-        ]
+        moves = [float(np.sqrt(one.astype(np.float64).var(axis=0).sum())) * step for one in (a, b)]
         if min(moves) > least:
             agree = min(agree, _pearson(a, b))
     return agree
 
 
-def _path(boxes_T4: np.ndarray) -> np.ndarray:
-    boxes = np.asarray(boxes_T4, dtype=np.float64)
-    sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-    place = (boxes[:, :2] + boxes[:, 2:]) / 2 / np.median(sides)
-    place = (place - place.mean(axis=0)) / _PLACE_STEP
-    size = np.log(sides) - np.log(sides).mean()
-    path = np.concatenate([place, size[:, None] / _SIZE_STEP], axis=1)
-    return np.clip(np.round(path + 127.5), 0, 255).astype(np.uint8)
-
-
 def _pearson(a_TC: np.ndarray, b_TC: np.ndarray) -> float:
     """Correlate all fields together, each about its own mean: fields that move more count more."""
-    a, b = (part - part.astype(np.float64).mean(axis=0) for part in (a_TC, b_TC))
+    a, b = (one - one.astype(np.float64).mean(axis=0) for one in (a_TC, b_TC))
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 0 else 0.0
 

@@ -1,250 +1,171 @@
-"""Sources become chunks: what there is to do, in one Parquet file.
-
-A source is looked into once; its checksum, length and key frames are remembered with the size and
-time stamp of the file, so that a second run over the same folder opens nothing.
-"""
+"""The plan of a job: its chunks, and which of them have no valid output yet."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any
 
-import pyarrow as pa
-
-from preprocessing.chunk.task import Chunk
+from preprocessing.chunk.filters import drop_reason
+from preprocessing.chunk.output import read_outputs
+from preprocessing.chunk.records import Chunk, Row
 from preprocessing.config import PreprocessConfig
-from preprocessing.dataset.probe import SourceFacts, probe
-from preprocessing.dataset.sources import SourceFile
-from preprocessing.decode import DecodeError
-from preprocessing.sandbox.isolate import Failure, Isolated, shared_child
-from preprocessing.storage.index import parquet_bytes, read_parquet
-from preprocessing.storage.remote_file import open_location
+from preprocessing.dataset.chunking import OUTPUTS, analysis_digest, chunks_of, output_name
+from preprocessing.dataset.entries import SourceEntry
+from preprocessing.dataset.quarantine import read_quarantine
+from preprocessing.dataset.shards import shard_sizes
+from preprocessing.dataset.sources import FoundSources, SourceFile
+from preprocessing.storage.index import DATASET_NAME, INDEX_NAME, read_table
 from preprocessing.storage.store import Store
 
-#: Raised whenever the same source and settings give other clips than before.
-ANALYSIS_VERSION = 5
-
-_SOURCES = "_work/plan/sources.parquet"
-_PLAN = "_work/plan/plan.parquet"
-_PROBE_LIMIT_S = 600.0
-_PROBE_STALL_S = 120.0
-# Seconds decoded before a chunk's own stretch, so that a track crossing its start is known as one.
-_LEAD_S = 1.0
-
-_SOURCE_SCHEMA = pa.schema(
-    [
-        ("name", pa.string()),
-        ("size", pa.int64()),
-        ("stamp", pa.string()),
-        ("sha256", pa.string()),
-        ("duration_s", pa.float64()),
-        ("fps", pa.float64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("codec", pa.string()),
-        ("variable_rate", pa.bool_()),
-        ("rotation", pa.int32()),
-        ("start_us", pa.int64()),
-        ("key_us", pa.list_(pa.int64())),
-        ("key_index", pa.list_(pa.int64())),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
+# Reasons that another run may not meet again: a slow disk, memory taken by others, a disk away.
+_TRANSIENT = {
+    "timeout", "crash", "memory", "error",
+    "missing", "not_a_file", "permission", "empty", "changed",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class SourceEntry:
-    """What one look into a source found; `reason` says why nothing, else it is empty."""
+class Plan:
+    """All that a job has to do, decided before anything is written."""
 
-    name: str
-    size: int
-    stamp: str
-    sha256: str = ""
-    duration_s: float = 0.0
-    fps: float = 0.0
-    width: int = 0
-    height: int = 0
-    codec: str = ""
-    variable_rate: bool = False
-    rotation: int = 0
-    start_us: int = 0
-    key_us: tuple[int, ...] = ()
-    key_index: tuple[int, ...] = ()
-    reason: str = ""
-    detail: str = ""
+    found: FoundSources
+    # Result of probing each found source, by name.
+    entries: dict[str, SourceEntry]
+    # Sources that decode, without those that have the same bytes as another.
+    readable: list[SourceFile]
+    # Names of sources with the same bytes as another, and that other's.
+    same: dict[str, str]
+    # Chunks, and the name of the output of each.
+    chunks: list[Chunk]
+    outputs: list[str]
+    # Positions of the chunks to process.
+    todo: list[int]
+    # Checksums of the detector's weights, by role.
+    models: dict[str, str]
+    # Digest of all that decides the finished data set.
+    digest: str
+    # Rows of the index where the data set is finished and current, else None.
+    current: list[Row] | None
+
+    @property
+    def seconds(self) -> float:
+        """Length of all chunks in seconds."""
+        return sum(chunk.seconds for chunk in self.chunks)
+
+    @property
+    def todo_seconds(self) -> float:
+        """Length of the chunks to process in seconds."""
+        return sum(self.chunks[i].seconds for i in self.todo)
 
 
-def look_into(
-    file: SourceFile, config: PreprocessConfig, child: Isolated | None = None
-) -> SourceEntry:
-    """Probe a source in a process that can be killed; never raises for what is in it.
+def make_plan(
+    found: FoundSources,
+    entries: Mapping[str, SourceEntry],
+    store: Store,
+    config: PreprocessConfig,
+    models: Mapping[str, str],
+    *,
+    retry_quarantine: bool = False,
+) -> Plan:
+    """Cut readable sources into chunks and find those without a valid output.
 
-    `child` is the process to use; None for this thread's own.
+    Args:
+        found: the job's sources.
+        entries: the result of probing each, by name.
+        store: where the data set is.
+        config: settings.
+        models: checksums of the detector's weights, by role.
+        retry_quarantine: process again the chunks of sources whose failure may be transient.
     """
-    found = (child or shared_child()).run(
-        _probe,
-        file.location,
-        time_limit_s=_PROBE_LIMIT_S,
-        stall_limit_s=_PROBE_STALL_S,
-        memory_limit_mb=config.decode.memory_limit_mb,
-    )
-    if isinstance(found, Failure):
-        return SourceEntry(
-            file.name, file.size, file.stamp, reason=found.reason, detail=found.detail
-        )
-    assert isinstance(found, SourceFacts)
-    info = found.info
-    keys = found.key_frames if found.duration_s > _one_piece(config) else found.key_frames[:1]
-    return SourceEntry(
-        name=file.name,
-        size=file.size,
-        stamp=file.stamp,
-        sha256=found.sha256,
-        duration_s=found.duration_s,
-        fps=found.fps,
-        width=info.width,
-        height=info.height,
-        codec=info.codec,
-        variable_rate=found.is_vfr,
-        rotation=info.rotation,
-        start_us=info.start_us,
-        key_us=tuple(key.time_us for key in keys),
-        key_index=tuple(key.index for key in keys),
+    good = [f for f in found.files if not entries[f.name].reason]
+    owner: dict[str, str] = {}
+    for file in good:
+        owner.setdefault(entries[file.name].sha256, file.name)
+    readable = [f for f in good if owner[entries[f.name].sha256] == f.name]
+    same = {f.name: o for f in good if (o := owner[entries[f.name].sha256]) != f.name}
+    chunks = [c for f in readable for c in chunks_of(f, entries[f.name], config)]
+    analysis = analysis_digest(config, models)
+    outputs = [output_name(chunk, analysis) for chunk in chunks]
+    digest = _digest(found, entries, outputs, config, models)
+    present = store.list(OUTPUTS)
+    redo = _failed_before(store) if retry_quarantine else set()
+    todo = {i for i, c in enumerate(chunks) if outputs[i] not in present or c.source in redo}
+    current = None if todo else _current_rows(store, digest)
+    if current is None:
+        todo |= _without_wanted_clips(store, outputs, todo, config)
+    return Plan(
+        found=found,
+        entries=dict(entries),
+        readable=readable,
+        same=same,
+        chunks=chunks,
+        outputs=outputs,
+        todo=sorted(todo),
+        models=dict(models),
+        digest=digest,
+        current=current,
     )
 
 
-def _probe(location: str) -> SourceFacts:
-    try:
-        return probe(open_location(location))
-    except FileNotFoundError as error:
-        raise DecodeError("missing", f"{location}: no such object") from error
+def plain(config: Any) -> dict[str, Any]:
+    """Return a config as JSON holds it."""
+    data: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return data
 
 
-def chunks_of(file: SourceFile, entry: SourceEntry, config: PreprocessConfig) -> list[Chunk]:
-    """Cut one readable source at key frames into chunks of about the configured length."""
-    common: dict[str, Any] = {
-        "location": file.location,
-        "source": file.name,
-        "sha256": entry.sha256,
-        "licence": file.licence,
-        "origin_us": entry.start_us,
-        "size": file.size,
-        "stamp": file.stamp,
-    }
-    cuts = _cuts(entry, config)
-    if not cuts:
-        return [Chunk(**common, number=0, seconds=entry.duration_s)]
-    # An edge of one chunk is seen this far by the other: long enough to know how a track goes on.
-    reach_s = config.tube.min_s + _LEAD_S
-    end_s = entry.start_us / 1e6 + entry.duration_s
-    edges: list[float | None] = [None, *(key / 1e6 for key in cuts), None]
-    chunks = []
-    for number, (start, end) in enumerate(pairwise(edges)):
-        position = _key_before(entry, start - reach_s) if start is not None else None
-        chunks.append(
-            Chunk(
-                **common,
-                number=number,
-                start_s=start,
-                end_s=end,
-                decode_from_s=None if position is None else entry.key_us[position] / 1e6,
-                decode_from_index=None if position is None else entry.key_index[position],
-                decode_to_s=None if end is None else end + reach_s,
-                seconds=(end if end is not None else end_s)
-                - (start if start is not None else entry.start_us / 1e6),
-            )
-        )
-    return chunks
+def config_digest(config: PreprocessConfig) -> str:
+    """Return the digest of all settings."""
+    settings = plain(config)
+    # The checksums of weights identify them; the folder they lie in does not.
+    settings["detect"]["model_dir"] = None
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def part_name(chunk: Chunk, analysis: str) -> str:
-    """Return the name of the chunk's part: a digest of all that decides its content."""
-    facts = asdict(chunk)
-    for name in ("location", "source", "licence", "seconds", "size", "stamp"):
-        del facts[name]
-    text = json.dumps([facts, analysis], sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:40]
-    return f"_work/parts/{digest[:2]}/{digest}.tar"
-
-
-def analysis_digest(config: PreprocessConfig, models: Mapping[str, str]) -> str:
-    """Return the digest of the settings and weights that decide what clips a chunk gives.
-
-    Thresholds and shard layout are left out: they apply to clips already cut.
-    """
-    settings = asdict(config)
-    for section in ("plan", "filters", "shard", "decode"):
-        del settings[section]
-    settings["decoder"] = config.decode.backend
-    del settings["detect"]["model_dir"]
-    text = json.dumps([ANALYSIS_VERSION, settings, dict(models)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_entries(store: Store) -> dict[str, SourceEntry]:
-    """Return what earlier runs remember of sources, by name."""
-    if not store.exists(_SOURCES):
-        return {}
-    try:
-        rows = read_parquet(store.read(_SOURCES)).to_pylist()
-    except pa.ArrowInvalid:
-        # Only a memory aid: looking into the sources again restores it.
-        return {}
-    return {
-        row["name"]: SourceEntry(
-            **{**row, "key_us": tuple(row["key_us"]), "key_index": tuple(row["key_index"])}
-        )
-        for row in rows
-    }
-
-
-def write_entries(store: Store, entries: Iterable[SourceEntry]) -> None:
-    """Remember what was found in sources."""
-    rows = [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.name)]
-    store.write_atomic(_SOURCES, parquet_bytes(pa.Table.from_pylist(rows, schema=_SOURCE_SCHEMA)))
-
-
-def write_plan(store: Store, chunks: Sequence[Chunk], parts: Sequence[str]) -> None:
-    """Publish the plan: one row a chunk, with the part that will hold its result."""
-    rows = [
-        {
-            **asdict(c),
-            "location": c.location.encode("utf-8", "backslashreplace").decode(),
-            "part": p,
-        }
-        for c, p in zip(chunks, parts, strict=True)
+def _digest(
+    found: FoundSources,
+    entries: Mapping[str, SourceEntry],
+    outputs: list[str],
+    config: PreprocessConfig,
+    models: Mapping[str, str],
+) -> str:
+    sources = [
+        [f.name, f.licence, entries[f.name].sha256, entries[f.name].reason] for f in found.files
     ]
-    store.write_atomic(_PLAN, parquet_bytes(pa.Table.from_pylist(rows)))
+    facts = [sources, sorted(outputs), config_digest(config), dict(models)]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def is_unchanged(file: SourceFile, entry: SourceEntry | None) -> bool:
-    """Tell whether a source looks as it did when it was looked into."""
-    return entry is not None and (entry.size, entry.stamp) == (file.size, file.stamp)
+def _current_rows(store: Store, digest: str) -> list[Row] | None:
+    """Return the rows of the finished data set, or None where it is not that of this plan."""
+    if not (store.exists(DATASET_NAME) and store.exists(INDEX_NAME)):
+        return None
+    if json.loads(store.read(DATASET_NAME)).get("plan_digest") != digest:
+        return None
+    rows: list[Row] = read_table(store.url).to_pylist()
+    return rows if store.list("shards") == shard_sizes(rows) else None
 
 
-def _one_piece(config: PreprocessConfig) -> float:
-    return 1.5 * config.plan.chunk_s
+def _without_wanted_clips(
+    store: Store, outputs: list[str], todo: set[int], config: PreprocessConfig
+) -> set[int]:
+    """Return the positions of outputs without a clip that the thresholds now keep.
+
+    A dropped clip is not encoded. Where a threshold was loosened since, its chunk is processed
+    again.
+    """
+    done = [i for i in range(len(outputs)) if i not in todo]
+    heads = read_outputs(store, [outputs[i] for i in done])
+    return {
+        i
+        for i, head in zip(done, heads, strict=True)
+        if any(not row["mp4_length"] and not drop_reason(row, config.filters) for row in head.rows)
+    }
 
 
-def _cuts(entry: SourceEntry, config: PreprocessConfig) -> list[int]:
-    """Return the key frames (microseconds) at which chunks begin, without the first."""
-    if entry.duration_s <= _one_piece(config):
-        return []
-    step_us = config.plan.chunk_s * 1e6
-    end_us = entry.start_us + entry.duration_s * 1e6
-    cuts: list[int] = []
-    last: float = entry.start_us
-    for key in entry.key_us:
-        if key - last >= step_us and end_us - key >= step_us / 2:
-            cuts.append(key)
-            last = key
-    return cuts
-
-
-def _key_before(entry: SourceEntry, time_s: float) -> int:
-    """Return the position of the last key frame at or before a time, the first if there is none."""
-    earlier = [i for i, key in enumerate(entry.key_us) if key <= time_s * 1e6]
-    return earlier[-1] if earlier else 0
+def _failed_before(store: Store) -> set[str]:
+    return {
+        row["source"]
+        for row in read_quarantine(store)
+        if row["stage"] != "plan" and row["reason"] in _TRANSIENT
+    }

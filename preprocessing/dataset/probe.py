@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from preprocessing.decode.failure import DecodeError
-from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.pyav.reader import PyavReader
 from preprocessing.decode.reader import VideoInfo
-from preprocessing.decode.source import Source, open_bytes
+from preprocessing.decode.source import DecodeLimits, Source, open_bytes
 from preprocessing.decode.timeline import MICROSECONDS, Timeline
 from preprocessing.heartbeat import heartbeat
 

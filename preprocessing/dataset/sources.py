@@ -1,4 +1,4 @@
-"""Finds the videos a person means by a folder, a file, a list or a URL, without opening one."""
+"""Lists the videos of a folder, a file, a list or a URL without opening one."""
 
 import csv
 import io
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preprocessing.errors import UserError
-from preprocessing.retry import retry
 from preprocessing.storage.fsspec_store import find_all
+from preprocessing.storage.location import is_url, location_status, object_status
 
-# What a folder is searched for. A file named on its own, or in a list, may be called anything.
+# Extensions that a folder is searched for. A file given by name or in a list may have any.
 _EXTENSIONS = {
     ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".hevc", ".m2ts",
     ".m2v", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf",
@@ -25,13 +25,13 @@ _LISTS = {".txt", ".csv", ".jsonl", ".list"}
 
 @dataclass(frozen=True, order=True)
 class SourceFile:
-    """One video as it was found; nothing in it has been read."""
+    """One video as it was found; its content has not been read."""
 
-    # The name in the data set: relative to the folder, or as the list has it.
+    # Name in the data set: relative to the folder, or as the list has it.
     name: str
     # Path or URL to open.
     location: str
-    # Size in bytes, and what changes when the content does (time stamp or ETag).
+    # Size in bytes, and a stamp that changes with the content (time stamp or ETag).
     size: int
     stamp: str
     licence: str = ""
@@ -39,24 +39,28 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class FoundSources:
-    """The videos of a job, by name, and what else lay there."""
+    """The videos of a job, sorted by name."""
 
     files: tuple[SourceFile, ...]
-    # Files that are no videos by their names, counted by extension.
+    # Files whose names are not those of videos, counted by extension.
     ignored: dict[str, int]
 
 
 def find_sources(videos: str | os.PathLike[str], licence: str = "") -> FoundSources:
     """List the videos in a folder (and below), a list file, a URL, or the one file named.
 
-    A list is a text file with a path or URL a line, a CSV with a column `source`, or JSON lines
+    A list is a text file with one path or URL per line, a CSV with a column `source`, or JSON lines
     with a field `source`; the last two may have `licence`. Relative paths are relative to the list.
 
+    Args:
+        videos: the folder, file, list or fsspec URL.
+        licence: licence of the sources, where a list gives none of its own.
+
     Raises:
-        UserError: nothing is there, or no video among it.
+        UserError: there is no video at this place, or the place cannot be read.
     """
     given = os.fspath(videos)
-    if "://" in given and not os.path.exists(given):
+    if is_url(given):
         return _in_store(given, licence)
     path = Path(given).expanduser()
     try:
@@ -70,16 +74,6 @@ def find_sources(videos: str | os.PathLike[str], licence: str = "") -> FoundSour
     if path.suffix.lower() in _LISTS and stat.S_ISREG(mode):
         return _in_list(path, licence)
     return FoundSources((_local(path.absolute(), path.name, licence),), {})
-
-
-def status_now(location: str) -> tuple[int, str]:
-    """Return the size in bytes of a file or object, and what changes when its content does.
-
-    (-1, "missing") where it is not there or cannot be reached.
-    """
-    if "://" in location and not os.path.exists(location):
-        return _store_status(location)
-    return _disk_status(Path(location))
 
 
 def _in_folder(root: Path, licence: str) -> FoundSources:
@@ -97,7 +91,7 @@ def _in_folder(root: Path, licence: str) -> FoundSources:
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Yield everything that is no folder, and folders that are named like a video or unreadable."""
+    """Yield all files, and folders that are named like a video or cannot be listed."""
     try:
         status = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -105,17 +99,17 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         if not seen:
             message = f"cannot list {folder}: {error.strerror}"
             raise UserError(message, "make it readable") from error
-        # Opening it says why, in the quarantine table.
+        # Probing it later puts the reason into the quarantine table.
         yield folder
         return
-    # Links may lead in circles.
+    # Symbolic links may form cycles.
     if (status.st_dev, status.st_ino) in seen:
         return
     seen.add((status.st_dev, status.st_ino))
     for entry in entries:
         path = Path(entry.path)
-        # Unlike the entry's own method, this never raises: not for a link to itself, nor for what
-        # lies in a folder that may be listed and not entered.
+        # Unlike entry.is_dir(), this never raises for a link to itself or a folder that may be
+        # listed but not entered.
         if os.path.isdir(path):
             if _is_hidden(path):
                 continue
@@ -127,7 +121,7 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Tell whether a name asks not to be looked at: .trash, or the ._clip.mp4 that macOS leaves."""
+    """Return whether a name is hidden, such as .trash or the ._clip.mp4 of macOS."""
     return path.name.startswith(".") and not path.name.startswith("..")
 
 
@@ -136,11 +130,11 @@ def _in_list(path: Path, licence: str) -> FoundSources:
     for source, own in _read_list(path):
         name = source
         if "://" in source:
-            files.append(SourceFile(name, source, *_store_status(source), own or licence))
+            files.append(SourceFile(name, source, *location_status(source), own or licence))
         else:
             files.append(_local((path.parent / source).absolute(), name, own or licence))
     if not files:
-        raise UserError(f"the list {path} names no videos", "write one path or URL a line")
+        raise UserError(f"the list {path} names no videos", "write one path or URL per line")
     unique = {file.name: file for file in files}
     return FoundSources(tuple(sorted(unique.values())), {})
 
@@ -161,25 +155,16 @@ def _read_list(path: Path) -> Iterator[tuple[str, str]]:
                     yield line.strip(), ""
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(
-            f"cannot read the list {path}: {error}", "docs/data.md tells its form"
+            f"cannot read the list {path}: {error}", "docs/data.md describes its format"
         ) from error
     except (KeyError, TypeError) as error:
         raise UserError(f"the list {path} has no column 'source'", "add one") from error
 
 
 def _local(path: Path, name: str, licence: str) -> SourceFile:
-    # A name on disk need not be text, but in a table it has to be.
+    # A name on disk need not be valid text; in a table it must be.
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return SourceFile(name, str(path), *_disk_status(path), licence)
-
-
-def _disk_status(path: Path) -> tuple[int, str]:
-    try:
-        status = path.stat()
-    except OSError:
-        # Opening it says why, in the quarantine table.
-        return -1, "missing"
-    return status.st_size, str(status.st_mtime_ns)
+    return SourceFile(name, str(path), *location_status(str(path)), licence)
 
 
 def _in_store(url: str, licence: str) -> FoundSources:
@@ -199,25 +184,8 @@ def _in_store(url: str, licence: str) -> FoundSources:
         if suffix not in _EXTENSIONS and path != root:
             ignored[suffix or "(none)"] += 1
             continue
-        size, stamp = _status_of(info)
+        size, stamp = object_status(info)
         files.append(SourceFile(name, filesystem.unstrip_protocol(path), size, stamp, licence))
     if not files:
         raise UserError(f"{url} holds no videos", "name a folder with .mp4, .mov, .mkv, ... files")
     return FoundSources(tuple(sorted(files)), dict(sorted(ignored.items())))
-
-
-def _store_status(url: str) -> tuple[int, str]:
-    import fsspec
-
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-        return _status_of(retry(lambda: filesystem.info(path)))
-    except (OSError, ImportError, ValueError):
-        return -1, "missing"
-
-
-def _status_of(info: dict[str, object]) -> tuple[int, str]:
-    stamp = next(
-        (str(info[k]) for k in ("ETag", "etag", "LastModified", "mtime") if info.get(k)), ""
-    )
-    return int(str(info.get("size") or 0)), stamp

@@ -7,23 +7,21 @@ from typing import Any
 
 from preprocessing.storage.index import read_table
 from preprocessing.storage.sample import MEMBERS
-from preprocessing.storage.shard import tar_header
+from preprocessing.storage.shard import END_BYTES, HEADER_BYTES, padded, tar_header
 from preprocessing.storage.store import Store
-
-_BLOCK = 512
 
 
 def verify(
     store: Store, on_shard: Callable[[int, int], None] | None = None
 ) -> tuple[int, list[str]]:
-    """Return how many members were compared, and a line for each fault.
+    """Return the number of members compared, and one line per fault.
 
-    Checks that every shard exists, that it holds exactly the members of its rows where they say,
-    and that each member's bytes have the recorded checksum.
+    Checks that every shard exists, that it holds exactly the members of its rows at their offsets,
+    and that each member has the recorded checksum.
 
     Args:
         store: where the data set is.
-        on_shard: called with shards done and in all.
+        on_shard: called with the number of shards done and in total.
 
     Raises:
         UserError: there is no index.
@@ -38,8 +36,7 @@ def verify(
         if size is None:
             faults.append(f"shards/{name} is missing")
         else:
-            for fault in _check_shard(store, name, size, group):
-                faults.append(fault)
+            faults += _check_shard(store, name, size, group)
             members += len(group) * len(MEMBERS)
         if on_shard:
             on_shard(number, len(shards))
@@ -53,12 +50,12 @@ def _check_shard(store: Store, name: str, size: int, rows: list[dict[str, Any]])
         for member in MEMBERS:
             offset, length = row[f"{member}_offset"], row[f"{member}_length"]
             label = f"{row['key']}.{member}"
-            data = store.read(f"shards/{name}", offset - _BLOCK, offset + length)
+            data = store.read(f"shards/{name}", offset - HEADER_BYTES, offset + length)
             end = max(end, offset + length)
-            if data[:_BLOCK] != tar_header(label, length):
-                yield f"shards/{name} has no {label} where the index says"
-            elif hashlib.sha256(data[_BLOCK:]).hexdigest() != row[f"{member}_sha256"]:
+            if data[:HEADER_BYTES] != tar_header(label, length):
+                yield f"shards/{name} has no {label} at its offset in the index"
+            elif hashlib.sha256(data[HEADER_BYTES:]).hexdigest() != row[f"{member}_sha256"]:
                 yield f"shards/{name}: {label} is damaged"
-    expected = -(-end // _BLOCK) * _BLOCK + 2 * _BLOCK
+    expected = padded(end) + END_BYTES
     if size != expected:
         yield f"shards/{name} has {size} bytes and should have {expected}"

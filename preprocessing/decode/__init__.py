@@ -1,5 +1,6 @@
-"""From a video file to frames: exact in time, colour and orientation, or a reason why not."""
+"""Decodes videos to frames, exact in time, colour and orientation, or reports why it cannot."""
 
+from preprocessing.decode.backends import Backend, open_video, require_backend
 from preprocessing.decode.clip import decode_clip
 from preprocessing.decode.failure import (
     REASONS,
@@ -9,10 +10,9 @@ from preprocessing.decode.failure import (
     Reason,
 )
 from preprocessing.decode.frame import Frame
-from preprocessing.decode.limits import DecodeLimits
-from preprocessing.decode.open_video import Backend, open_video
 from preprocessing.decode.reader import VideoInfo, VideoReader
 from preprocessing.decode.resample import Tick, resample
+from preprocessing.decode.source import DecodeLimits
 
 __all__ = [
     "REASONS",
@@ -28,5 +28,6 @@ __all__ = [
     "VideoReader",
     "decode_clip",
     "open_video",
+    "require_backend",
     "resample",
 ]

@@ -1,4 +1,4 @@
-"""Random access into the clips this project writes, for the training loader."""
+"""Random access to frames of the clips that preprocessing writes, for the training loader."""
 
 import io
 from collections.abc import Sequence
@@ -13,21 +13,23 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from preprocessing.decode.failure import DecodeError
 
-# Added to every channel, saturating: OpenCV does it in one pass, NumPy in two that take longer than
-# the conversion itself.
+# Added to every channel with saturation: OpenCV takes one pass, NumPy two that take longer than the
+# conversion itself.
 _ONE_LEVEL = (1, 1, 1, 1)
 
 
 class ClipReader:
-    """Reads frames by number from one MP4 member: constant rate, closed short GOPs, no B-frames.
+    """Reads frames by number from one encoded clip: constant rate, closed short GOPs, no B-frames.
 
-    Such a clip needs no search: frame k is sample k, and decoding starts at the key frame before
-    it. Not for foreign videos; `open_video` is. Raises DecodeError for bytes that are not such a
-    clip.
+    Frame k of such a clip is sample k, and decoding starts at the key frame before it. For other
+    videos use `open_video`.
+
+    Raises:
+        DecodeError: The bytes are not such a clip.
     """
 
     def __init__(self, mp4: bytes) -> None:
-        # Frames decoded so far, wanted or not: what random access really costs.
+        # Frames decoded so far, requested or not: the real cost of random access.
         self.frames_decoded = 0
         self._reformatter = VideoReformatter()
         try:
@@ -35,9 +37,9 @@ class ClipReader:
                 io.BytesIO(mp4),
                 "r",
                 format="mp4",
-                # Container's and streams' alike. All that opening would learn from decoding a frame
-                # is in the index: it costs as much as three frames. Only this probe skips them; the
-                # decoder used afterwards does not.
+                # Options of container and streams. Probing by decoding costs as much as three
+                # frames and yields only what the index already holds. Only the probe skips frames,
+                # not the decoder used afterwards.
                 options={
                     "fflags": "nobuffer",
                     "probesize": "32",
@@ -73,30 +75,33 @@ class ClipReader:
         return float(self._stream.average_rate or Fraction(25))
 
     def frames_at(self, indices: Sequence[int] | None = None) -> np.ndarray:
-        """Return frames by number, in the order asked for, as RGB uint8 [T, H, W, 3].
+        """Return frames by number, in the given order, as RGB uint8 [T, H, W, 3].
 
-        None asks for all of them.
+        Args:
+            indices: Frame numbers; None for all frames.
 
-        Raises IndexError for a number outside the clip, DecodeError where the bytes are damaged.
+        Raises:
+            IndexError: A number is outside the clip.
+            DecodeError: The clip is damaged.
         """
         order = range(len(self)) if indices is None else [int(index) for index in indices]
         wanted = sorted(set(order))
         if wanted and not 0 <= wanted[0] <= wanted[-1] < len(self):
             raise IndexError(f"frame numbers {wanted[0]}..{wanted[-1]} of a clip of {len(self)}")
         codec = self._stream.codec_context
-        pictures = np.empty((len(order), codec.height, codec.width, 3), dtype=np.uint8)
+        images = np.empty((len(order), codec.height, codec.width, 3), dtype=np.uint8)
         places: dict[int, list[int]] = {index: [] for index in wanted}
         for place, index in enumerate(order):
             places[index].append(place)
         try:
             for run in self._runs(wanted):
-                self._decode_run(run, places, pictures)
+                self._decode_run(run, places, images)
         except (av.error.FFmpegError, ValueError) as error:
             raise DecodeError("corrupt", f"the clip is damaged: {error}") from error
-        return pictures
+        return images
 
     def close(self) -> None:
-        """Let go of the decoder."""
+        """Close the decoder."""
         self._container.close()
 
     def __enter__(self) -> "ClipReader":
@@ -109,7 +114,7 @@ class ClipReader:
         return max(key for key in self._keys if key <= index)
 
     def _runs(self, wanted: list[int]) -> list[list[int]]:
-        """Split where a key frame lies between two wanted frames: jumping there decodes fewer."""
+        """Split frame numbers where seeking to a key frame in between decodes fewer frames."""
         runs: list[list[int]] = []
         for index in wanted:
             if runs and self._key_at(index) <= runs[-1][-1] + 1:
@@ -118,9 +123,7 @@ class ClipReader:
                 runs.append([index])
         return runs
 
-    def _decode_run(
-        self, run: list[int], places: dict[int, list[int]], pictures: np.ndarray
-    ) -> None:
+    def _decode_run(self, run: list[int], places: dict[int, list[int]], images: np.ndarray) -> None:
         number = self._key_at(run[0])
         self._container.seek(self._times[number], stream=self._stream)
         left = set(run)
@@ -128,14 +131,14 @@ class ClipReader:
             for frame in self._stream.codec_context.decode(packet):
                 self.frames_decoded += 1
                 if number in left:
-                    self._store(frame, places[number], pictures)
+                    self._store(frame, places[number], images)
                     left.discard(number)
                 number += 1
             if not left:
                 return
         raise ValueError(f"frame {min(left)} does not decode")
 
-    def _store(self, frame: av.VideoFrame, places: list[int], pictures: np.ndarray) -> None:
+    def _store(self, frame: av.VideoFrame, places: list[int], images: np.ndarray) -> None:
         rgb = self._reformatter.reformat(
             frame,
             format="rgb24",
@@ -145,18 +148,17 @@ class ClipReader:
             interpolation=Interpolation.BILINEAR | Interpolation.BITEXACT,
             threads=1,
         ).to_ndarray()
-        if rgb.shape != pictures.shape[1:]:
-            raise ValueError("the picture size changes inside the clip")
-        # libswscale's quick path is twenty times quicker than its exact one but rounds down, by
-        # one level in the mean; putting that back leaves half a level of error (the tests hold it
-        # there).
+        if rgb.shape != images.shape[1:]:
+            raise ValueError("the frame size changes inside the clip")
+        # libswscale's fast path is twenty times as fast as its exact one but rounds down, by one
+        # level on average; adding it back leaves half a level of error.
         first, *others = places
-        cv2.add(rgb, _ONE_LEVEL, dst=pictures[first])  # type: ignore[call-overload]
+        cv2.add(rgb, _ONE_LEVEL, dst=images[first])  # type: ignore[call-overload]
         for place in others:
-            pictures[place] = pictures[first]
+            images[place] = images[first]
 
 
 def decode_clip(mp4: bytes, indices: Sequence[int] | None = None) -> np.ndarray:
-    """Decode frames of one of our own clips as RGB uint8 [T, H, W, 3]; see `ClipReader`."""
+    """Decode frames of an encoded clip as RGB uint8 [T, H, W, 3]; see `ClipReader`."""
     with ClipReader(mp4) as clip:
         return clip.frames_at(indices)

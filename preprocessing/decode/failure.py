@@ -1,4 +1,4 @@
-"""Why a source, or a part of one, could not be decoded: a closed vocabulary."""
+"""Reasons why a source, or a span of one, could not be decoded."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -8,28 +8,28 @@ Reason = Literal[
     "missing",  # nothing at this path
     "not_a_file",  # a folder, pipe, socket or device
     "permission",  # the operating system refuses to read it
-    "changed",  # something else lies there than when the job was planned
+    "changed",  # the file differs from the one the job was planned with
     "empty",  # zero bytes
     # the content
-    "not_video",  # no container that holds moving pictures
-    "no_video_stream",  # a container, but only sound, subtitles or a cover picture
-    "no_frames",  # a video stream from which not one picture decodes
-    "truncated",  # the container promises bytes that are not there
+    "not_video",  # not a video container
+    "no_video_stream",  # a container with only audio, subtitles or cover art
+    "no_frames",  # a video stream from which no frame decodes
+    "truncated",  # the container declares bytes that are missing
     "corrupt",  # bytes that the decoder rejects
     "too_large",  # more pixels or streams than the limits allow
-    "unsupported",  # a codec, colour model or feature this build, or this backend, cannot get right
+    "unsupported",  # a codec, colour model or feature that this build or backend decodes wrongly
     # the process that decodes it
-    "timeout",  # no progress, or no end, within the limit
+    "timeout",  # no progress, or not done, within the limit
     "crash",  # the decoding process died
     "memory",  # more memory than the limit allows
-    "error",  # a defect of ours: an exception that nothing foresaw
+    "error",  # an unexpected exception: a defect of this project
 ]
 
 REASONS: tuple[str, ...] = get_args(Reason)
 
 
 class DecodeError(Exception):
-    """A source that yields nothing, with its reason; `detail` is one line for a person."""
+    """A source that yields no frames, with its reason and one line of detail."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -37,25 +37,22 @@ class DecodeError(Exception):
         self.detail = " ".join(detail.split())
 
     def __reduce__(self) -> tuple[type["DecodeError"], tuple[str, str]]:
-        """Rebuild from reason and detail, so that the error survives the trip between processes."""
+        """Pickle by reason and detail, so that the error passes between processes."""
         return (type(self), (self.reason, self.detail))
 
 
 class BackendRefusalError(DecodeError):
-    """The source may be fine, but this backend is known to return wrong frames for its kind.
-
-    The caller falls back to the reference backend, `pyav`.
-    """
+    """This backend is known to return wrong frames for this kind of source; `pyav` decodes it."""
 
 
 @dataclass(frozen=True)
 class DamagedSpan:
-    """A stretch of a source that did not decode; the frames around it did."""
+    """A span of a source that did not decode; the frames around it did."""
 
-    # Seconds on the source's own time line; end is where the next clean frame begins.
+    # Seconds on the source's own timeline; the end is the start of the next clean frame.
     start_s: float
     end_s: float
-    # Why, from the same vocabulary as whole sources.
+    # Same reasons as for whole sources.
     reason: Reason
-    # One line for a person.
+    # One line of detail.
     detail: str = ""

@@ -1,4 +1,4 @@
-"""Brings any frame rate, constant or not, to a constant one by time stamps alone."""
+"""Resamples frames of any constant or variable rate to a constant rate by their time stamps."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -11,13 +11,13 @@ from preprocessing.decode.timeline import MICROSECONDS
 
 @dataclass(frozen=True)
 class Tick:
-    """One beat of the constant clock and the source frame nearest to it."""
+    """One tick of the constant clock and the source frame nearest to it."""
 
-    # Count of beats since the clock's origin; a step above 1 is a hole in the source.
+    # Ticks since the clock's origin; a step above 1 is a gap in the source.
     number: int
-    # The beat's time in microseconds on the source's time line.
+    # Time of the tick in microseconds on the source's timeline.
     time_us: int
-    # The source frame shown at it; its own time is `frame.pts_us`.
+    # The nearest source frame; its own time is `frame.pts_us`.
     frame: Frame
 
 
@@ -28,19 +28,23 @@ def resample(
     origin_us: int | None = None,
     max_gap_s: float = 0.5,
 ) -> Iterator[Tick]:
-    """Yield, for every beat of an `fps` clock, the source frame nearest in time.
+    """Yield, for every tick of an `fps` clock, the source frame nearest in time.
 
-    Beats lie at origin_us + k / fps; the origin defaults to the first frame. Give all chunks of
-    one source the same origin and they agree on the beats they share. Between frames the error is
-    at most half the distance of the two frames around the beat; ties go to the earlier frame.
-    Where two frames lie more than `max_gap_s` apart the source has a hole: no beat inside it is
-    made up, so a broken time stamp of days cannot yield millions of them; a frame with holes on
-    both sides is no motion and is left out. Holds two frames at a time.
+    Ties go to the earlier frame. Frames more than `max_gap_s` apart leave a gap without ticks, so
+    that a broken time stamp cannot yield millions of them; a frame with gaps on both sides is left
+    out. Holds two frames at a time.
+
+    Args:
+        frames: Source frames in order of time.
+        fps: Rate of the clock in Hz.
+        origin_us: Time of tick 0; defaults to the first frame. Chunks of one source that share it
+            agree on the ticks they share.
+        max_gap_s: Longest distance in seconds of two frames without a gap.
     """
     period = Fraction(MICROSECONDS) / Fraction(fps).limit_denominator(1_000_000)
     max_gap_us = max_gap_s * MICROSECONDS
     previous: Frame | None = None
-    is_joined = False  # whether `previous` has a neighbour within reach
+    is_joined = False  # whether `previous` follows without a gap
     number = 0
 
     def time_of(tick: int) -> int:
@@ -50,7 +54,7 @@ def resample(
     for frame in frames:
         if previous is None:
             origin = frame.pts_us if origin_us is None else origin_us
-            # A beat before the first frame is shown by it when within half a beat.
+            # The first frame also serves a tick up to half a period before it.
             number = math.ceil((frame.pts_us - origin) / period - Fraction(1, 2))
         elif frame.pts_us - previous.pts_us > max_gap_us:
             last = previous.pts_us + round(period / 2)
@@ -66,7 +70,7 @@ def resample(
                 number += 1
         previous = frame
     if previous is not None and is_joined:
-        # The last frame is on screen for at most one more beat's worth of doubt.
+        # The last frame serves ticks up to half a period after it.
         while 2 * (time_of(number) - previous.pts_us) < period:
             yield Tick(number, time_of(number), previous)
             number += 1

@@ -1,8 +1,9 @@
-"""Turns what a person names (a path, a URL, bytes) into something a decoder can open."""
+"""Sources of video (paths, URLs, bytes, streams), their checks and limits."""
 
 import io
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,8 +12,20 @@ from preprocessing.decode.failure import DecodeError
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
 
+@dataclass(frozen=True)
+class DecodeLimits:
+    """Bounds on what one source can make a decoder allocate or loop over."""
+
+    # Pixels of one coded frame: 8192 × 4608, above 8K.
+    max_pixels: int = 8192 * 4608
+    # Streams in one container; broadcast captures stay under a hundred.
+    max_streams: int = 256
+    # Errors in a row without a decoded frame between them, after which decoding stops.
+    max_errors_in_a_row: int = 2000
+
+
 def is_url(source: object) -> bool:
-    """Tell whether `source` names an object in a store (`scheme://…`) rather than a local path."""
+    """Return whether `source` is a URL (`scheme://…`) rather than a local path."""
     return isinstance(source, str) and "://" in source and not os.path.exists(source)
 
 
@@ -28,8 +41,7 @@ def local_path(source: Source) -> Path | None:
 def check_path(path: Path) -> int:
     """Return the size in bytes of a readable regular file; raise DecodeError for anything else.
 
-    Opening a pipe would block and opening a device could do anything, so both are refused by their
-    type, before they are opened.
+    Pipes, which block, and devices are refused by their type, before they are opened.
     """
     try:
         status = os.stat(path)
@@ -39,7 +51,7 @@ def check_path(path: Path) -> int:
         why = getattr(error, "strerror", None) or str(error)
         raise DecodeError("missing", f"{path}: {why}") from error
     if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
-        raise DecodeError("permission", f"{path} is a folder that may not be looked into")
+        raise DecodeError("permission", f"{path} is a folder without read permission")
     if not stat.S_ISREG(status.st_mode):
         kinds = {
             stat.S_IFDIR: "a folder",
@@ -53,7 +65,7 @@ def check_path(path: Path) -> int:
     if status.st_size == 0:
         raise DecodeError("empty", f"{path} has no bytes")
     if not os.access(path, os.R_OK, effective_ids=True):
-        raise DecodeError("permission", f"{path} may not be read")
+        raise DecodeError("permission", f"{path} is not readable")
     return status.st_size
 
 
@@ -79,7 +91,7 @@ def _open_url(url: str) -> BinaryIO:
     import fsspec
 
     try:
-        stream = fsspec.open(url, "rb").open()
+        stream: BinaryIO = fsspec.open(url, "rb").open()
     except FileNotFoundError as error:
         raise DecodeError("missing", f"{url}: no such object") from error
     except PermissionError as error:

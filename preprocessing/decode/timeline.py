@@ -1,31 +1,33 @@
-"""Where a stream's frames lie in time, read from its packets without decoding one."""
+"""Times of a stream's frames, read from its packets without decoding."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 
-# Codecs in which a packet may carry no picture to show, so that counting packets is not counting
-# frames.
-_HIDDEN_PICTURES = frozenset({"vp8", "h261", "h263", "mpeg4", "msmpeg4v3", "rv30", "rv40", "flv1"})
+if TYPE_CHECKING:
+    Packet = av.Packet[av.VideoStream]
+
+# Codecs with packets that show no frame, so that packets do not count frames.
+_HIDDEN_FRAMES = frozenset({"vp8", "h261", "h263", "mpeg4", "msmpeg4v3", "rv30", "rv40", "flv1"})
 MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Presentation times of all packets that show a picture, and which are key frames."""
+    """Presentation times of all packets that show a frame, and which are key frames."""
 
     # Sorted presentation times in microseconds, [N].
     pts_us: np.ndarray
-    # Positions in `pts_us` of key frames, [K].
+    # Indices in `pts_us` of key frames, [K].
     key_indices: np.ndarray
-    # False where packets and frames need not agree one to one; then only decoding can number
-    # frames.
+    # Whether packets and frames correspond one to one; otherwise only decoding numbers frames.
     is_exact: bool
-    # True where frames shown before a key frame are stored after it and lean on the group before.
+    # Whether frames shown before a key frame are stored after it and refer to the previous group.
     has_open_groups: bool = False
 
     def index_at(self, time_us: int) -> int:
@@ -47,8 +49,8 @@ def to_us(ticks: int, time_base: Fraction) -> int:
     return round(ticks * time_base * MICROSECONDS)
 
 
-def timeline_of(packets: Iterable[av.Packet], time_base: Fraction, codec: str) -> Timeline:
-    """Collect the time line of a stream's packets (16 bytes a packet; nothing is decoded)."""
+def timeline_of(packets: "Iterable[Packet]", time_base: Fraction, codec: str) -> Timeline:
+    """Build the timeline from a stream's packets; memory is 16 bytes per packet."""
     times: list[int] = []
     keys: list[int] = []
     has_gaps = open_groups = False
@@ -60,7 +62,7 @@ def timeline_of(packets: Iterable[av.Packet], time_base: Fraction, codec: str) -
             continue
         time_us = to_us(packet.pts, time_base)
         times.append(time_us)
-        # The very first group has nothing before it to lean on.
+        # The first group has no previous one to refer to.
         open_groups = open_groups or (len(keys) > 1 and time_us < keys[-1])
         if packet.is_keyframe:
             keys.append(time_us)
@@ -69,6 +71,6 @@ def timeline_of(packets: Iterable[av.Packet], time_base: Fraction, codec: str) -
     return Timeline(
         pts_us=pts_us,
         key_indices=np.searchsorted(pts_us, np.array(sorted(keys), dtype=np.int64)),
-        is_exact=not (has_gaps or repeats or codec in _HIDDEN_PICTURES),
+        is_exact=not (has_gaps or repeats or codec in _HIDDEN_FRAMES),
         has_open_groups=open_groups,
     )

@@ -1,4 +1,4 @@
-"""Moves an MP4's index in front of its data, so that reading can start at the beginning."""
+"""Moves an MP4's index in front of its data, so that playback needs no seek."""
 
 import struct
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ _HOLDERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 
 
 def index_first(mp4: bytes) -> bytes:
-    """Return `mp4` with `moov` before `mdat` and its chunk offsets moved accordingly.
+    """Return `mp4` with `moov` before `mdat` and its chunk offsets adjusted.
 
-    For files as the muxer here writes them: one `mdat`, 32-bit chunk offsets. Raises ValueError
-    else.
+    Raises:
+        ValueError: There is more than one `mdat`, or an offset is 64-bit.
     """
     boxes = list(_boxes(mp4, 0, len(mp4)))
     kinds = [kind for kind, _, _ in boxes]
@@ -26,7 +26,7 @@ def index_first(mp4: bytes) -> bytes:
 
 
 def _boxes(data: bytes | bytearray, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (kind, start, end) of the boxes in a stretch of bytes."""
+    """Yield (kind, start, end) of the boxes in a range of bytes."""
     while start + 8 <= end:
         length, kind = struct.unpack_from(">I4s", data, start)
         if length == 1:
@@ -44,7 +44,7 @@ def _shifted(moov: bytes, by: int) -> bytes:
 
 
 def _shift(out: bytearray, start: int, end: int, by: int) -> None:
-    """Move the chunk offsets that lie between `start` and `end`, in place."""
+    """Add `by` to the chunk offsets between `start` and `end`, in place."""
     for kind, box_start, box_end in _boxes(out, start, end):
         if kind in _HOLDERS:
             _shift(out, box_start + 8, box_end, by)

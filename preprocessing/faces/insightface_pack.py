@@ -1,4 +1,4 @@
-"""Detection and recognition with the ONNX files of an insightface pack."""
+"""Face detection and recognition with the ONNX files of an insightface pack."""
 
 import contextlib
 import hashlib
@@ -11,9 +11,8 @@ import cv2
 import numpy as np
 
 from preprocessing.errors import UserError, first_line
-from preprocessing.faces.face import Face
-from preprocessing.faces.picture import shrink
-from preprocessing.faces.session import providers, session_options
+from preprocessing.faces.detector import Face
+from preprocessing.faces.network import providers, session_options, shrink
 
 _DEFAULT_PACK = "buffalo_l"
 
@@ -21,26 +20,28 @@ _DEFAULT_PACK = "buffalo_l"
 class InsightFacePack:
     """SCRFD detection and, where the pack has it, ArcFace recognition.
 
-    The published packs are licensed for non-commercial research.
+    The published packs are licensed for non-commercial research only.
     """
 
     name = "insightface"
 
-    def __init__(self, pack: str | None = None, size: int = 640, threshold: float = 0.5) -> None:
+    def __init__(
+        self, model_dir: str | None = None, size: int = 640, threshold: float = 0.5
+    ) -> None:
         """Load a pack.
 
         Args:
-            pack: a folder of ONNX files, insightface's own folder where it holds one pack, or the
-                name of a pack that insightface fetches by itself.
-            size: pictures are shrunk to this longer side before detection.
-            threshold: least confidence of a face.
+            model_dir: A folder of ONNX files, insightface's own folder where it holds one pack, or
+                the name of a pack that insightface downloads.
+            size: Longer side in pixels to which images are shrunk before detection.
+            threshold: Least confidence of a face.
 
         Raises:
-            UserError: the folder or its detection model is missing, or the pack cannot be fetched.
+            UserError: The folder or its detection model is missing, or the download fails.
         """
         self.size = size
         self.threshold = threshold
-        app = _load(pack or _DEFAULT_PACK)
+        app = _load(model_dir or _DEFAULT_PACK)
         self._detection = app.det_model
         self._recognition = app.models.get("recognition")
         self._detection.prepare(-1, det_thresh=threshold, input_size=(size, size))
@@ -54,7 +55,7 @@ class InsightFacePack:
 
     @property
     def model_sha256(self) -> Mapping[str, str]:
-        """The checksums of the models in use; see `Detector`."""
+        """The checksums of the loaded models; see `Detector`."""
         return self._sha256
 
     @property
@@ -63,16 +64,16 @@ class InsightFacePack:
         return self._recognition is not None
 
     def detect(self, rgb_HWC: np.ndarray) -> list[Face]:
-        """Return the faces of a uint8 RGB picture, best first; see `Detector`."""
+        """Return the faces of a uint8 RGB image, best first; see `Detector`."""
         small, scale_x, scale_y = shrink(rgb_HWC, self.size)
-        # The network reads multiples of 32; the smallest that holds the picture costs least.
+        # The network reads multiples of 32; the smallest that holds the image is the fastest.
         across, down = (-(-side // 32) * 32 for side in small.shape[1::-1])
         canvas = np.zeros((down, across, 3), dtype=np.uint8)
         canvas[: small.shape[0], : small.shape[1]] = small[..., ::-1]
         boxes, points = self._detection.detect(canvas, input_size=(across, down))
         if points is None:
             raise UserError(
-                "the pack's detection model gives no landmarks", "use a pack such as buffalo_l"
+                "the detection model returns no landmarks", "use a pack such as buffalo_l"
             )
         return [
             Face(box[:4], float(box[4]), landmarks).moved(scale_x, scale_y)
@@ -94,15 +95,22 @@ class InsightFacePack:
 
 
 def _load(pack: str) -> Any:
-    from insightface.app import FaceAnalysis
+    try:
+        from insightface.app import FaceAnalysis
+    except ImportError as error:
+        raise UserError(
+            "insightface is not installed", "run: pip install 'xnemo[preprocess]'"
+        ) from error
 
     folder = Path(pack).expanduser()
     is_folder = folder.is_dir()
     if not is_folder and ("/" in pack or pack.endswith(".onnx")):
-        raise UserError(f"no faces pack at {pack}", "name a folder of ONNX files")
+        raise UserError(
+            f"the face model folder {pack} does not exist", "give a folder of ONNX files"
+        )
     name = str(_pack_in(folder).resolve()) if is_folder else pack
     try:
-        # It prints what it loads.
+        # It prints the models it loads.
         with contextlib.redirect_stdout(io.StringIO()):
             return FaceAnalysis(
                 name=name,
@@ -112,28 +120,28 @@ def _load(pack: str) -> Any:
             )
     except AssertionError as error:
         raise UserError(
-            f"the faces pack {pack} has no detection model",
-            "name a folder with an SCRFD .onnx file",
+            f"the face model folder {pack} has no detection model",
+            "give a folder with an SCRFD .onnx file",
         ) from error
     except Exception as error:
-        # Fetching fails with any of a dozen network errors, loading with as many of ONNX Runtime's.
+        # Downloads raise any of a dozen network errors, loading as many of ONNX Runtime's.
         raise UserError(
-            f"the faces pack {pack} cannot be loaded: {first_line(error)}",
+            f"the face models {pack} cannot be loaded: {first_line(error)}",
             "give --face-model-dir DIR with a pack's ONNX files, or use --detector centerface",
         ) from error
 
 
 def _pack_in(folder: Path) -> Path:
-    """Return the folder that holds the models: this one, or the one pack below insightface's own.
+    """Return the folder that holds the models: this one, or the only pack below it.
 
     Raises:
-        UserError: there are several.
+        UserError: There are several packs.
     """
     if any(folder.glob("*.onnx")):
         return folder
-    below = [file for way in ("*/*.onnx", "models/*/*.onnx") for file in folder.glob(way)]
+    below = [file for pattern in ("*/*.onnx", "models/*/*.onnx") for file in folder.glob(pattern)]
     packs = sorted({file.parent for file in below})
     if len(packs) > 1:
         names = ", ".join(pack.name for pack in packs)
-        raise UserError(f"{folder} holds several packs: {names}", f"name one, as {packs[0]}")
+        raise UserError(f"{folder} holds several packs: {names}", f"give one, such as {packs[0]}")
     return packs[0] if packs else folder

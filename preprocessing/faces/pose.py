@@ -1,9 +1,9 @@
 """Head pose from five landmarks: a rigid average face under a scaled orthographic camera.
 
-The estimate is good to some 5 degrees in yaw and roll near the front; pitch is biased by up to 15
-degrees from person to person and from smile to smile, since five points cannot tell a long nose
-from a lowered head. Differences inside one clip, where the person is the same, are better than
-absolute values. A prior pulls pitch towards level where the points say little.
+The error is about 5 degrees in yaw and roll near the frontal pose. Pitch is biased by up to 15
+degrees between identities and expressions, because five points cannot separate a long nose from a
+lowered head; differences within a clip are more accurate. A prior pulls an ill-determined pitch
+towards zero.
 """
 
 import numpy as np
@@ -15,18 +15,18 @@ FACE_POINTS = np.array(
      [25.0, 34.0, -8.0]]
 )  # fmt: skip
 _ITERATIONS = 8
-# Noise of the points over the spread of (yaw, pitch, roll) among people filmed, squared.
+# Variance of the landmark noise over that of (yaw, pitch, roll) among filmed faces.
 _PRIOR = np.array([1e-3, 1e-2, 1e-4])
 
 
 def head_pose(landmarks_T52: np.ndarray) -> np.ndarray:
     """Return (yaw, pitch, roll) in degrees for each frame, float32 [T, 3].
 
-    Yaw is positive where the face turns to the right of the picture, pitch where it turns up, roll
-    where the head tilts clockwise as seen. Frontal is (0, 0, 0).
+    Yaw is positive towards the right of the image, pitch upwards, roll clockwise as seen. Frontal
+    is (0, 0, 0).
 
     Args:
-        landmarks_T52: eyes as they appear left to right, nose tip, mouth corners, in pixels.
+        landmarks_T52: Eyes left to right as seen, nose tip, mouth corners, in pixels.
     """
     points = np.asarray(landmarks_T52, dtype=np.float64)
     if len(points) == 0:
@@ -36,7 +36,7 @@ def head_pose(landmarks_T52: np.ndarray) -> np.ndarray:
     centred = centred / np.maximum(size, 1e-6)
     model = FACE_POINTS - FACE_POINTS.mean(axis=0)
     model = model / np.sqrt((model**2).sum())
-    return np.rad2deg(_fit(centred, model)).astype(np.float32)
+    return np.asarray(np.rad2deg(_fit(centred, model)), dtype=np.float32)
 
 
 def rotation(yaw_pitch_roll_T3: np.ndarray) -> np.ndarray:
@@ -45,10 +45,11 @@ def rotation(yaw_pitch_roll_T3: np.ndarray) -> np.ndarray:
     zero, one = np.zeros_like(yaw), np.ones_like(yaw)
     cy, sy, cp, sp, cr, sr = (f(a) for a in (yaw, pitch, roll) for f in (np.cos, np.sin))
     about_y = _matrix([[cy, zero, sy], [zero, one, zero], [-sy, zero, cy]])
-    # y points down, so turning up is a negative turn about x.
+    # y points down, so looking up is a negative rotation about x.
     about_x = _matrix([[one, zero, zero], [zero, cp, -sp], [zero, sp, cp]])
     about_z = _matrix([[cr, -sr, zero], [sr, cr, zero], [zero, zero, one]])
-    return about_z @ about_x @ about_y
+    matrices: np.ndarray = about_z @ about_x @ about_y
+    return matrices
 
 
 def _matrix(rows: list[list[np.ndarray]]) -> np.ndarray:
@@ -56,11 +57,11 @@ def _matrix(rows: list[list[np.ndarray]]) -> np.ndarray:
 
 
 def _fit(points_T52: np.ndarray, model_53: np.ndarray) -> np.ndarray:
-    """Fit angles by Gauss-Newton from a frontal start; the scale is solved in closed form."""
+    """Fit angles by Gauss-Newton; the scale is solved in closed form."""
     eyes = points_T52[:, 1] - points_T52[:, 0]
     angles = np.zeros((len(points_T52), 3))
     angles[:, 2] = np.arctan2(eyes[:, 1], eyes[:, 0])
-    # A nose left or right of the eyes' middle says which way to start.
+    # The nose's offset from the middle of eyes and mouth initialises yaw.
     middle = points_T52[:, [0, 1, 3, 4]].mean(axis=1)
     across = ((points_T52[:, 2] - middle) * eyes).sum(axis=1) / np.maximum((eyes**2).sum(1), 1e-9)
     angles[:, 0] = np.clip(across * 1.5, -1.2, 1.2)
@@ -82,4 +83,4 @@ def _fit(points_T52: np.ndarray, model_53: np.ndarray) -> np.ndarray:
 def _residual(angles: np.ndarray, points_T52: np.ndarray, model_53: np.ndarray) -> np.ndarray:
     seen = np.einsum("tij,kj->tki", rotation(angles)[:, :2], model_53)
     scale = (seen * points_T52).sum(axis=(1, 2)) / np.maximum((seen**2).sum(axis=(1, 2)), 1e-9)
-    return (scale[:, None, None] * seen - points_T52).reshape(len(points_T52), -1)
+    return np.reshape(scale[:, None, None] * seen - points_T52, (len(points_T52), -1))

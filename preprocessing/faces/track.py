@@ -1,4 +1,4 @@
-"""Says which face of one look is which face of the look before."""
+"""Links detections of successive sampled frames into face tracks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ import numpy as np
 
 from preprocessing.config import TrackConfig
 from preprocessing.faces import Face
-from preprocessing.faces.suppression import iou_matrix
+from preprocessing.geometry import iou_matrix
 
-# Below this many pixels of overlap, two people cannot be mistaken for each other.
+# Below this IoU, two faces cannot be confused.
 _RIVAL_IOU = 0.1
 
 Embed = Callable[[Face], np.ndarray]
@@ -17,20 +17,20 @@ Embed = Callable[[Face], np.ndarray]
 
 @dataclass
 class Track:
-    """One person in one shot."""
+    """One face in one shot."""
 
     # Order of appearance in the shot.
     number: int
-    # The face at the latest look that found it, and that look's tick.
+    # The latest detection and its tick.
     face: Face
     tick: int
-    # Descriptor of the person, empty until somebody needed it or without a recogniser.
+    # Identity descriptor; empty until first needed, or without a recogniser.
     identity: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 def _pairs(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns of the pairs with the largest sum."""
-    # As slow to import as all of numpy; the driver of a job, which tracks nobody, does without.
+    """Return rows and columns of the assignment with the largest sum."""
+    # Imported here because it is slow and the driver of a job never needs it.
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(-value)
@@ -38,7 +38,7 @@ def _pairs(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Tracker:
-    """Follows several people through a shot by overlap, and by identity where that is in doubt."""
+    """Tracks faces through a shot by overlap, and by identity where overlap is ambiguous."""
 
     def __init__(self, config: TrackConfig, gap_ticks: int) -> None:
         self._config = config
@@ -47,15 +47,19 @@ class Tracker:
         self.active: list[Track] = []
 
     def update(self, tick: int, faces: Sequence[Face], embed: Embed | None) -> dict[int, Face]:
-        """Assign the faces of one look; return them by track number.
+        """Assign the faces of one sampled frame to tracks; return them by track number.
 
-        Tracks unseen for longer than the gap end before matching. `embed` returns the descriptor of
-        one of `faces`; it is asked only where two people are close, or a lost one may have come
-        back.
+        Tracks unseen for longer than the gap end before matching.
+
+        Args:
+            tick: Number of the frame.
+            faces: Detections in the frame.
+            embed: Returns the identity descriptor of one of `faces`. It is called only where faces
+                are close together, or a lost one may have returned.
         """
         self.active = [t for t in self.active if tick - t.tick <= self._gap_ticks]
         assigned = self._by_overlap(faces, embed)
-        self._take_up_lost(faces, assigned, tick, embed)
+        self._resume_lost(faces, assigned, tick, embed)
         for index, face in enumerate(faces):
             if index not in assigned:
                 track = Track(self._count, face, tick)
@@ -85,10 +89,10 @@ class Tracker:
             if overlap[r, c] >= self._config.iou
         }
 
-    def _take_up_lost(
+    def _resume_lost(
         self, faces: Sequence[Face], assigned: dict[int, Track], tick: int, embed: Embed | None
     ) -> None:
-        """Give faces that overlap nothing to tracks lost a moment ago, if they look alike."""
+        """Assign faces without overlap to recently lost tracks of similar identity."""
         taken = {id(track) for track in assigned.values()}
         lost = [t for t in self.active if id(t) not in taken and len(t.identity)]
         free = [i for i in range(len(faces)) if i not in assigned]
@@ -97,7 +101,7 @@ class Tracker:
         likeness = np.array([[float(t.identity @ embed(faces[i])) for i in free] for t in lost])
         rows, columns = _pairs(likeness)
         for r, c in zip(rows, columns, strict=True):
-            near = _reach(lost[r].face, faces[free[c]]) < 2 + 0.1 * (tick - lost[r].tick)
+            near = _distance(lost[r].face, faces[free[c]]) < 2 + 0.1 * (tick - lost[r].tick)
             if likeness[r, c] >= self._config.likeness and near:
                 assigned[free[int(c)]] = lost[int(r)]
 
@@ -114,8 +118,8 @@ class Tracker:
         )
 
 
-def _reach(a: Face, b: Face) -> float:
-    """Return the distance of two faces' centres in units of their size."""
+def _distance(a: Face, b: Face) -> float:
+    """Return the distance of two faces' centres in units of the first one's side."""
     centre_a, centre_b = ((f.box[:2] + f.box[2:]) / 2 for f in (a, b))
     side = max(float((a.box[2:] - a.box[:2]).max()), 1.0)
     return float(np.linalg.norm(centre_a - centre_b)) / side

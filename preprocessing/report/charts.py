@@ -20,9 +20,9 @@ def histogram(data: Mapping[str, Any]) -> str:
         parts.append(_rect("k", x, _BASE - up, step, up))
         parts.append(_rect("d", x, _BASE - up - rest, step, rest))
     for value in data["thresholds"].values():
-        for place in {value, -value} if low < 0 else {value}:
-            if low <= place <= high:
-                x = (place - low) / (high - low) * _WIDTH
+        for limit in {value, -value} if low < 0 else {value}:
+            if low <= limit <= high:
+                x = (limit - low) / (high - low) * _WIDTH
                 parts.append(f'<line class="t" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_BASE}"/>')
     ends = (("start", 0, low), ("middle", _WIDTH / 2, (low + high) / 2), ("end", _WIDTH, high))
     parts += [
@@ -33,7 +33,7 @@ def histogram(data: Mapping[str, Any]) -> str:
 
 
 def bar(percent: float, lost_percent: float) -> str:
-    """Return one horizontal bar: what is there, and beside it what was just lost."""
+    """Return one horizontal bar: the share that is left, and beside it the share just dropped."""
     return (
         '<svg viewBox="0 0 100 6" preserveAspectRatio="none" style="height:12px">'
         f"{_rect('k', 0, 0, percent, 6)}{_rect('d', percent, 0, lost_percent, 6)}</svg>"

@@ -1,51 +1,69 @@
-"""The numbers of a job's report: the funnel, the scores, the time, and which clips to show."""
+"""Numbers of a job's report: funnel, scores, time, and the choice of clips to show."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from preprocessing.chunk.filters import FILTERS, THRESHOLDS
+from preprocessing.chunk.filters import FILTERS, THRESHOLDS, TOO_SHORT
 from preprocessing.config import PreprocessConfig
+from preprocessing.dataset.gather import ChunkSummary
 from preprocessing.dataset.identity import BY_SOURCE
 from preprocessing.storage.index import SCORES
 
 _BINS = 40
 _SHOWN_KEPT = 48
 _SHOWN_DROPPED = 16
-# Reasons that are no filter's: before them all, and after.
-FIRST_REASONS = ("same_file", "too_short")
+# Reasons that are not filters: before them, and after.
+FIRST_REASONS = ("same_file", TOO_SHORT)
 LAST_REASONS = ("duplicate",)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the report says of a run beside its data set."""
+
+    # Sources found, and those that can be read.
+    sources: int
+    readable: int
+    # Files whose names are not those of videos, counted by extension.
+    ignored: Mapping[str, int]
+    # Wall time, and length of the source processed by this run.
+    seconds: float
+    processed_s: float
+    # Tasks that ran at once.
+    workers: int
 
 
 def report_numbers(
     rows: Sequence[Mapping[str, Any]],
     quarantine: Sequence[Mapping[str, Any]],
-    ends: Sequence[Mapping[str, Any]],
+    chunks: Sequence[ChunkSummary],
     config: PreprocessConfig,
-    facts: Mapping[str, Any],
+    run: RunFacts,
 ) -> dict[str, Any]:
-    """Return everything the page shows but its pictures, as plain JSON.
+    """Return everything the page shows but its images, as plain JSON.
 
     Args:
         rows: rows of the index.
         quarantine: rows of the quarantine table.
-        ends: what each chunk's task said last.
+        chunks: a summary of each chunk.
         config: settings.
-        facts: `sources`, `ignored`, `seconds` (wall time), `processed_s`, `workers`.
+        run: facts of the run.
     """
     clips = [row for row in rows if row["frames"]]
     kept = [row for row in clips if row["status"] == "kept"]
     return {
         "sources": {
-            "found": facts["sources"],
-            "readable": facts["readable"],
-            "ignored_by_extension": facts["ignored"],
-            "without_a_clip": facts["readable"] - len({row["source"] for row in kept}),
-            "why_without": _why_without(rows, ends, quarantine),
-            "seconds": sum(end["source_s"] for end in ends),
+            "found": run.sources,
+            "readable": run.readable,
+            "ignored_by_extension": run.ignored,
+            "without_a_clip": run.readable - len({row["source"] for row in kept}),
+            "why_without": _why_without(rows, chunks, quarantine),
+            "seconds": sum(chunk.seconds for chunk in chunks),
         },
         "kept": {
             "clips": len(kept),
@@ -65,24 +83,24 @@ def report_numbers(
         "funnel": funnel(rows),
         "histograms": {name: _histogram(name, clips, config) for name in SCORES},
         "quarantine": dict(sorted(Counter(row["reason"] for row in quarantine).items())),
-        "stages": _stages(ends),
+        "stages": _stages(chunks),
         "throughput": {
-            "wall_s": facts["seconds"],
-            "workers": facts["workers"],
-            "processed_s": facts["processed_s"],
-            "speed": _ratio(facts["processed_s"], facts["seconds"]),
-            "frames": sum(end["frames"] for end in ends),
-            "looks": sum(end["looks"] for end in ends),
+            "wall_s": run.seconds,
+            "workers": run.workers,
+            "processed_s": run.processed_s,
+            "speed": _ratio(run.processed_s, run.seconds),
+            "frames": sum(chunk.end.frames for chunk in chunks),
+            "detector_runs": sum(chunk.end.detector_runs for chunk in chunks),
             "frames_per_busy_second": _ratio(
-                sum(end["frames"] for end in ends),
-                sum(sum(end["stages"].values()) for end in ends),
+                sum(chunk.end.frames for chunk in chunks),
+                sum(sum(chunk.end.stages.values()) for chunk in chunks),
             ),
         },
     }
 
 
 def funnel(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one step a reason, in the order filters judge: what it dropped and what was left."""
+    """Return one step per reason in filter order: what it dropped and what was left."""
     dropped: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["status"] == "dropped":
@@ -95,15 +113,14 @@ def funnel(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         left_clips, left_s = left_clips - len(gone), left_s - _seconds(gone)
         steps.append(_step(reason, gone, left_clips, left_s, total_clips, total_s))
     if dropped:
-        raise ValueError(f"reasons that no filter gives: {', '.join(sorted(dropped))}")
+        raise ValueError(f"reasons without a filter: {', '.join(sorted(dropped))}")
     return steps
 
 
 def clips_to_show(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return a fair choice of kept clips and of each reason's, by reason (`kept` first).
+    """Return a sample of the kept clips and of those of each reason, by reason (`kept` first).
 
-    The choice goes by a hash of the keys: the same clips every time, and not only the first
-    source's.
+    The choice follows a hash of the keys: the same clips every time, and from all sources.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {"kept": []}
     for row in rows:
@@ -112,13 +129,15 @@ def clips_to_show(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[s
             groups.setdefault(name, []).append(row)
     order = ["kept", *FIRST_REASONS, *FILTERS, *LAST_REASONS]
     return {
-        name: sorted(groups[name], key=_by_lot)[: _SHOWN_KEPT if name == "kept" else _SHOWN_DROPPED]
+        name: sorted(groups[name], key=_key_hash)[
+            : _SHOWN_KEPT if name == "kept" else _SHOWN_DROPPED
+        ]
         for name in order
         if groups.get(name)
     }
 
 
-def _by_lot(row: Mapping[str, Any]) -> str:
+def _key_hash(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(str(row["key"]).encode()).hexdigest()
 
 
@@ -145,7 +164,7 @@ def _step(
 def _histogram(
     name: str, clips: Sequence[Mapping[str, Any]], config: PreprocessConfig
 ) -> dict[str, Any]:
-    """Count a score's values, kept and dropped apart, between its 0.5th and 99.5th percentiles."""
+    """Count a score's kept and dropped values between its 0.5th and 99.5th percentiles."""
     kept = np.array([r[name] for r in clips if r["status"] == "kept" and r[name] is not None])
     rest = np.array([r[name] for r in clips if r["status"] != "kept" and r[name] is not None])
     values = np.concatenate([kept, rest]).astype(float)
@@ -167,22 +186,22 @@ def _histogram(
 
 def _why_without(
     rows: Sequence[Mapping[str, Any]],
-    ends: Sequence[Mapping[str, Any]],
+    chunks: Sequence[ChunkSummary],
     quarantine: Sequence[Mapping[str, Any]],
 ) -> dict[str, dict[str, int]]:
-    """Return, for each source of which nothing was kept, how many clips each reason dropped.
+    """Return, for each source of which no clip was kept, how many clips each reason dropped.
 
-    Where there was no clip to drop there is one entry of count 0: `no_face`, `damaged` for what is
-    in quarantine, or `no_motion` where no two pictures were near enough in time to be a video.
+    A source without clips has one entry of count 0: `damaged` where it is in quarantine,
+    `no_motion` where no two frames are close enough in time to be a video, else `no_face`.
     """
     found = {row["source"] for row in rows if row["status"] == "kept"}
     why: dict[str, Counter[str]] = {
-        source: Counter() for source in sorted({end["source"] for end in ends} - found)
+        source: Counter() for source in sorted({chunk.source for chunk in chunks} - found)
     }
     for row in rows:
         if row["source"] not in found:
             why.setdefault(row["source"], Counter())[row["reason"]] += 1
-    moving = {end["source"] for end in ends if end["frames"]}
+    moving = {chunk.source for chunk in chunks if chunk.end.frames}
     damaged = {row["source"] for row in quarantine}
     for source, reasons in why.items():
         if not reasons:
@@ -191,10 +210,10 @@ def _why_without(
     return {source: dict(reasons.most_common()) for source, reasons in sorted(why.items())}
 
 
-def _stages(ends: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _stages(chunks: Sequence[ChunkSummary]) -> dict[str, float]:
     total: Counter[str] = Counter()
-    for end in ends:
-        total.update(end["stages"])
+    for chunk in chunks:
+        total.update(chunk.end.stages)
     return {name: round(spent, 3) for name, spent in sorted(total.items(), key=lambda s: -s[1])}
 
 

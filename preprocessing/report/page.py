@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing but itself."""
+"""The report as one self-contained HTML page."""
 
 import base64
 import html
@@ -7,13 +7,13 @@ from typing import Any
 
 from preprocessing.report.charts import bar, histogram
 
-# Lines of a table at most; the file that it is made from has them all.
+# Most lines of a table; the file it is made from has them all.
 _MOST_LINES = 200
-# What is said of a source without a clip, where none was dropped either.
+# Explanation for a source without a clip, where none was dropped either.
 _NO_CLIP = {
     "no_face": "no face was found",
-    "damaged": "see the quarantine below",
-    "no_motion": "no two pictures are within half a second of each other",
+    "damaged": "see Quarantine below",
+    "no_motion": "no two frames are within half a second of each other",
 }
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --line: #d9d9e0; --card: #fff;
@@ -55,8 +55,8 @@ def report_page(
     """Return the page.
 
     Args:
-        title: what the data set is called.
-        numbers: what `report.report_numbers` gave.
+        title: heading of the page.
+        numbers: from `report_numbers`.
         shown: for `kept` and for each reason, rows with their strips as JPEG.
         quarantine: rows of the quarantine table.
     """
@@ -64,7 +64,7 @@ def report_page(
         f"<h1>{html.escape(title)}</h1>",
         _facts(numbers),
         "<h2>Funnel</h2>",
-        "<p>Filters judge in this order; a clip is counted at the first that drops it.</p>",
+        "<p>Filters apply in this order; a clip is counted at the first that drops it.</p>",
         _funnel(numbers["funnel"]),
         _sheet("Kept", "kept", shown),
         *(
@@ -114,14 +114,14 @@ def _facts(numbers: Mapping[str, Any]) -> str:
     splits = ", ".join(f"{count} {name}" for name, count in kept["splits"].items())
     sizes = ", ".join(f"{count} at {size}²" for size, count in kept["sizes"].items())
     ignored = ", ".join(f"{n} {e}" for e, n in sources["ignored_by_extension"].items())
-    notes = [f"Splits: {splits or 'none'}.", f"Picture sizes: {sizes or 'none'}."]
+    notes = [f"Splits: {splits or 'none'}.", f"Image sizes: {sizes or 'none'}."]
     if kept["identities_by_source"]:
         notes.append(
-            "Identities are sources, for this detector recognises nobody: a person in two videos "
-            "counts as two, and may be on both sides of a split."
+            "Each source counts as one identity, as this detector has no recogniser: a person in "
+            "two videos counts as two, and may be on both sides of a split."
         )
     if ignored:
-        notes.append(f"Not taken for videos, by their names: {ignored}.")
+        notes.append(f"Ignored files, by extension: {ignored}.")
     return f'<div class="facts">{cards}</div>' + "".join(
         f"<p>{html.escape(note)}</p>" for note in notes
     )
@@ -169,8 +169,8 @@ def _time(numbers: Mapping[str, Any]) -> str:
         for name, spent in numbers["stages"].items()
     )
     return (
-        f"<p>{speed['frames']:,} frames at 25 a second, {speed['looks']:,} looks of the detector, "
-        f"{speed['frames_per_busy_second']:.0f} frames a second and worker. This run processed "
+        f"<p>{speed['frames']:,} frames at 25 fps, {speed['detector_runs']:,} detector runs, "
+        f"{speed['frames_per_busy_second']:.0f} frames per second and worker. This run processed "
         f"{_duration(speed['processed_s'])} in {_duration(speed['wall_s'])} with "
         f"{speed['workers']} workers.</p><table>{rows}</table>"
     )
@@ -186,7 +186,7 @@ def _without(why: Mapping[str, Mapping[str, int]]) -> str:
     more = len(why) - len(lines)
     rest = f"<p>and {more:,} more in report.json</p>" if more else ""
     return (
-        "<h2>Sources without a clip</h2><table><tr><th>source</th><th>what became of its clips</th>"
+        "<h2>Sources without a clip</h2><table><tr><th>source</th><th>reasons</th>"
         f"</tr>{''.join(lines)}</table>{rest}"
     )
 
@@ -199,7 +199,7 @@ def _reasons(reasons: Mapping[str, int]) -> str:
 
 def _quarantine(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
-        return "<p>Nothing: every source could be read from start to end.</p>"
+        return "<p>Empty: every source was read from start to end.</p>"
     lines = [
         "<tr><th>source</th><th>where</th><th>reason</th><th>detail</th></tr>",
         *(
@@ -216,7 +216,7 @@ def _quarantine(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _where(row: Mapping[str, Any]) -> str:
     if row["start_s"] is None:
-        return "all of it"
+        return "whole source"
     return f"{row['start_s']:.2f}-{row['end_s']:.2f} s"
 
 

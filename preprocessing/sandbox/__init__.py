@@ -1,1 +1,1 @@
-"""Work on hostile input in child processes that can be killed: time, memory and crash limits."""
+"""Runs work on hostile input in child processes with time, memory and crash limits."""

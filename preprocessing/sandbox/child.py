@@ -1,6 +1,6 @@
-"""The far end of `preprocessing.sandbox.isolate`: does what it is sent, and can be killed for it.
+"""Child process of `preprocessing.sandbox.isolate`: serves calls until it is killed.
 
-Started as `python -m preprocessing.isolated_child FD PARENT MARK`; nothing else imports its `main`.
+Started as `python -m preprocessing.sandbox.child FD PARENT MARK`.
 """
 
 import ctypes
@@ -23,14 +23,14 @@ from preprocessing.heartbeat import listen
 from preprocessing.sandbox.failure import Failure, failure_of
 
 HEADER = struct.Struct(">Q")
-#: How far the work has come, in memory that the parent can read whatever became of the child.
+#: Progress of the work, in shared memory that the parent can read after a crash.
 MARK = struct.Struct("=q")
 _MEGABYTE = 1 << 20
 _PR_SET_PDEATHSIG = 1
-# Holding more than this after a piece of work, the child gives back what is free of it: the C
-# library keeps freed buffers, between which a decoder's heap goes to pieces.
+# Above this much memory after a call, the child returns free memory to the system: the C library
+# keeps freed buffers, which fragment a decoder's heap.
 _REST_MB = 256
-# Address space beyond the limit on resident memory: libraries map far more than they touch.
+# Address space beyond the limit on resident memory: libraries map far more than they use.
 _ADDRESS_SLACK_MB = 4096
 _channel: socket.socket | None = None
 
@@ -38,12 +38,12 @@ _channel: socket.socket | None = None
 def main(descriptor: int, parent: int, mark: int) -> None:
     """Serve calls from the socket `descriptor` until it closes or the process `parent` is gone.
 
-    `mark` is the descriptor of the memory for `MARK`.
+    `mark` is the descriptor of the shared memory for `MARK`.
     """
     global _channel
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        return  # it died before the line above took hold
+        return  # the parent died before the line above took effect
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _channel = socket.socket(fileno=descriptor)
@@ -70,19 +70,19 @@ def _serve(request: bytes) -> None:
         del result
     except BaseException as error:
         message = pickle.dumps(("failure", failure_of(error, traceback.format_exc())))
-    _give_memory_back()
+    _trim_memory()
     _send_bytes(message)
 
 
 def _send_items(items: Any, time_limit_s: float) -> None:
-    """Send a generator's items; time waiting for a slow consumer is not counted against it."""
+    """Send a generator's items; time spent waiting for a slow consumer does not count."""
     busy_s = 0.0
     while True:
         began = time.monotonic()
         try:
             item = next(items)
         except StopIteration:
-            _give_memory_back()
+            _trim_memory()
             _send("generator_end", None)
             return
         busy_s += time.monotonic() - began
@@ -93,7 +93,7 @@ def _send_items(items: Any, time_limit_s: float) -> None:
 
 
 def _limit_address_space(memory_limit_mb: int) -> None:
-    """Make an allocation far beyond the limit fail at once; the parent watches real use."""
+    """Make an allocation far beyond the limit fail at once; the parent watches resident memory."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = _memory()[0] + (memory_limit_mb + _ADDRESS_SLACK_MB) * _MEGABYTE
     if hard != resource.RLIM_INFINITY:
@@ -101,11 +101,11 @@ def _limit_address_space(memory_limit_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _give_memory_back() -> None:
-    """Return freed memory to the system, lest the parent replace this process for it."""
+def _trim_memory() -> None:
+    """Return freed memory to the system, so that the parent does not replace this process."""
     if _memory()[1] <= _REST_MB * _MEGABYTE:
         return
-    # A frame whose side data were read is in a cycle, and with it its decoder's whole pool.
+    # A frame whose side data were read is in a reference cycle, with its decoder's whole pool.
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

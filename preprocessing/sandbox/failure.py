@@ -1,4 +1,4 @@
-"""What became of isolated work that gave no result."""
+"""Failure of isolated work."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,15 @@ from preprocessing.decode.failure import REASONS, Reason
 
 @dataclass(frozen=True)
 class Failure:
-    """Why isolated work ended early. Falsy, so `if result:` reads as it should."""
+    """Why isolated work ended early. Falsy, so that `if result:` tests for success."""
 
-    # "timeout", "memory", "crash", "error", or the reason carried by a DecodeError raised in the
-    # child.
+    # "timeout", "memory", "crash", "error", or the reason of a DecodeError raised in the child.
     reason: Reason
-    # One line for a person: the limit, the signal, or the exception.
+    # One line: the limit, the signal, or the exception.
     detail: str
-    # The child's traceback for the reason "error", else empty.
+    # The child's traceback where the reason is "error", else empty.
     traceback: str = ""
-    # The last that the work said of how far it had come; see `heartbeat`.
+    # Last progress reported by the work; see `heartbeat`.
     reached: int | None = None
 
     def __bool__(self) -> bool:
@@ -24,7 +23,7 @@ class Failure:
 
 
 def failure_of(error: BaseException, traceback: str) -> Failure:
-    """Describe an exception by its own `reason` where it has one, else as a defect."""
+    """Return the failure for an exception: by its `reason` where it has one, else a defect."""
     detail = " ".join(str(error).split()) or type(error).__name__
     reason = getattr(error, "reason", None)
     if isinstance(reason, str) and reason in REASONS:

@@ -1,9 +1,8 @@
-"""Runs a function where it can be killed: hostile input may hang, crash or swallow memory, not us.
+"""Runs functions in a child process that can be killed when hostile input hangs or crashes it.
 
-One child process is kept and used for source after source, so its start is paid once. It is
-replaced after it had to be killed, and when it has kept too much memory. Results stream out as they
-are made: what was ready before a crash is kept. The child is a fresh interpreter, not a fork:
-threads, locks and handles of the parent never reach it.
+One child serves many calls, so its start is paid once. It is replaced after it was killed and when
+it holds too much memory. Results stream out as they are made: those sent before a crash are kept.
+The child is a fresh interpreter, not a fork: it shares no threads or locks with the parent.
 """
 
 import atexit
@@ -13,25 +12,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from preprocessing.heartbeat import heartbeat
 from preprocessing.sandbox.failure import Failure
 from preprocessing.sandbox.process import KillableChild
 
-__all__ = ["Failure", "Isolated", "heartbeat", "run_isolated", "shared_child", "stream_isolated"]
+__all__ = ["Failure", "Isolated", "run_isolated", "shared_child", "stream_isolated"]
 
-# A child that holds this much more between two pieces of work than after its first, models
-# included, is replaced: what a decoder has leaked is never given back otherwise.
+# A child that holds this much more between two calls than after its first, models included, is
+# replaced: memory leaked by a decoder is never returned otherwise.
 _GROWTH_LIMIT_MB = 150
 
 
 class Isolated:
-    """A reusable child process, for one thread at a time; close it, or use it in a `with`."""
+    """A reusable child process, for one thread at a time; a context manager."""
 
     def __init__(self) -> None:
         self._child: KillableChild | None = None
-        # What the present child held after its first piece of work.
+        # Memory that the current child held after its first call.
         self._first_rest_mb: float | None = None
-        # Children started so far: 1 plus those that were replaced.
+        # Children started so far.
         self.starts = 0
 
     def run(
@@ -45,8 +43,16 @@ class Isolated:
     ) -> Any:
         """Call `function(*args, **kwargs)` in the child and return its result, or a Failure.
 
-        A generator's items come back as a list; a failure after some of them gives the Failure
-        alone (`stream` keeps them). `function` must be importable by name in a fresh interpreter.
+        A generator's items are returned as a list; a failure after some of them returns the Failure
+        alone (`stream` keeps them).
+
+        Args:
+            function: Function importable by name in a fresh interpreter.
+            *args: Its arguments; pickled.
+            time_limit_s: Longest time of the call in seconds.
+            memory_limit_mb: Most resident memory of the child in MB.
+            stall_limit_s: Longest time without an item or a `heartbeat()`.
+            **kwargs: Its keyword arguments; pickled.
         """
         items: list[Any] = []
         result: Any = None
@@ -72,8 +78,7 @@ class Isolated:
     ) -> Iterator[Any]:
         """Yield what the generator `function` yields in the child; the last item may be a Failure.
 
-        Time the consumer spends between items is not on the clock. `stall_limit_s` bounds the time
-        without an item or a `heartbeat()`: set it well under `time_limit_s` to catch hangs early.
+        Time that the consumer spends between items does not count. See `run` for the arguments.
         """
         for kind, value in self._messages(
             function, args, kwargs, time_limit_s, memory_limit_mb, stall_limit_s
@@ -83,7 +88,7 @@ class Isolated:
 
     @property
     def peak_memory_mb(self) -> float:
-        """Most memory the present child has held at once, in MB; 0.0 without one."""
+        """Peak resident memory of the current child in MB; 0.0 without one."""
         return 0.0 if self._child is None else self._child.peak_memory_mb()
 
     def close(self) -> None:
@@ -137,11 +142,11 @@ class Isolated:
                 if kind != "item":
                     return
         except GeneratorExit:
-            # A consumer that knows the last item when it sees it does not ask for the end.
+            # The consumer may stop at the last item without waiting for the end.
             finished = finished or child.is_at_end()
             raise
         finally:
-            # Left early, by failure or by a consumer that had enough: the child is in mid-work.
+            # Stopped early, by a failure or by the consumer: the child is still working.
             if not finished:
                 self.close()
 
@@ -175,7 +180,7 @@ _shared = threading.local()
 
 
 def shared_child() -> Isolated:
-    """Return this thread's own reusable child; it ends with the process."""
+    """Return this thread's reusable child; it ends with the process."""
     if not hasattr(_shared, "isolated"):
         _shared.isolated = Isolated()
         atexit.register(_shared.isolated.close)
@@ -183,39 +188,13 @@ def shared_child() -> Isolated:
     return isolated
 
 
-def run_isolated(
-    function: Callable[..., Any],
-    *args: Any,
-    time_limit_s: float,
-    memory_limit_mb: int = 2048,
-    stall_limit_s: float | None = None,
-    **kwargs: Any,
-) -> Any:
+def run_isolated(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Call `function` in this thread's reusable child; see `Isolated.run`."""
-    return shared_child().run(
-        function,
-        *args,
-        time_limit_s=time_limit_s,
-        memory_limit_mb=memory_limit_mb,
-        stall_limit_s=stall_limit_s,
-        **kwargs,
-    )
+    return shared_child().run(function, *args, **options)
 
 
 def stream_isolated(
-    function: Callable[..., Iterator[Any]],
-    *args: Any,
-    time_limit_s: float,
-    memory_limit_mb: int = 2048,
-    stall_limit_s: float | None = None,
-    **kwargs: Any,
+    function: Callable[..., Iterator[Any]], *args: Any, **options: Any
 ) -> Iterator[Any]:
     """Yield from a generator run in this thread's reusable child; see `Isolated.stream`."""
-    return shared_child().stream(
-        function,
-        *args,
-        time_limit_s=time_limit_s,
-        memory_limit_mb=memory_limit_mb,
-        stall_limit_s=stall_limit_s,
-        **kwargs,
-    )
+    return shared_child().stream(function, *args, **options)

@@ -1,4 +1,4 @@
-"""A process of ours that can be killed at any moment: started, talked to, watched and ended."""
+"""Parent's end of a child process: starts it, exchanges messages, watches memory and kills it."""
 
 import contextlib
 import mmap
@@ -18,20 +18,19 @@ import psutil
 
 from preprocessing.sandbox.child import HEADER, MARK
 from preprocessing.sandbox.failure import Failure
-from preprocessing.sandbox.peak_memory import peak_memory_mb
 
-# Between looks at the child's memory; a kill follows a breach within about this long.
+# Interval of memory checks; a child over its limit is killed within about this time.
 _POLL_S = 0.1
-# What a cold child gets to start up and import before its own work is on the clock.
+# Time for the child to start and import, before the time limit of its work starts.
 _START_LIMIT_S = 120.0
-# What the end of a generator may take to follow its last item.
-_LAST_WORD_S = 1.0
+# Longest time from a generator's last item to its end.
+_END_WAIT_S = 1.0
 _MEGABYTE = 1 << 20
 _NOWHERE = -(1 << 63)
 
 
 class KillableChild:
-    """The parent's end of one child process; not for two threads at once."""
+    """One child process; for one thread at a time."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -39,8 +38,8 @@ class KillableChild:
         try:
             os.ftruncate(mark, MARK.size)
             self._mark = mmap.mmap(mark, MARK.size)
-            # Linux sends the death signal when the *thread* that made the child ends, so one that
-            # lives as long as this process makes them all.
+            # Linux sends the parent-death signal when the *thread* that made the child ends, so one
+            # thread that lives as long as this process makes them all.
             self._process = _spawner().submit(self._spawn, theirs, mark).result()
         finally:
             theirs.close()
@@ -48,7 +47,7 @@ class KillableChild:
         self._socket = ours
         self._reader = psutil.Process(self._process.pid)
         self._received = bytearray()
-        self._looked_at = 0.0
+        self._checked_at = 0.0
         started, _ = self.receive(_START_LIMIT_S, None)
         if isinstance(started, Failure):
             self.kill()
@@ -57,7 +56,7 @@ class KillableChild:
     @staticmethod
     def _spawn(theirs: socket.socket, mark: int) -> subprocess.Popen[bytes]:
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
-        # There is a child a core; OpenCV in each would start a thread for every core.
+        # There is one child per core; OpenCV in each would start a thread per core.
         environment.setdefault("OPENCV_FOR_THREADS_NUM", "1")
         return subprocess.Popen(
             [
@@ -78,19 +77,19 @@ class KillableChild:
 
     @property
     def is_alive(self) -> bool:
-        """Tell whether the process runs."""
+        """Whether the process runs."""
         return self._process.poll() is None
 
     def send(self, message: bytes) -> None:
-        """Send a request; what it leads to is read by `receive`."""
+        """Send a request; `receive` reads the replies."""
         MARK.pack_into(self._mark, 0, _NOWHERE)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            # A child that died since shows itself in `receive`, with the reason.
+            # If the child has died, `receive` returns the reason.
             self._socket.sendall(HEADER.pack(len(message)) + message)
 
     @property
     def reached(self) -> int | None:
-        """How far the present request has come by its own word; see `heartbeat`."""
+        """Last progress reported by the current request; see `heartbeat`."""
         at: int = MARK.unpack_from(self._mark)[0]
         return None if at == _NOWHERE else at
 
@@ -113,12 +112,12 @@ class KillableChild:
             except ConnectionResetError:
                 piece = b""
             if not piece:
-                return self._obituary(), time.monotonic() - began
+                return self._exit_failure(), time.monotonic() - began
             self._received += piece
         return pickle.loads(message), time.monotonic() - began
 
     def _next_message(self) -> bytes | None:
-        """Take a message from what has been received; None where it is not there yet."""
+        """Take a complete message from the received bytes, or None."""
         if len(self._received) < HEADER.size:
             return None
         end = HEADER.size + HEADER.unpack_from(self._received)[0]
@@ -129,47 +128,47 @@ class KillableChild:
         return message
 
     def _breach(self, memory_limit_mb: int) -> Failure | None:
-        """Look at the child's memory where the last look is old; return what is wrong with it."""
+        """Check the child's memory if the last check is old; return a Failure above the limit."""
         now = time.monotonic()
-        # Half, for a wait of the full length may end a little early.
-        if now - self._looked_at < _POLL_S / 2:
+        # Half, because a wait of the full length may end slightly early.
+        if now - self._checked_at < _POLL_S / 2:
             return None
-        self._looked_at = now
+        self._checked_at = now
         held_mb = self.memory_mb()
         if held_mb <= memory_limit_mb:
             return None
         return Failure("memory", f"used {held_mb:.0f} MB of the {memory_limit_mb} MB allowed")
 
     def is_at_end(self) -> bool:
-        """Tell whether all that is left to come is the word that a generator has ended."""
-        message, _ = self.receive(_LAST_WORD_S, None)
+        """Wait briefly for the next message; return whether it is a generator's end."""
+        message, _ = self.receive(_END_WAIT_S, None)
         while not isinstance(message, Failure) and message[0] == "beat":
-            message, _ = self.receive(_LAST_WORD_S, None)
+            message, _ = self.receive(_END_WAIT_S, None)
         return not isinstance(message, Failure) and message[0] == "generator_end"
 
     def memory_mb(self) -> float:
-        """Return what the child holds now."""
+        """Return the resident memory in MB."""
         try:
             return self._reader.memory_info().rss / _MEGABYTE
         except psutil.Error:
             return 0.0
 
     def peak_memory_mb(self) -> float:
-        """Return the most it has held at once; 0.0 where it is gone."""
+        """Return the peak resident memory in MB; 0.0 where the process is gone."""
         return peak_memory_mb(self._process.pid)
 
-    def _obituary(self) -> Failure:
+    def _exit_failure(self) -> Failure:
         try:
             status = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            return Failure("crash", "the decoding process closed its channel and went on")
+            return Failure("crash", "the decoding process closed its channel but did not exit")
         if status < 0:
             name = signal.Signals(-status).name
-            return Failure("crash", f"the decoding process was ended by {name}")
-        return Failure("crash", f"the decoding process ended itself with status {status}")
+            return Failure("crash", f"the decoding process was killed by {name}")
+        return Failure("crash", f"the decoding process exited with status {status}")
 
     def kill(self) -> None:
-        """End the process and all it has started, at once."""
+        """Kill the process and all its descendants."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -185,3 +184,16 @@ def _spawner() -> ThreadPoolExecutor:
         if not _spawner_pool:
             _spawner_pool.append(ThreadPoolExecutor(1, thread_name_prefix="isolate"))
         return _spawner_pool[0]
+
+
+def peak_memory_mb(pid: int) -> float:
+    """Return the largest resident size of a process so far in MB; 0.0 where it is gone.
+
+    `getrusage` does not serve: its figure for a process starts at the peak of its parent.
+    """
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            peak = next((line for line in status if line.startswith("VmHWM")), "VmHWM: 0")
+    except OSError:
+        return 0.0
+    return int(peak.split()[1]) / 1024

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 INDEX_NAME = "index.parquet"
+#: Settings, models and checksums of a finished data set.
+DATASET_NAME = "dataset.json"
 
 _TEXT, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
 
@@ -100,7 +102,8 @@ def read_index(root: str | os.PathLike[str]) -> "pd.DataFrame":
     Raises:
         UserError: there is no index, or it cannot be read.
     """
-    return read_table(root).to_pandas(use_threads=False)
+    table: pd.DataFrame = read_table(root).to_pandas(use_threads=False)
+    return table
 
 
 def read_table(root: str | os.PathLike[str]) -> pa.Table:

@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 _BLOCK = 512
 
-#: What lies before a member's bytes.
-HEADER_BYTES = _BLOCK
+#: Bytes before each member, and after the last one.
+HEADER_BYTES, END_BYTES = _BLOCK, 2 * _BLOCK
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def member_bytes(size: int) -> int:
 
 def tar_bytes(sizes: Iterable[int]) -> int:
     """Return the size of a tar whose members have these sizes."""
-    return sum(member_bytes(size) for size in sizes) + 2 * _BLOCK
+    return sum(member_bytes(size) for size in sizes) + END_BYTES
 
 
 def write_tar(stream: BinaryIO, members: Iterable[tuple[str, bytes]]) -> Iterator[MemberRange]:
@@ -57,7 +57,7 @@ def write_tar(stream: BinaryIO, members: Iterable[tuple[str, bytes]]) -> Iterato
         stream.write(b"\0" * (padded(len(data)) - len(data)))
         yield MemberRange(name, position + _BLOCK, len(data))
         position += member_bytes(len(data))
-    stream.write(b"\0" * (2 * _BLOCK))
+    stream.write(b"\0" * END_BYTES)
 
 
 def write_tar_file(path: Path, members: Iterable[tuple[str, bytes]]) -> list[MemberRange]:

@@ -112,9 +112,9 @@ def test_a_demo_interrupted_in_training_shows_no_half_trained_model(demo, tmp_pa
         stderr=subprocess.PIPE,
         text=True,
     )
-    log = tmp_path / "runs" / "demo" / "log.jsonl"
+    run = tmp_path / "runs" / "demo"
     deadline = time.monotonic() + 300
-    while not (log.exists() and any("loss" in record for record in read_log(log))):
+    while not ((run / "log.jsonl").exists() and any("loss" in r for r in read_log(run))):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.5)
@@ -122,6 +122,6 @@ def test_a_demo_interrupted_in_training_shows_no_half_trained_model(demo, tmp_pa
     _, printed = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "interrupted; run the same command again to resume" in printed
-    assert read_log(log)[-1]["event"] == "stopped"
+    assert read_log(run)[-1]["event"] == "stopped"
     assert not list(tmp_path.glob("animated.*"))
     assert not (tmp_path / "demo.json").exists()

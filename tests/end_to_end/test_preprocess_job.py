@@ -11,8 +11,9 @@ import pytest
 from footage import astronaut_footage
 from writing import encode
 
-from pipelines.preprocess.job import PreprocessResult, forecast, preprocess
-from pipelines.preprocess.result import Forecast, Verification
+from pipelines.preprocess.forecast import forecast
+from pipelines.preprocess.job import preprocess
+from pipelines.preprocess.result import Forecast, PreprocessResult, Verification
 from pipelines.preprocess.verify import verify
 from preprocessing.config import PreprocessConfig
 from preprocessing.decode import decode_clip
@@ -38,7 +39,7 @@ def run(videos, out, *more, **options):
 
 
 def published(out: Path) -> dict[str, bytes]:
-    """All bytes that a reader sees, but for the report, which tells of time."""
+    """All bytes that a reader sees, but for the report, which contains times."""
     files = [*sorted(out.glob("shards/*")), out / "index.parquet", out / "quarantine.parquet"]
     return {file.name: file.read_bytes() for file in files}
 
@@ -59,7 +60,7 @@ def videos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def progress():
-    """What the first run told of its progress."""
+    """What the first run reported of its progress."""
     return []
 
 
@@ -155,7 +156,7 @@ def test_the_report_is_one_page_with_the_funnel(finished):
 def test_running_again_does_nothing_and_starts_no_ray(finished, videos, monkeypatch):
     out, _ = finished
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
-    monkeypatch.setattr("pipelines.preprocess.workers.connect", None)
+    monkeypatch.setattr("pipelines.preprocess.context.connect", None)
     result = run(videos, out)
     assert (result.processed, result.kept) == (0, 2)
     assert result.title == "preprocessing: nothing new to do"
@@ -164,7 +165,7 @@ def test_running_again_does_nothing_and_starts_no_ray(finished, videos, monkeypa
 
 def test_bytes_do_not_depend_on_workers_place_or_order(finished, videos, tmp_path, monkeypatch):
     """One worker, from a list in another order, at another time, in waves of a chunk."""
-    monkeypatch.setattr("pipelines.preprocess.stream._CHUNKS_AT_ONCE", 1)
+    monkeypatch.setattr("pipelines.preprocess.process._CHUNKS_AT_ONCE", 1)
     out, _ = finished
     names = [str(p.relative_to(videos)) for p in videos.rglob("*.mp4")]
     listed = videos / "shuffled.txt"
@@ -228,7 +229,7 @@ def test_verification_finds_a_flipped_bit_and_a_lost_shard(finished, videos, tmp
 
 @pytest.mark.parametrize("name", ["shards/*.tar", "index.parquet"])
 def test_what_was_cut_short_or_lost_is_written_anew(finished, videos, tmp_path, name):
-    """A copy that broke off, or a file deleted by mistake: the parts still have it all."""
+    """A copy that broke off, or a file deleted by mistake: the chunk outputs still have it all."""
     import shutil
 
     out = tmp_path / "copy"
@@ -270,33 +271,50 @@ def test_strict_makes_quarantine_a_failure(finished, videos):
 
 
 def test_progress_reaches_every_stage(finished, progress):
-    assert list(dict.fromkeys(p.stage for p in progress)) == ["plan", "process", "seal", "done"]
+    assert list(dict.fromkeys(p.stage for p in progress)) == ["plan", "process", "finalize", "done"]
     assert progress[-1].kept == 2
     assert all(0 <= p.done <= p.total + 1e-6 for p in progress)
 
 
-def test_a_chunk_is_told_of_before_the_next_one_is_done(tmp_path, ray_local):
-    out, parts = tmp_path / "out", []
+def test_a_chunk_is_reported_before_the_next_one_is_done(tmp_path, ray_local):
+    out, outputs = tmp_path / "out", []
     (tmp_path / "videos").mkdir()
     for seed in (1, 2):
         encode(tmp_path / "videos" / f"{seed}.mp4", astronaut_footage(seed, 150, 256, 256))
 
     def note(progress):
         if progress.stage == "process" and progress.done:
-            parts.append(len(list(out.glob("_work/parts/**/*.tar"))))
+            outputs.append(len(list(out.glob("_work/chunks/**/*.tar"))))
 
     preprocess(tmp_path / "videos", out, config(), concurrency=1, on_progress=note)
-    assert parts == [1, 2]
+    assert outputs == [1, 2]
 
 
-def test_strips_in_parts_are_pictures(finished):
+def test_strips_in_chunk_outputs_are_images(finished):
     from PIL import Image
 
-    from preprocessing.chunk.output import read_part, read_part_member
+    from preprocessing.chunk.output import read_output, read_output_member
     from preprocessing.storage.store import open_store
 
     store = open_store(finished[0])
-    for part in store.list("_work/parts"):
-        for row in read_part(store, part)["rows"]:
-            strip = Image.open(io.BytesIO(read_part_member(store, row, "jpg")))
+    for output in store.list("_work/chunks"):
+        for row in read_output(store, output).rows:
+            strip = Image.open(io.BytesIO(read_output_member(store, row, "jpg")))
             assert strip.size == (288, 96)
+
+
+def test_a_limit_covers_the_first_sources_and_forgets_nothing(finished, videos, tmp_path):
+    """A trial on a few sources is the beginning of the whole job."""
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="limit is 0"):
+        run(videos, out, limit=0)
+    # Sorted by name: "a.mp4" and its copy come first.
+    first = run(videos, out, limit=2)
+    assert (first.sources, first.processed, first.kept) == (2, 1, 1)
+    assert set(read_index(out)["source"]) == {"a.mp4", "again/a copy.mp4"}
+    whole = run(videos, out)
+    assert (whole.sources, whole.processed) == (5, 2)
+    assert published(out) == published(finished[0])
+    assert run(videos, out, limit=2).processed == 0
+    entries = pd.read_parquet(out / "_work" / "sources.parquet")
+    assert len(entries) == 5

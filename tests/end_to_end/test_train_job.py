@@ -9,12 +9,12 @@ from moving_faces import write_dataset
 from safetensors.torch import load_file
 from tiny_run import nano_config
 
-from pipelines.tracking import journal
 from pipelines.train.job import TrainResult, train
 from pipelines.train.previews import PreviewJob, make_preview
 from pipelines.train.progress import TrainProgress
 from preprocessing.errors import UserError
 from xnemo.training.checkpoint.bundle import load_bundle
+from xnemo.training.monitor.run_log import read_log, read_records
 
 pytestmark = pytest.mark.ray
 
@@ -116,18 +116,18 @@ def test_a_run_that_died_before_saying_that_it_is_done_is_concluded(
     finished, runs: Path, faces: str
 ) -> None:
     result, _ = finished
-    path = result.run_dir / "journal.jsonl"
+    path = result.run_dir / "log.jsonl"
     *lines, last = path.read_text().splitlines(keepends=True)
     assert json.loads(last)["kind"] == "end"
     path.write_text("".join(lines))
     config = nano_config(samples=16, checkpoint__every_samples=8, **ZERO2)
     assert not train(config, faces, "first", runs_dir=runs, workers=2).stopped
-    assert [e["kind"] for e in journal.read(result.run_dir)][-2:] == ["model", "end"]
+    assert [e["kind"] for e in read_records(result.run_dir)][-2:] == ["model", "end"]
 
 
 def test_another_run_of_that_name_is_refused(finished, runs: Path, faces: str) -> None:
     other = nano_config(samples=16, seed=1, **ZERO2)
-    with pytest.raises(UserError, match="seed=0 and would go on with 1"):
+    with pytest.raises(UserError, match="seed=0 and cannot resume with 1"):
         train(other, faces, "first", runs_dir=runs)
     with pytest.raises(UserError, match="already holds a run, at sample 16"):
         train(nano_config(samples=16), faces, "first", runs_dir=runs, resume="never")
@@ -147,7 +147,7 @@ def test_a_longer_run_goes_on_to_the_same_bits(finished, runs: Path, faces: str)
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     shown = sorted(path.name for path in (runs / "whole" / "previews").iterdir())
     assert {"000000000024.mp4", "000000000024.png"} <= set(shown)
-    steps = [e["step"] for e in journal.read(runs / "whole") if "preview/l1" in e.get("values", {})]
+    steps = [r["samples_seen"] for r in read_log(runs / "whole") if "preview/l1" in r]
     assert steps[-1] == 24
 
 

@@ -1,4 +1,4 @@
-"""Networks and sampler against a second implementation, where no stored numbers reach.
+"""Networks and sampler against a second, plain implementation.
 
 Masked references, batches of several portraits, other widths, odd sizes, clips of any length.
 """
@@ -28,7 +28,7 @@ LITTLE = {
 
 
 def fill(network: nn.Module, seed: int) -> None:
-    """Weights that let every branch be heard: outputs of about the size of inputs."""
+    """Random weights in every branch, with outputs of about the scale of the inputs."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         z = torch.randn(parameter.shape, generator=generator)
@@ -136,7 +136,7 @@ def normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def compare(nets, samples, frames, size, drop, present) -> None:
-    """Hold features, prediction by split batch and prediction by key mask against the plain one."""
+    """Compare features and predictions (split batch, key mask) with the plain implementation."""
     c, draw = nets.config, torch.Generator().manual_seed(1)
     portrait = normal(draw, samples, c.latent_channels, *size)
     tokens = normal(draw, samples, 1, c.image_embedding_width)

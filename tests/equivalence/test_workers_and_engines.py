@@ -56,7 +56,7 @@ def losses_of(run: Path) -> list[list[float]]:
         "loss", "diffusion", "discriminator", "head_l1", "head_feature_matching",
         "head_adversarial", "face_change",
     )  # fmt: skip
-    return [[r[n] for n in names] for r in read_log(run / "log.jsonl") if "loss" in r]
+    return [[r[n] for n in names] for r in read_log(run) if "loss" in r]
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_two_workers_under_every_engine(
         for mine, theirs in zip(losses_of(runs[name]), losses_of(one), strict=True):
             assert mine == pytest.approx(theirs, abs=1e-5), name
         assert samples_of(runs[name], 2) == samples_of(runs["ddp"], 2)
-    sizes = {name: read_log(folder / "log.jsonl")[0]["parameters"] for name, folder in runs.items()}
+    sizes = {name: read_log(folder)[0]["parameters"] for name, folder in runs.items()}
     assert len(set(sizes.values())) == 1, sizes
     assert sizes["ddp"] > 0
     assert [index for index, _ in samples_of(runs["ddp"], 2)] == list(range(20))

@@ -1,4 +1,4 @@
-"""A full disk: nothing broken is visible, the job says so and goes on once there is room."""
+"""A full disk: nothing broken is visible, the job reports it and resumes once there is room."""
 
 import subprocess
 import tarfile
@@ -11,7 +11,7 @@ from writing import encode
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_a_full_disk_is_told_and_the_job_goes_on_when_there_is_room(mount_disk, tmp_path):
+def test_a_full_disk_is_reported_and_the_job_resumes_when_there_is_room(mount_disk, tmp_path):
     videos = tmp_path / "videos"
     videos.mkdir()
     for seed in range(2):
@@ -23,8 +23,8 @@ def test_a_full_disk_is_told_and_the_job_goes_on_when_there_is_room(mount_disk, 
     failed = run_job(videos, out)
     assert "no space is left" in failed["error"]
     assert "run the same command" in failed["error"]
-    for part in out.glob("_work/parts/*/*.tar"):
-        with tarfile.open(part) as archive:
+    for output in out.glob("_work/chunks/*/*.tar"):
+        with tarfile.open(output) as archive:
             archive.getnames()
     assert not list(out.glob("shards/*.tar"))
     assert not (out / "index.parquet").exists()

@@ -57,7 +57,7 @@ def _is_worker(child):
         line = " ".join(child.cmdline())
     except psutil.Error:
         return False
-    return "isolated_child" in line or "ray::Map" in line
+    return "sandbox.child" in line or "ray::Map" in line
 
 
 def check_visible_files(out):
@@ -67,9 +67,9 @@ def check_visible_files(out):
     for shard in out.glob("shards/*.tar"):
         with tarfile.open(shard) as archive:
             assert archive.getnames()
-    for part in out.glob("_work/parts/*/*.tar"):
-        with tarfile.open(part) as archive:
-            assert archive.getnames()[0] == "part.json"
+    for output in out.glob("_work/chunks/*/*.tar"):
+        with tarfile.open(output) as archive:
+            assert archive.getnames()[0] == "chunk.json"
 
 
 def disturb(videos, out, seed, seconds, what):

@@ -27,7 +27,7 @@ def test_a_job_whose_ray_is_killed_says_so_and_goes_on(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    while not list(tmp_path.glob("out/_work/parts/**/*.tar")):
+    while not list(tmp_path.glob("out/_work/chunks/**/*.tar")):
         assert job.poll() is None, job.communicate()
         time.sleep(0.05)
     (raylet,) = [
@@ -39,7 +39,7 @@ def test_a_job_whose_ray_is_killed_says_so_and_goes_on(tmp_path: Path) -> None:
     (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
     assert "Ray ended on this machine" in line
     assert "Traceback" not in told
-    done = len(list(tmp_path.glob("out/_work/parts/**/*.tar")))
+    done = len(list(tmp_path.glob("out/_work/chunks/**/*.tar")))
     again = subprocess.run(
         command, cwd=tmp_path, env=environment, text=True, capture_output=True, check=True
     )

@@ -75,7 +75,7 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
     assert [p.name for p in (run / "checkpoints").iterdir()] == [f"{8:012d}"]
     subprocess.run(["mount", "-o", "remount,size=256m", str(small_disk)], check=True)
     run_training(nano_config(**SETTINGS), str(faces), run)
-    resumed = [r for r in read_log(run / "log.jsonl") if r.get("event") == "resumed"]
+    resumed = [r for r in read_log(run) if r.get("event") == "resumed"]
     assert [r["samples_seen"] for r in resumed] == [8]
     assert_same(run, undisturbed)
 
@@ -113,7 +113,7 @@ def test_a_bad_clip_has_the_same_substitute_after_a_stop(
     run_training(config, str(data), tmp_path / "run", should_stop=lambda: next(steps))
     run_training(config, str(data), tmp_path / "run")
     assert whole["bad_samples"] > 0
-    causes = [r["cause"] for r in read_log(tmp_path / "whole" / "log.jsonl") if "cause" in r]
+    causes = [r["cause"] for r in read_log(tmp_path / "whole") if "cause" in r]
     assert all(row["key"] in cause for cause in causes)
     assert_same(tmp_path / "run", tmp_path / "whole")
     with pytest.raises(AssertionError):

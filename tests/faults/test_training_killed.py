@@ -119,9 +119,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 def test_a_killed_worker_is_made_up_for(task: dict[str, Any], undisturbed) -> None:
     driver = Driver(**task, run="worker")
     driver.until(lambda line: line.get("seen", 0) >= 16 and line["loss"] is not None)
-    worker = driver.workers()[-1]
-    assert worker.environ()["MALLOC_ARENA_MAX"] == "1", "see pipelines.worker_memory"
-    worker.kill()
+    driver.workers()[-1].kill()
     resumed = driver.until(lambda line: "resumed at" in (line.get("message") or ""))
     assert resumed["seen"] >= 8
     assert driver.finish() | {"pid": 0} == {"done": True, "seen": 48, "stopped": False, "pid": 0}

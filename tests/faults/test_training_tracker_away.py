@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tracking import Journal, Sender, default_uri, sync
-from pipelines.tracking.sender import wait_until_sent
+from pipelines.tracking import RunLog, Sender, default_uri, sync
 from preprocessing.errors import UserError
 
 
@@ -42,10 +41,10 @@ def black_hole() -> Iterator[str]:
             connection.close()
 
 
-def write(journal: Journal, steps: int) -> None:
+def write(log: RunLog, steps: int) -> None:
     """Write metrics as training does."""
     for step in range(steps):
-        journal.metrics(step, {f"loss/{name}": 1.0 for name in range(8)})
+        log.metrics(step, {f"loss/{name}": 1.0 for name in range(8)})
         time.sleep(0.002)
 
 
@@ -59,18 +58,18 @@ def test_the_writer_never_waits_and_sync_sends_everything_later(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     run_dir = tmp_path / "run"
     with away() as uri:
-        journal = Journal(run_dir)
-        journal.start(name="run", experiment="xnemo")
-        sender = Sender(journal, uri, interval_s=0.05)
-        write(journal, 200)
-        journal.end("FINISHED")
+        log = RunLog(run_dir)
+        log.start(name="run", experiment="xnemo")
+        sender = Sender(log, uri, interval_s=0.05)
+        write(log, 200)
+        log.end("FINISHED")
         assert sender.close(timeout_s=1.0) is False
         assert sender.missing == 202
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
         with pytest.raises(UserError, match="0 of 202 records") as refusal:
             sync(run_dir, uri)
         assert "\n" not in str(refusal.value)
-    complaints = [r for r in caplog.records if "training goes on" in r.getMessage()]
+    complaints = [r for r in caplog.records if "training continues" in r.getMessage()]
     assert len(complaints) <= 1, "one complaint, not one an attempt"
     result = sync(run_dir, default_uri(tmp_path))
     assert (result.sent, result.refused) == (202, 0)
@@ -81,15 +80,15 @@ def test_a_store_that_dies_halfway_and_returns_gets_all_of_it(tmp_path: Path) ->
 
     uri = default_uri(tmp_path)
     file, away = tmp_path / "mlflow.db", tmp_path / "away"
-    journal = Journal(tmp_path / "run")
-    journal.start(name="run", experiment="xnemo")
-    sender = Sender(journal, uri, interval_s=0.05)
-    write(journal, 10)
-    assert wait_until_sent(sender, 60)
+    log = RunLog(tmp_path / "run")
+    log.start(name="run", experiment="xnemo")
+    sender = Sender(log, uri, interval_s=0.05)
+    write(log, 10)
+    assert sender.wait(60)
     file.rename(away)
     file.mkdir()  # opening the database fails from now on
     sender._delivery._store._connected = None
-    write(journal, 10)
+    write(log, 10)
     deadline = time.monotonic() + 60
     while sender.problem is None and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from preprocessing import geometry
+from xnemo.diffusion.sampler import make_windows
 from xnemo.diffusion.schedule import DiffusionConfig, NoiseSchedule
 from xnemo.diffusion.scheduler import make_scheduler
-from xnemo.diffusion.windows import make_windows
 
 
 @pytest.fixture(scope="module")

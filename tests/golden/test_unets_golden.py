@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xnemo.model.layers.zero_linear import ZeroLinear
+from xnemo.model.layers.transformer_block import ZeroLinear
 from xnemo.model.unet.config import UNetConfig
 from xnemo.model.unet.denoising_unet import DenoisingUNet
 from xnemo.model.unet.reference_attention import ReferenceTokens

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from tiny_run import nano_network
 
-from preprocessing.faces.face import Face
+from preprocessing.faces.detector import Face
 from xnemo.model.networks import Networks, build_networks
 
 _NANO = nano_network(temporal=True)

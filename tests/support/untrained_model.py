@@ -13,8 +13,8 @@ from xnemo.training.checkpoint.bundle import save_bundle
 from xnemo.training.config import TrainConfig
 
 
-def write_bundle(folder: Path) -> Path:
-    """Save freshly made networks of the tiny recipe."""
+def write_bundle(folder: Path, *, averaged: bool = False) -> Path:
+    """Save freshly made networks of the tiny recipe; their weights as averaged ones as well."""
     config = TrainConfig(network=tiny())
     networks = build_networks(config.network)
     raw = {
@@ -22,7 +22,7 @@ def write_bundle(folder: Path) -> Path:
         for part, module in networks.trained_parts().items()
         for name, tensor in module.state_dict().items()
     }
-    save_bundle(folder, config, {"samples_seen": 0}, raw=raw)
+    save_bundle(folder, config, {"samples_seen": 0}, raw=raw, ema=raw if averaged else None)
     return folder
 
 

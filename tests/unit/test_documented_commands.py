@@ -1,4 +1,4 @@
-"""Every command that a document or a manifest shows is one that today's command line takes."""
+"""Commands in documents and manifests parse with the current command line."""
 
 import dataclasses
 import re
@@ -11,11 +11,8 @@ import yaml
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from pipelines.animate.job import AnimateOptions
 from pipelines.cli.main import app
-from pipelines.demo.run import DemoConfig
-from pipelines.evaluate.job import EvaluateOptions
-from preprocessing.config import PreprocessConfig
+from pipelines.cli.settings import SETTINGS_CLASSES, settings_class
 from preprocessing.errors import UserError
 from preprocessing.storage.index import SCHEMA
 from preprocessing.storage.sample import SampleArrays
@@ -26,19 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "infra" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 SCRIPTS = [*sorted(ROOT.glob("infra/**/*.yaml")), *sorted(ROOT.glob("infra/**/*.sbatch"))]
 
-# Commands whose settings are those of one class; the others take a recipe's, or none.
-SETTINGS = {
-    "preprocess": PreprocessConfig,
-    "animate": AnimateOptions,
-    "ui": AnimateOptions,
-    "evaluate": EvaluateOptions,
-    "demo": DemoConfig,
-}
-
 
 @dataclass(frozen=True)
 class Shown:
-    """A command line and the file that shows it."""
+    """A command line and the file that contains it."""
 
     file: Path
     line: str
@@ -48,17 +36,17 @@ class Shown:
 
 
 def in_document(file: Path) -> list[Shown]:
-    """Commands of a Markdown file: in blocks, and alone between backticks."""
+    """Return the commands of a Markdown file, in blocks and as inline code."""
     text = file.read_text().replace("\\\n", " ")
     blocks = re.findall(r"^(?: {4}|> )?\s*(xnemo [a-z].*)$", text, re.MULTILINE)
-    # Split over a line's end, inline code is still one command.
+    # Inline code may be split over two lines.
     inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
     inline = [code for code in inline if re.match(r"xnemo [a-z]+( |$)", code)]
     return [Shown(file, line) for line in [*blocks, *inline]]
 
 
 def in_script(file: Path) -> list[Shown]:
-    """Commands of a manifest's entrypoints, or of a script's comments."""
+    """Return the commands of a manifest's entrypoints, or of a script's comments."""
     text = file.read_text()
     if file.suffix == ".yaml":
         found = []
@@ -78,14 +66,14 @@ SHOWN = [s for d in DOCUMENTS for s in in_document(d)] + [s for f in SCRIPTS for
 
 
 def parse(line: str) -> None:
-    """Let the command line read a command without running it; raises what it would refuse."""
+    """Parse a command without running it; raises its errors."""
     program, name, *words = shlex.split(line, comments=True)
     assert program == "xnemo"
     command = get_command(app).commands[name]
     if not words:
-        # Only named.
+        # Only a name.
         return
-    # "..." stands for more of the same, as in `xnemo preprocess ... --strict`.
+    # "..." stands for other words, as in `xnemo preprocess ... --strict`.
     if "..." in words:
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known
@@ -93,19 +81,19 @@ def parse(line: str) -> None:
     given = command.make_context(name, words).params
     settings = given.get("overrides") or []
     recipe = given.get("recipe")
-    if name in SETTINGS:
-        override(SETTINGS[name](), settings)
-    elif recipe in RECIPES or (recipe is not None and not recipe.isupper()):
-        # A word in capitals stands for what a person puts there.
+    if recipe in RECIPES or (recipe is not None and not recipe.isupper()):
+        # A word in capitals is a placeholder.
         override(get_recipe(recipe), settings)
+    elif recipe is None and name in SETTINGS_CLASSES and name != "doctor":
+        override(settings_class(name)(), settings)
 
 
 @pytest.mark.parametrize("shown", SHOWN, ids=str)
-def test_a_command_that_is_shown_can_be_given(shown: Shown) -> None:
+def test_shown_commands_parse(shown: Shown) -> None:
     parse(shown.line)
 
 
-def test_commands_are_found_and_wrong_ones_are_seen() -> None:
+def test_commands_are_found_and_wrong_ones_are_refused() -> None:
     found = {s.line.split()[1] for s in SHOWN}
     assert {"doctor", "preprocess", "inspect", "train", "animate"} <= found
     assert {s.file.suffix for s in SHOWN} == {".md", ".yaml", ".sbatch"}
@@ -121,7 +109,7 @@ def test_commands_are_found_and_wrong_ones_are_seen() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_a_document_points_to_is_there(document: Path) -> None:
+def test_links_and_paths_of_documents_exist(document: Path) -> None:
     text = document.read_text()
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert "://" in link or (document.parent / link).exists(), link
@@ -135,9 +123,9 @@ def test_what_a_document_points_to_is_there(document: Path) -> None:
 def test_the_data_contract_names_every_column_and_array() -> None:
     text = (ROOT / "docs" / "data.md").read_text()
     rows = re.findall(r"^\| (`.+?) \|", text, re.MULTILINE)
-    told = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     arrays = [field.name for field in dataclasses.fields(SampleArrays)]
-    start = told.index("bbox")
-    assert told[:start] == ["mp4", "npz", "json"]
-    assert told[start : start + len(arrays)] == arrays
-    assert told[start + len(arrays) :] == list(SCHEMA.names)
+    start = documented.index("bbox")
+    assert documented[:start] == ["mp4", "npz", "json"]
+    assert documented[start : start + len(arrays)] == arrays
+    assert documented[start + len(arrays) :] == list(SCHEMA.names)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from preprocessing import geometry
 from preprocessing.errors import UserError
-from preprocessing.faces.face import Detector
+from preprocessing.faces.detector import Detector
 from xnemo.animation.driving import (
     BoxMode,
     FaceTrack,

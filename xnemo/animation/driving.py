@@ -13,7 +13,7 @@ from torch import Tensor
 
 from preprocessing import geometry
 from preprocessing.errors import UserError
-from preprocessing.faces.face import Detector, Face
+from preprocessing.faces.detector import Detector, Face
 from xnemo.animation.pictures import to_tensor
 
 # A clip that can be gone through twice: a list, an array, or an object that opens its file anew.

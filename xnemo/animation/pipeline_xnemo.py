@@ -24,8 +24,7 @@ from xnemo.animation.driving import BoxMode, Frames
 from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.diffusion.scheduler import SCHEDULER_FOLDER, make_scheduler, read_scheduler
-from xnemo.model.config import NetworkConfig
-from xnemo.model.frozen_paths import FrozenPaths
+from xnemo.model.config import FrozenPaths, NetworkConfig
 from xnemo.model.networks import Networks
 
 Picture = PIL.Image.Image | NDArray[np.uint8]

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.diffusion.scheduler import SCHEDULER_FOLDER, read_scheduler
-from xnemo.model.config import NetworkConfig, full
-from xnemo.model.frozen_paths import FrozenPaths
+from xnemo.model.config import FrozenPaths, NetworkConfig, full
 from xnemo.model.loading.official import find_official_files, load_official
 from xnemo.model.networks import CONFIG_FILE, Networks, empty_networks, initialise_missing
 from xnemo.training.checkpoint.bundle import Weights, load_bundle
@@ -43,7 +42,7 @@ def load_trained(
     paths = paths or FrozenPaths()
     if any(folder.glob("xnemo_*.pth")):
         files = find_official_files(folder)
-        networks = empty_networks(paths.applied(shape or full()), training=False)
+        networks = empty_networks(paths.apply_to(shape or full()), training=False)
         load_official(networks, files)
         initialise_missing(networks)
         return TrainedModel(networks.eval(), DiffusionConfig())

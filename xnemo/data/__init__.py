@@ -1,6 +1,6 @@
 """From shards and their index to training batches.
 
-`select` picks clips by a filter expression, `SampleOrder` says which clip is sample number n of a
-run, `SampleReader` cuts and augments its pictures, `BatchLoader` does so ahead of time. Sample n
-is a pure function of (seed, n): that is what makes a run stoppable anywhere.
+`select` filters clips, `SampleOrder` maps a sample number to a clip, `SampleReader` decodes, crops
+and augments its frames, and `BatchLoader` prefetches batches. Sample n is a pure function of
+(seed, n), so a run can stop and resume at any sample.
 """

@@ -1,38 +1,41 @@
-"""Disturb a driving crop: one resampling for all geometry, one matrix for all colour."""
+"""Augmentation of driving crops and samples: one resampling for geometry, one colour matrix."""
 
 # ruff: noqa: N815 - shapes in field names
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from xnemo.data.config import AugmentConfig
-from xnemo.data.resize import shrunk
+from xnemo.data.resize import downsample
 
-# Luma weights of BT.601, the ones saturation and hue conventionally turn about.
+# Luma weights of BT.601, the conventional axis of saturation and hue.
 _LUMA = np.array([0.299, 0.587, 0.114])
 _RGB_TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
 @dataclass(frozen=True)
 class FaceAugmentation:
-    """One draw of all random numbers, applied alike to every frame of a clip.
+    """One random augmentation, applied to every frame of a sample.
 
-    `offsets_HW2` are sampling positions (x, y) relative to the crop's centre in units of its side;
-    `colour_34` maps RGB in 0..255 to RGB.
+    Attributes:
+        offsets_HW2: sampling positions (x, y) relative to the crop's centre, in units of its side.
+        colour_34: affine map of RGB in 0..255, or None.
     """
 
-    offsets_HW2: np.ndarray
-    colour_34: np.ndarray | None
+    offsets_HW2: NDArray[np.float32]
+    colour_34: NDArray[np.float64] | None
 
-    def apply(self, image_HWC: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """Cut `box` (x0, y0, x1, y1 in pixels) out of a uint8 image, disturbed."""
+    def apply(self, image_HWC: NDArray[np.uint8], box: NDArray[Any]) -> NDArray[np.uint8]:
+        """Crop `box` (x0, y0, x1, y1 in pixels) from a uint8 RGB image and augment it."""
         size = self.offsets_HW2.shape[0]
         shrink = int(max(box[2] - box[0], box[3] - box[1]) / size)
         if shrink >= 2:
-            image_HWC, factors = shrunk(image_HWC, shrink)
+            image_HWC, factors = downsample(image_HWC, shrink)
             box = np.asarray(box) * np.tile(factors, 2)
         x0, y0, x1, y1 = box
         centre = np.array([(x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2], dtype=np.float32)
@@ -45,16 +48,18 @@ class FaceAugmentation:
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return crop if self.colour_34 is None else cv2.transform(crop, self.colour_34)
+        if self.colour_34 is not None:
+            crop = cv2.transform(crop, self.colour_34)
+        return np.asarray(crop, np.uint8)
 
 
 def draw_augmentation(
     config: AugmentConfig, size: int, rng: np.random.Generator
 ) -> FaceAugmentation:
-    """Draw one augmentation for square crops of `size` pixels.
+    """Draw an augmentation for square crops of `size` pixels.
 
-    The same number of random values is taken whatever the config says, so that switching one kind
-    off leaves the draws of the others as they were.
+    The number of random values does not depend on the config, so disabling one kind does not change
+    the others.
     """
     scale, aspect, shift_x, shift_y = rng.uniform(-1, 1, 4)
     nodes = rng.standard_normal((config.warp_cells + 1, config.warp_cells + 1, 2))
@@ -72,20 +77,23 @@ def draw_augmentation(
 
 
 def change_appearance(
-    frames_THWC: np.ndarray,
-    boxes_T4: np.ndarray,
-    landmarks_T52: np.ndarray,
+    frames_THWC: NDArray[np.uint8],
+    boxes_T4: NDArray[Any],
+    landmarks_T52: NDArray[Any],
     config: AugmentConfig,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Make another person of a whole sample, alike in every frame: other colours, mirrored.
+) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[Any]]:
+    """Change colours and mirror all frames of a sample alike, for more variety of identities.
 
     Args:
-        frames_THWC: uint8 pictures of reference and targets.
-        boxes_T4: face boxes in their pixels.
-        landmarks_T52: eyes as they appear left to right, nose, mouth corners; mirrored too.
+        frames_THWC: uint8 RGB frames of reference and targets.
+        boxes_T4: face boxes (x0, y0, x1, y1) in pixels.
+        landmarks_T52: (x, y) of eyes and mouth corners, left to right in the image, and nose.
         config: strengths.
-        rng: takes the same number of values whatever the strengths are.
+        rng: the number of values drawn does not depend on the strengths.
+
+    Returns:
+        Changed frames, boxes and landmarks.
     """
     use_mirror, draws = rng.random(), rng.uniform(-1, 1, 4)
     if use_mirror < config.mirror:
@@ -93,7 +101,7 @@ def change_appearance(
         x0, y0, x1, y1 = boxes_T4.T
         width = frames_THWC.shape[2]
         boxes_T4 = np.stack([width - x1, y0, width - x0, y1], axis=1)
-        # What appears on the left is now the other eye, and the other corner of the mouth.
+        # Left and right eye, and left and right mouth corner, swap in the mirrored image.
         landmarks_T52 = landmarks_T52[:, [1, 0, 2, 4, 3]] * [-1, 1] + [width, 0]
     if config.appearance > 0:
         strong = AugmentConfig(brightness=0.3, contrast=0.3, saturation=0.6, hue=0.5)
@@ -102,8 +110,8 @@ def change_appearance(
     return frames_THWC, boxes_T4, landmarks_T52
 
 
-def _colour_matrix(config: AugmentConfig, draws: np.ndarray) -> np.ndarray:
-    """Join brightness, contrast (about mid grey), saturation and hue into one 3x4 matrix."""
+def _colour_matrix(config: AugmentConfig, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Combine brightness, contrast (about mid grey), saturation and hue into a 3x4 matrix."""
     brightness, contrast, saturation, hue = 1 + draws * np.array(
         [config.brightness, config.contrast, config.saturation, config.hue]
     )
@@ -120,18 +128,18 @@ def _colour_matrix(config: AugmentConfig, draws: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _grid(size: int) -> np.ndarray:
-    """Return pixel centres of a unit square about the origin, (size, size, 2) as (x, y)."""
+def _grid(size: int) -> NDArray[np.float32]:
+    """Return pixel centres (x, y) of a unit square about the origin, (size, size, 2)."""
     line = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
     return np.stack(np.meshgrid(line, line), axis=-1)
 
 
 @lru_cache(maxsize=8)
-def _triangles(size: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each pixel the 3 grid nodes of its triangle and their barycentric weights."""
-    place = (np.arange(size) + 0.5) / size * cells
-    cell = np.minimum(place.astype(int), cells - 1)
-    fraction = (place - cell).astype(np.float32)
+def _triangles(size: int, cells: int) -> tuple[NDArray[np.int_], NDArray[np.float32]]:
+    """Return each pixel's 3 grid nodes and their barycentric weights, both (3, size, size)."""
+    position = (np.arange(size) + 0.5) / size * cells
+    cell = np.minimum(position.astype(int), cells - 1)
+    fraction = (position - cell).astype(np.float32)
     j, i = np.meshgrid(cell, cell)
     u, v = np.meshgrid(fraction, fraction)
     row = cells + 1
@@ -144,8 +152,8 @@ def _triangles(size: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
     return nodes, weights
 
 
-def _piecewise_affine(nodes_NN2: np.ndarray, size: int) -> np.ndarray:
-    """Interpolate node displacements over a square, affinely within each half of a grid cell."""
+def _piecewise_affine(nodes_NN2: NDArray[np.float64], size: int) -> NDArray[np.float32]:
+    """Interpolate node displacements over a square, affine in each half of a grid cell."""
     index, weights = _triangles(size, len(nodes_NN2) - 1)
     flat = nodes_NN2.reshape(-1, 2).astype(np.float32)
-    return sum(weights[k][..., None] * flat[index[k]] for k in range(3))
+    return np.asarray(sum(weights[k][..., None] * flat[index[k]] for k in range(3)), np.float32)

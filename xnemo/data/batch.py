@@ -1,4 +1,4 @@
-"""The one record that goes from the loader to a training step."""
+"""Samples and batches, from the loader to a training step."""
 
 # ruff: noqa: N815 - shapes in field names
 
@@ -8,48 +8,49 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The pictures of one sample, uint8 RGB (frames, height, width, channels).
+    """One sample; images are uint8 RGB (frames, height, width, channels).
 
-    Sides: S for `image_size`, D for the motion encoder's input, G for the GAN head's output.
+    Sides in pixels: S of the networks, D of the motion encoder's input, G of the GAN head.
 
     Attributes:
-        index: position in the run's sequence of samples.
-        key: the clip it was cut from.
+        index: number of the sample in the run.
+        key: its clip.
         reference: (1, S, S, 3) wide crop.
         target: (F, S, S, 3) wide crops.
-        driving: (F, D, D, 3) tight crops of the targets, augmented.
-        reference_pose: (1, D, D, 3) tight crop of the reference, as the null motion is read from.
-        head_reference: (1, G, G, 3) what the GAN head sees of the reference; None without one.
-        head_target: (F, G, G, 3) what the GAN head is to make, not augmented, or None.
-        box_F3: (dy, dx, scale) of each target face against the reference face.
-        face_FK: what `describe_face` says of the targets, or None.
-        faults: what went wrong with samples that this one replaces.
+        driving: (F, D, D, 3) augmented tight crops of the targets.
+        reference_pose: (1, D, D, 3) tight crop of the reference, the source of the null motion.
+        head_reference: (1, G, G, 3) input of the GAN head; None without one.
+        head_target: (F, G, G, 3) target of the GAN head, not augmented; None without one.
+        box_F3: (dy, dx, scale) of each target face relative to the reference face.
+        face_FK: `describe_face` of the targets, or None.
+        faults: why the samples that this one replaces cannot be read.
     """
 
     index: int
     key: str
-    reference: np.ndarray
-    target: np.ndarray
-    driving: np.ndarray
-    reference_pose: np.ndarray
-    head_reference: np.ndarray | None
-    head_target: np.ndarray | None
-    box_F3: np.ndarray
-    face_FK: np.ndarray | None = None
+    reference: NDArray[np.uint8]
+    target: NDArray[np.uint8]
+    driving: NDArray[np.uint8]
+    reference_pose: NDArray[np.uint8]
+    head_reference: NDArray[np.uint8] | None
+    head_target: NDArray[np.uint8] | None
+    box_F3: NDArray[np.float32]
+    face_FK: NDArray[np.float32] | None = None
     faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side, channels first.
+    """Samples stacked with channels first, as in `Sample`.
 
-    Pictures are uint8 from `collate`, a quarter of the bytes to pin and to copy, and float32 in
-    [-1, 1] after `to`.
+    Images are uint8 after `collate`, for cheap pinning and copying, and float32 in [-1, 1] after
+    `to`.
     """
 
     keys: tuple[str, ...]
@@ -65,7 +66,7 @@ class Batch:
     face_BFK: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Move to `device` and turn pictures into float32 in [-1, 1]."""
+        """Move to `device` and convert images to float32 in [-1, 1]."""
         moved = {
             name: value.to(device, non_blocking=True) for name, value in self._tensors().items()
         }
@@ -75,7 +76,7 @@ class Batch:
         return replace(self, **cast(Any, moved))
 
     def pin_memory(self) -> "Batch":
-        """Return a copy in page-locked memory; torch's DataLoader calls this."""
+        """Return a copy in page-locked memory, for torch's DataLoader."""
         pinned = {name: value.pin_memory() for name, value in self._tensors().items()}
         return replace(self, **cast(Any, pinned))
 
@@ -88,9 +89,8 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of equal shapes into one batch."""
-    described = [s.face_FK for s in samples if s.face_FK is not None]
-    faces = described or None
+    """Stack samples of equal shapes into a batch."""
+    faces = [s.face_FK for s in samples if s.face_FK is not None]
     return Batch(
         keys=tuple(s.key for s in samples),
         faults=tuple(fault for s in samples for fault in s.faults),
@@ -102,16 +102,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
         head_reference_BCHW=_optional([s.head_reference for s in samples], squeeze=True),
         head_target_BCFHW=_optional([s.head_target for s in samples], squeeze=False),
         box_BF3=torch.from_numpy(np.stack([s.box_F3 for s in samples])),
-        face_BFK=None if faces is None else torch.from_numpy(np.stack(faces)),
+        face_BFK=torch.from_numpy(np.stack(faces)) if faces else None,
     )
 
 
-def _images(frames: Sequence[np.ndarray]) -> Tensor:
+def _images(frames: Sequence[NDArray[np.uint8]]) -> Tensor:
     """Stack (F, H, W, C) arrays into one contiguous (B, C, F, H, W) tensor."""
     return torch.from_numpy(np.stack(frames)).permute(0, 4, 1, 2, 3).contiguous()
 
 
-def _optional(frames: Sequence[np.ndarray | None], *, squeeze: bool) -> Tensor | None:
+def _optional(frames: Sequence[NDArray[np.uint8] | None], *, squeeze: bool) -> Tensor | None:
     present = [f for f in frames if f is not None]
     if not present:
         return None

@@ -1,4 +1,4 @@
-"""The clips of a run: the selected rows of one or several indexes."""
+"""The clips of a run, selected from the indexes of its data sets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from hashlib import blake2b
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from preprocessing.errors import UserError
 from preprocessing.storage.index import index_digest, read_index
@@ -14,14 +15,13 @@ from xnemo.data.selection import select
 
 @dataclass(frozen=True)
 class ClipTable:
-    """Selected clips of several data sets, one after the other.
+    """Selected clips of one or several data sets.
 
     Attributes:
         roots: folder or URL of each data set.
-        rows: one row per clip with the index's columns and `root`, in the order of data sets and
-        keys.
+        rows: one row per clip with the index's columns and `root`, sorted by data set and key.
         sizes: number of clips of each data set.
-        digest: identifies the indexes; a bundle records it.
+        digest: hash of the indexes, recorded in bundles.
     """
 
     roots: tuple[str, ...]
@@ -29,10 +29,10 @@ class ClipTable:
     sizes: tuple[int, ...]
     digest: str
 
-    def identities(self) -> list[np.ndarray]:
-        """Return the identity label of every clip, an array per data set.
+    def identities(self) -> list[NDArray[np.str_]]:
+        """Return the identity of every clip, one array per data set.
 
-        A clip of nobody known counts as a person of its own.
+        A clip without identity counts as an identity of its own.
         """
         known = self.rows["identity"].fillna("")
         labels = known.where(known != "", "clip " + self.rows["key"]).astype(str).to_numpy()
@@ -40,15 +40,18 @@ class ClipTable:
 
 
 def open_clips(roots: Sequence[str], expression: str, *, min_frames: int = 2) -> ClipTable:
-    """Select the kept clips of `roots` by a filter expression.
+    """Select the kept clips of data sets by a filter expression.
 
-    Clips shorter than `min_frames` are left out.
+    Args:
+        roots: folder or URL of each data set.
+        expression: see `xnemo.data.selection`.
+        min_frames: shorter clips are left out.
 
     Raises:
-        UserError: no data set is given, one is missing, or nothing is left of one after the filter.
+        UserError: no data set is given, or one is missing or has no selected clip.
     """
     if not roots:
-        raise UserError("no data set is given", "name at least one folder that preprocess wrote")
+        raise UserError("no data set is given", "pass at least one output folder of preprocess")
     tables = []
     digest = blake2b(digest_size=16)
     for root in map(str, roots):
@@ -59,7 +62,7 @@ def open_clips(roots: Sequence[str], expression: str, *, min_frames: int = 2) ->
         long_enough = chosen[chosen["frames"] >= min_frames]
         if long_enough.empty:
             raise UserError(
-                f"no clip of {root} is left: {len(kept)} kept, {len(chosen)} after the filter "
+                f"no clip of {root} is selected: {len(kept)} kept, {len(chosen)} after the filter "
                 f"{expression!r}, 0 with at least {min_frames} frames",
                 "widen data.filter or preprocess more videos",
             )

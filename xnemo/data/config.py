@@ -1,59 +1,55 @@
-"""What a run reads and how it disturbs the driving picture."""
+"""Settings of the data and its augmentation."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, require_at_least
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Disturbance of the driving crop, so that only motion is left to read from it.
+    """Augmentation of the driving crop, so that it carries motion rather than identity.
 
-    The kinds are known (colour jitter, scaling by 30 %, piecewise affine warp, face-centred crop);
-    the strengths other than the scale are not published and were chosen so that a face stays
-    recognisable as a face with the same expression.
+    The kinds are published (colour jitter, scaling by 30 %, piecewise affine warp, face-centred
+    crop). The strengths other than `scale` are not; they were chosen because faces keep their
+    expression under them.
     """
 
-    # Largest relative change of brightness, contrast and saturation.
+    # Largest relative change of brightness. Not published; see above.
     brightness: float = 0.25
+    # Largest relative change of contrast. Not published.
     contrast: float = 0.25
+    # Largest relative change of saturation. Not published.
     saturation: float = 0.4
-    # Largest hue rotation in turns; 0.05 is 18 degrees.
+    # Largest hue rotation in turns; 0.05 is 18 degrees. Not published.
     hue: float = 0.05
-    # Share of samples with colour jitter.
+    # Probability of colour jitter. Not published.
     colour_probability: float = 0.8
-    # Largest relative change of the crop's side: 0.3 cuts between 0.7 and 1.3 of the tight crop.
+    # Largest relative change of the crop's side: 0.3 gives 0.7 to 1.3 of the tight crop.
     scale: float = 0.3
-    # Largest relative change of the width-to-height ratio: face proportions are identity.
+    # Largest relative change of the aspect ratio, because face proportions are identity. Not
+    # published.
     aspect: float = 0.1
-    # Largest shift of the crop's centre off the face's, as a fraction of the crop's side.
+    # Largest offset of the crop from the face's centre, as a fraction of the crop's side. Not
+    # published.
     shift: float = 0.03
-    # Standard deviation of the warp's node displacements, as a fraction of the crop's side.
+    # Standard deviation of the warp's node displacements, as a fraction of the crop's side. Not
+    # published.
     warp: float = 0.02
-    # Cells along one side of the warp's grid.
+    # Cells per side of the warp's grid. Not published.
     warp_cells: int = 4
-    # Share of samples with a warp.
+    # Probability of a warp. Not published.
     warp_probability: float = 0.8
-    # Strength, 0 to 1, of a colour change of the whole sample, reference and target alike. With a
-    # handful of people it stops the network from knowing them by heart, so that it must look at the
-    # reference. Not part of the published recipe.
+    # Strength, 0 to 1, of a colour change of the whole sample, reference and targets alike. Not
+    # published; for data sets with few identities, which the networks otherwise memorise.
     appearance: float = 0.0
-    # Share of samples that are mirrored, reference, target and driver alike.
+    # Probability of mirroring the whole sample. Not published; for data sets with few identities.
     mirror: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse strengths that leave no picture."""
-        for name in (
-            "brightness",
-            "contrast",
-            "saturation",
-            "hue",
-            "scale",
-            "aspect",
-            "shift",
-            "warp",
-        ):
+        """Check ranges."""
+        colour, geometry = ("brightness", "contrast", "saturation", "hue"), ("scale", "aspect")
+        for name in (*colour, *geometry, "shift", "warp"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise UserError(f"augment.{name} is {value}", "set it to at least 0 and below 1")
@@ -61,76 +57,62 @@ class AugmentConfig:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise UserError(f"augment.{name} is {value}", "set it between 0 and 1")
-        if self.warp_cells < 1:
-            raise UserError(f"augment.warp_cells is {self.warp_cells}", "set it to 1 or more")
+        require_at_least("augment.", self, warp_cells=1)
 
 
 @dataclass(frozen=True)
 class PairConfig:
     """How reference and target frames are drawn from a clip."""
 
-    # "uniform": anywhere in the clip. "pose_distance": targets turned away from the reference.
+    # "uniform": anywhere in the clip. "pose_distance": targets with another head pose than the
+    # reference.
     policy: Literal["uniform", "pose_distance"] = "uniform"
-    # Least distance in degrees (yaw, pitch, roll together) for "pose_distance".
+    # Least pose distance (norm of yaw, pitch and roll) in degrees for "pose_distance".
     min_pose_degrees: float = 15.0
     # "scattered": independent target frames. "window": consecutive frames, for temporal modules.
     layout: Literal["scattered", "window"] = "scattered"
-    # Target frames per reference. Several share one pass of the reference network.
+    # Target frames per sample; they share one pass of the reference network.
     frames: int = 1
-    # Distance between the frames of a window.
+    # Frames from one frame of a window to the next.
     stride: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse counts below one."""
-        for name, least in (("frames", 1), ("stride", 1), ("min_pose_degrees", 0)):
-            if getattr(self, name) < least:
-                raise UserError(
-                    f"data.pairs.{name} is {getattr(self, name)}", f"set it to {least} or more"
-                )
+        """Check ranges."""
+        require_at_least("data.pairs.", self, frames=1, stride=1, min_pose_degrees=0)
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which clips a run reads, how they are drawn, and how the reading is spread over workers."""
+    """Which clips a run reads, in which order, and how."""
 
-    # Which rows of the index to use; empty takes every kept clip. See xnemo.data.selection.
+    # Filter expression over the columns of the index; empty selects every kept clip.
     filter: str = "split == 'train'"
-    # Relative share of the samples drawn from each data set; empty: by their number of clips.
+    # Relative share of samples from each data set; empty is in proportion to their clips.
     weights: tuple[float, ...] = ()
-    # "clip": every clip equally often. "identity": every person equally often.
+    # "clip": every clip equally often. "identity": every identity equally often.
     balance: Literal["clip", "identity"] = "clip"
-    # Which frames of a clip are shown.
+    # Choice of reference and target frames.
     pairs: PairConfig = field(default_factory=PairConfig)
-    # Share of samples whose box vector is the constant (0, 0, 1), as the released inference uses
-    # it.
+    # Probability of the constant box vector (0, 0, 1), which the released inference code uses.
     constant_box_probability: float = 0.1
-    # Processes that decode ahead; 0 decodes in threads of the training process.
+    # Loader processes per worker; 0 decodes in threads of the training process.
     workers: int = 0
-    # Threads that decode ahead where workers is 0.
+    # Loader threads per worker if `workers` is 0.
     threads: int = 2
-    # Micro-batches kept ready ahead of training (per process where workers is above 0).
+    # Micro-batches to prefetch (per loader process if `workers` is above 0).
     prefetch: int = 4
-    # How often a failed read is tried again, with a growing pause, before the sample counts as bad.
+    # Retries of a failed read, with exponential backoff, before the sample counts as bad.
     retries: int = 2
-    # Bad samples replaced by others, each named in the log, before the run stops. 0 stops at the
-    # first.
+    # Bad samples that are logged and replaced by others before the run stops; 0 stops at the first.
     max_bad_samples: int = 10
-    # Compare every clip's bytes with the index's sha256 before decoding.
+    # Verify every clip's sha256 against the index before decoding.
     verify: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse counts and shares that mean nothing."""
-        for name, least in (
-            ("workers", 0),
-            ("threads", 1),
-            ("prefetch", 1),
-            ("retries", 0),
-            ("max_bad_samples", 0),
-        ):
-            if getattr(self, name) < least:
-                raise UserError(
-                    f"data.{name} is {getattr(self, name)}", f"set it to {least} or more"
-                )
+        """Check ranges."""
+        require_at_least(
+            "data.", self, workers=0, threads=1, prefetch=1, retries=0, max_bad_samples=0
+        )
         if not 0 <= self.constant_box_probability <= 1:
             raise UserError(
                 f"data.constant_box_probability is {self.constant_box_probability}",
@@ -138,5 +120,5 @@ class DataConfig:
             )
         if any(weight <= 0 for weight in self.weights):
             raise UserError(
-                f"data.weights is {self.weights}", "give every data set a positive weight"
+                f"data.weights is {self.weights}", "set a positive weight for every data set"
             )

@@ -1,4 +1,4 @@
-"""Batches ahead of time, in order, from threads or processes."""
+"""Prefetching of batches, in order, by threads or processes."""
 
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -17,10 +17,10 @@ Batches = Generator[tuple[Batch, float], None, None]
 
 
 class BatchLoader:
-    """Yield this rank's (batch, weight) pairs without end, from any position.
+    """Infinite iterator over this rank's (batch, weight) pairs, from any position.
 
-    Workers only do ahead of time what the reader would do on the spot, so their number changes no
-    sample. Use it as a context manager, or call `close`, to stop them.
+    The number of loader threads or processes does not change the samples. Use it as a context
+    manager, or call `close`, to stop them.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class BatchLoader:
         samples_seen: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        """Start reading at the step that begins with sample `samples_seen`."""
+        """Start at the step that begins with sample `samples_seen`."""
         self._reader = reader
         self._micro_batches = _endless(plan, samples_seen)
         self._pool: ThreadPoolExecutor | None = None
@@ -57,7 +57,7 @@ class BatchLoader:
         return next(self._batches)
 
     def close(self) -> None:
-        """Stop the workers; batches not yet taken are dropped."""
+        """Stop the threads or processes; prefetched batches are dropped."""
         self._batches.close()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
@@ -76,24 +76,24 @@ class BatchLoader:
 
     def _from_processes(self, workers: int, prefetch: int, pin: bool) -> Batches:
         loader = DataLoader(
-            _Requests(self._reader),
+            _MicroBatches(self._reader),
             batch_size=None,
             sampler=self._micro_batches,
             num_workers=workers,
             prefetch_factor=prefetch,
             pin_memory=pin,
-            # Decoders and OpenCV keep threads; a forked child would inherit their locks held.
+            # Decoders and OpenCV run threads, whose locks a forked child would inherit.
             multiprocessing_context="forkserver",
             worker_init_fn=_use_one_thread,
         )
-        for answer in loader:
-            if isinstance(answer, UserError):
-                raise answer
-            yield answer
+        for result in loader:
+            if isinstance(result, UserError):
+                raise result
+            yield result
 
 
-class _Requests(Dataset):
-    """Answer a micro-batch's indices with its batch, inside a worker process."""
+class _MicroBatches(Dataset[tuple[Batch, float] | UserError]):
+    """Map from a micro-batch's indices to its batch, inside a loader process."""
 
     def __init__(self, reader: SampleReader) -> None:
         self.reader = reader
@@ -102,15 +102,14 @@ class _Requests(Dataset):
         try:
             return self.reader.read_batch(micro.indices), micro.weight
         except UserError as error:
-            # Raised here, torch would wrap it in its own error, with a traceback for a message.
+            # torch would wrap a raised error in its own, with a traceback as message.
             return error
 
 
 def _use_one_thread(worker: int = 0) -> None:
-    """Keep OpenCV, process-wide, from starting a thread for every core in every worker.
+    """Limit OpenCV to one thread per process.
 
-    Pictures of faces are too small to share out, and its threads poll for their share: beside two
-    training processes on two cores a thousand times a second each.
+    Crops of faces are too small for several, and idle OpenCV threads poll for work.
     """
     cv2.setNumThreads(1)
 

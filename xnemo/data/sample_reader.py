@@ -1,4 +1,4 @@
-"""Make sample number n of a run: read, decode, cut, disturb."""
+"""Reading of sample n of a run: fetch, decode, crop, augment."""
 
 import hashlib
 import io
@@ -7,12 +7,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preprocessing.decode import decode_clip
 from preprocessing.errors import UserError
-from preprocessing.geometry import box_vector, crop, tight_box
+from preprocessing.geometry import box_vector, tight_box
 from preprocessing.storage.sample import read_members
 from xnemo.data.augment import change_appearance, draw_augmentation
 from xnemo.data.batch import Batch, Sample, collate
@@ -21,40 +23,39 @@ from xnemo.data.config import AugmentConfig, DataConfig
 from xnemo.data.face_description import describe_face
 from xnemo.data.order import SampleOrder
 from xnemo.data.pairs import choose_frames
-from xnemo.data.resize import resize_frames
+from xnemo.data.resize import crop_and_resize, resize_frames
 from xnemo.data.seeding import sample_rng
 
 log = logging.getLogger(__name__)
 
-# What reading a clip takes of its row in the index.
+# Columns of the index that reading a clip requires.
 _COLUMNS = (
     "root", "key", "shard", "mp4_offset", "mp4_length", "mp4_sha256", "npz_offset", "npz_length",
     "npz_sha256",
 )  # fmt: skip
 
-# Samples of a batch that are read at once from an object store.
+# Samples of a batch that are read concurrently from an object store.
 _READS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class ImageSizes:
-    """Sides in pixels of the pictures of a sample."""
+    """Sides in pixels of a sample's images."""
 
-    # Wide reference and target.
+    # Wide crops of reference and targets.
     wide: int
     # The motion encoder's input.
     driving: int
-    # The GAN head's reference and target; None leaves them out.
+    # The GAN head's reference and target; None omits them.
     head: int | None
-    # Whether the GAN head sees the wide crop (motion with position) or the tight one (motion
-    # alone).
+    # Whether the GAN head uses the wide crop (motion with position) or the tight one.
     wide_head: bool = False
-    # Whether samples carry a description of their targets' faces.
+    # Whether samples include `describe_face` of their targets.
     describe_faces: bool = False
 
 
 class SampleReader:
-    """Read samples by their position in the run; the same n gives the same sample anywhere."""
+    """Read samples by their number in the run; sample n is the same in every process."""
 
     def __init__(
         self,
@@ -65,13 +66,17 @@ class SampleReader:
         *,
         seed: int,
     ) -> None:
-        """Prepare to read; raises UserError where the weights do not fit the data sets."""
+        """Prepare to read.
+
+        Raises:
+            UserError: the number of weights is not that of the data sets.
+        """
         if config.weights and len(config.weights) != len(clips.roots):
             raise UserError(
                 f"data.weights has {len(config.weights)} values for {len(clips.roots)} data sets",
-                "give one weight per data set, or none",
+                "set one weight per data set, or none",
             )
-        # Every loader process has a copy: no more of a large index than says where clips lie.
+        # Every loader process has a copy: keep only the columns that locate clips.
         clips = replace(clips, rows=clips.rows[[*_COLUMNS, "identity"]])
         self.clips = clips
         self.config = config
@@ -82,7 +87,7 @@ class SampleReader:
         self.order = SampleOrder(
             clips.identities(), seed=seed, weights=config.weights, balance=config.balance
         )
-        # Arrays: a pandas row costs more to fetch than a small clip to decode.
+        # Arrays, because fetching a pandas row takes longer than decoding a small clip.
         self._columns = {name: clips.rows[name].to_numpy() for name in _COLUMNS}
 
     def read_batch(self, indices: Sequence[int]) -> Batch:
@@ -90,29 +95,29 @@ class SampleReader:
         numbers = [int(n) for n in indices]
         if not self._remote or len(numbers) < 2:
             return collate([self.read(n) for n in numbers])
-        # An object store answers many questions in the time of one.
+        # Requests to an object store overlap.
         with ThreadPoolExecutor(min(len(numbers), _READS_AT_ONCE)) as pool:
             return collate(list(pool.map(self.read, numbers)))
 
     def read(self, n: int) -> Sample:
-        """Return sample `n`, or where its clip cannot be used another in its place.
+        """Return sample `n`, or a substitute if its clip cannot be read.
 
-        The substitute is a pure function of (seed, n) too, and carries the fault in `faults`.
+        The substitute is a pure function of (seed, n), and `faults` says why it was needed.
 
         Raises:
-            UserError: the sample and its substitutes are all bad, or none is allowed.
+            UserError: the sample and its substitutes cannot be read, or none is allowed.
         """
         faults: list[str] = []
         tried: set[int] = set()
-        # So many bad draws mean that the store is at fault, not a sample.
+        # After 16 failures the store is at fault, not a sample.
         for attempt in range(16):
             row = self.order.at(n) if attempt == 0 else self.order.substitute(n, attempt)
             if row in tried:
                 continue
             tried.add(row)
             try:
-                where = {name: column[row] for name, column in self._columns.items()}
-                sample = self._read_patiently(n, where)
+                location = {name: column[row] for name, column in self._columns.items()}
+                sample = self._read_with_retries(n, location)
             except _BadSampleError as error:
                 faults.append(str(error))
                 if self.config.max_bad_samples == 0:
@@ -125,8 +130,8 @@ class SampleReader:
             "substitutes with data.max_bad_samples",
         )
 
-    def _read_patiently(self, n: int, row: dict) -> Sample:
-        """Read with retries: object stores fail now and then, damaged bytes fail always."""
+    def _read_with_retries(self, n: int, row: dict[str, Any]) -> Sample:
+        """Read with retries on errors of the store; damaged clips fail at once."""
         where = f"{row['key']} in {row['root']}/shards/{row['shard']}"
         for attempt in range(self.config.retries + 1):
             try:
@@ -136,11 +141,11 @@ class SampleReader:
             except Exception as error:
                 raise _BadSampleError(f"{where}: {type(error).__name__}: {error}") from error
             if attempt < self.config.retries:
-                log.warning("reading %s failed, trying again: %s", where, cause)
+                log.warning("reading %s failed, retrying: %s", where, cause)
                 time.sleep(0.1 * 4**attempt)
         raise _BadSampleError(f"{where}: {cause}") from cause
 
-    def _read_row(self, n: int, row: dict) -> Sample:
+    def _read_row(self, n: int, row: dict[str, Any]) -> Sample:
         mp4, npz = read_members(row["root"], row, ("mp4", "npz"))
         if self.config.verify:
             for member, data in (("mp4", mp4), ("npz", npz)):
@@ -161,9 +166,9 @@ class SampleReader:
             policy=pairs.policy,
             min_pose_degrees=pairs.min_pose_degrees,
         )
-        wanted, place = np.unique([reference, *targets], return_inverse=True)
-        decoded = decode_clip(mp4, wanted.tolist())
-        frames = decoded[place]
+        unique, inverse = np.unique([reference, *targets], return_inverse=True)
+        decoded = decode_clip(mp4, unique.tolist())
+        frames = decoded[inverse]
         frames, boxes, landmarks = change_appearance(
             frames,
             boxes_T4[[reference, *targets]],
@@ -171,14 +176,14 @@ class SampleReader:
             self.augment,
             sample_rng(self.seed, n, "appearance"),
         )
-        sample = self._cut(n, row["key"], frames, boxes)
+        sample = self._crop(n, row["key"], frames, boxes)
         if not self.sizes.describe_faces:
             return sample
-        seen = zip(frames[1:], boxes[1:], landmarks[1:], strict=True)
-        return replace(sample, face_FK=np.stack([describe_face(*face) for face in seen]))
+        faces = zip(frames[1:], boxes[1:], landmarks[1:], strict=True)
+        return replace(sample, face_FK=np.stack([describe_face(*face) for face in faces]))
 
-    def _cut(self, n: int, key: str, frames: np.ndarray, boxes: np.ndarray) -> Sample:
-        """Cut every picture of a sample; frame 0 is the reference."""
+    def _crop(self, n: int, key: str, frames: NDArray[np.uint8], boxes: NDArray[Any]) -> Sample:
+        """Crop and resize every image of a sample; frame 0 is the reference."""
         sizes = self.sizes
         frame_hw = frames.shape[1:3]
         tight = [tight_box(box, frame_hw) for box in boxes]
@@ -199,23 +204,19 @@ class SampleReader:
             heads = resize_frames(frames, sizes.head)
         elif sizes.head is not None:
             crops = zip(frames, tight, strict=True)
-            heads = np.stack([_cut_out(frame, box, sizes.head) for frame, box in crops])
+            heads = np.stack([crop_and_resize(frame, box, sizes.head) for frame, box in crops])
         return Sample(
             index=n,
             key=key,
             reference=wide[:1],
             target=wide[1:],
             driving=np.stack(driving),
-            reference_pose=_cut_out(frames[0], tight[0], sizes.driving)[None],
+            reference_pose=crop_and_resize(frames[0], tight[0], sizes.driving)[None],
             head_reference=None if heads is None else heads[:1],
             head_target=None if heads is None else heads[1:],
             box_F3=vectors.astype(np.float32),
         )
 
 
-def _cut_out(frame_HWC: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
-    return resize_frames(crop(frame_HWC, box)[None], size)[0]
-
-
 class _BadSampleError(Exception):
-    """A clip that cannot be used, with its name and the cause."""
+    """A clip cannot be read; the message names it and the cause."""

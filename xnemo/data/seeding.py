@@ -1,10 +1,10 @@
-"""Random numbers that depend on a position, never on a process."""
+"""Random numbers as a function of the position in a run, independent of processes."""
 
 import hashlib
 
 import numpy as np
 
-# One name per independent use, so that adding a use never shifts the numbers of another.
+# One name per independent use, so that a new use does not change the numbers of others.
 STREAMS = (
     "order",
     "clip",
@@ -22,9 +22,8 @@ STREAMS = (
 def stream_seed(seed: int, position: int, stream: str) -> int:
     """Return a 63-bit seed that is a pure function of (run seed, position, stream).
 
-    `position` is a sample index for what belongs to a sample and the number of samples seen for
-    what belongs to a step. Hashing keeps neighbouring positions unrelated for every generator it
-    feeds.
+    `position` is the index of a sample, or for a step its number of samples seen. Hashing makes
+    neighbouring positions independent for every kind of generator.
     """
     if stream not in STREAMS:
         raise ValueError(f"unknown random stream {stream!r}; streams are {STREAMS}")
@@ -33,5 +32,5 @@ def stream_seed(seed: int, position: int, stream: str) -> int:
 
 
 def sample_rng(seed: int, position: int, stream: str) -> np.random.Generator:
-    """Return a fresh numpy generator for one (run seed, position, stream)."""
+    """Return a numpy generator seeded by (run seed, position, stream)."""
     return np.random.Generator(np.random.PCG64(stream_seed(seed, position, stream)))

@@ -1,14 +1,15 @@
-"""Choose rows of the index with an expression a person can type.
+"""Filter expressions over the columns of the index.
 
-The expression is Python's own syntax, parsed with `ast` and evaluated by this module: nothing is
-ever handed to `eval`. Allowed are column names, numbers, strings, lists, `and or not`, comparisons
-(also chained), `in`, `not in`, `+ - * /`, `abs(x)`, its short form `|x|`, and `missing(x)`.
+An expression uses Python syntax, parsed with `ast` and evaluated without `eval`. It may contain
+column names, numbers, strings, lists, `and or not`, comparisons (also chained), `in`, `not in`,
+`+ - * /`, `abs(x)` or `|x|`, and `missing(x)`.
 """
 
 import ast
 import difflib
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from preprocessing.errors import UserError
 
 _BARS = re.compile(r"""('[^']*'|"[^"]*")|\|([^|'"]+)\|""")
 
-_COMPARE: dict[type[ast.cmpop], Callable] = {
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: lambda a, b: a == b,
     ast.NotEq: lambda a, b: a != b,
     ast.Lt: lambda a, b: a < b,
@@ -25,7 +26,7 @@ _COMPARE: dict[type[ast.cmpop], Callable] = {
     ast.Gt: lambda a, b: a > b,
     ast.GtE: lambda a, b: a >= b,
 }
-_ARITHMETIC: dict[type[ast.operator], Callable] = {
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: lambda a, b: a + b,
     ast.Sub: lambda a, b: a - b,
     ast.Mult: lambda a, b: a * b,
@@ -34,18 +35,17 @@ _ARITHMETIC: dict[type[ast.operator], Callable] = {
 
 
 def select(index: pd.DataFrame, expression: str) -> pd.DataFrame:
-    """Return the rows of `index` for which `expression` holds, in their order.
+    """Return the rows of `index` for which `expression` is true, in order.
 
-    An empty expression keeps every row. A missing value makes a comparison false, as in
-    ``face_px >= 256 and |yaw| <= 60``; ask for it by name with ``missing(yaw)``.
+    An empty expression selects every row. Comparisons with missing values are false;
+    ``missing(yaw)`` tests for them.
 
     Raises:
-        UserError: the expression does not parse, names an unknown column, or compares a number
-        with text.
+        UserError: the expression does not parse, names an unknown column, or mixes types.
     """
     if not expression.strip():
         return index
-    # A YAML file may fold a long one over several lines.
+    # YAML files may fold a long expression over several lines.
     expression = " ".join(expression.strip().splitlines())
     source = _BARS.sub(lambda m: m.group(1) or f"abs({m.group(2)})", expression)
     try:
@@ -53,33 +53,33 @@ def select(index: pd.DataFrame, expression: str) -> pd.DataFrame:
         mask = _Evaluator(index, expression).value(tree.body)
     except (SyntaxError, ValueError) as error:
         at = f" at column {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
-        told = error.msg if isinstance(error, SyntaxError) else error
+        reason = error.msg if isinstance(error, SyntaxError) else error
         raise UserError(
-            f"filter {expression!r} does not parse{at}: {told}",
+            f"filter {expression!r} does not parse{at}: {reason}",
             "write it like: face_px >= 256 and |yaw| <= 60 and identity not in ['a', 'b']",
         ) from None
     except (RecursionError, MemoryError):
         raise UserError(
-            f"filter {expression[:60]!r}... is nested too deeply", "write it with fewer brackets"
+            f"filter {expression[:60]!r}... is nested too deeply", "use fewer brackets"
         ) from None
     if isinstance(mask, bool | np.bool_):
         mask = pd.Series(bool(mask), index=index.index)
     if not isinstance(mask, pd.Series) or not pd.api.types.is_bool_dtype(mask.dtype):
         raise UserError(
-            f"filter {expression!r} yields a value, not yes or no",
+            f"filter {expression!r} is not a condition",
             "end it with a comparison, such as > 0",
         )
     return index[mask]
 
 
 class _Evaluator:
-    """Walk one expression over one table."""
+    """Evaluation of an expression over a table."""
 
     def __init__(self, index: pd.DataFrame, expression: str) -> None:
         self.index = index
         self.expression = expression
 
-    def value(self, node: ast.expr):
+    def value(self, node: ast.expr) -> Any:
         match node:
             case ast.Name(id=name):
                 return self._column(name)
@@ -124,21 +124,21 @@ class _Evaluator:
         if isinstance(result, pd.Series) and pd.api.types.is_bool_dtype(result.dtype):
             return result
         raise UserError(
-            f"filter {self.expression!r} uses {ast.unparse(node)!r} as yes or no",
+            f"filter {self.expression!r} uses {ast.unparse(node)!r} as a condition",
             "write a comparison there, such as > 0 or == 'kept'",
         )
 
-    def _number(self, node: ast.expr):
+    def _number(self, node: ast.expr) -> Any:
         result = self.value(node)
         dtype = result.dtype if isinstance(result, pd.Series) else np.asarray(result).dtype
         if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_bool_dtype(dtype):
             return result
         raise UserError(
-            f"filter {self.expression!r} calculates with {ast.unparse(node)!r}, no number",
+            f"filter {self.expression!r} calculates with {ast.unparse(node)!r}, not a number",
             "use a numeric column there",
         )
 
-    def _calculate(self, left: ast.expr, op: ast.operator, right: ast.expr):
+    def _calculate(self, left: ast.expr, op: ast.operator, right: ast.expr) -> Any:
         try:
             return _ARITHMETIC[type(op)](self._number(left), self._number(right))
         except ZeroDivisionError:
@@ -156,7 +156,9 @@ class _Evaluator:
         assert result is not None
         return result
 
-    def _compare_one(self, a, op: ast.cmpop, b, left: ast.expr, right: ast.expr) -> pd.Series:
+    def _compare_one(
+        self, a: Any, op: ast.cmpop, b: Any, left: ast.expr, right: ast.expr
+    ) -> pd.Series:
         if isinstance(op, ast.In | ast.NotIn):
             if not isinstance(a, pd.Series) or not isinstance(b, list):
                 raise self._refuse(right)
@@ -191,7 +193,7 @@ class _Evaluator:
         )
 
 
-def _is_text(value) -> bool:
+def _is_text(value: object) -> bool:
     if isinstance(value, pd.Series):
         return not (
             pd.api.types.is_numeric_dtype(value.dtype) or pd.api.types.is_bool_dtype(value.dtype)
@@ -199,5 +201,5 @@ def _is_text(value) -> bool:
     return isinstance(value, str)
 
 
-def _known(value):
+def _known(value: object) -> Any:
     return value.notna() if isinstance(value, pd.Series) else True

@@ -1,1 +1,1 @@
-"""Noise schedule, windows, guidance and sampling of the latent video."""
+"""Noise schedule, guidance and sampling."""

@@ -1,4 +1,4 @@
-"""Classifier-free guidance with X-NeMo's three-part negative branch, both branches in one batch."""
+"""Classifier-free guidance with X-NeMo's unconditional branch, both branches in one batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,15 +13,16 @@ Denoiser = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Conditions:
-    """All that steers the denoising of one clip, computed once."""
+    """All conditions of the denoising of one clip, computed once."""
 
-    # Image token of the reference crop (1, L, D); its negative is zeros.
+    # Image embedding (1, L, D) of the reference crop; the unconditional branch has zeros.
     image_embedding: Tensor
-    # Features of the reference (batch 1); the negative is their absence.
+    # Features of the reference (batch 1); the unconditional branch has none.
     reference: ReferenceFeatures
     # Motion tokens of every frame (F, L, D); may stay on the CPU.
     motion: Tensor
-    # The negative of the motion: tokens (1, L, D) of the reference's own tight crop at (0, 0, 1).
+    # Motion of the unconditional branch: tokens (1, L, D) of the reference's own tight crop, with
+    # box (0, 0, 1).
     negative_motion: Tensor
 
     @property
@@ -38,13 +39,13 @@ def guided_prediction(
     frames_KF: list[list[int]],
     scale: float,
 ) -> Tensor:
-    """Predict for K windows of one clip: `negative + scale · (positive − negative)`.
+    """Return the guided prediction for K windows: `negative + scale · (positive − negative)`.
 
-    Both branches run in one pass over 2K windows; with a scale of 1 the negative is left out, as it
-    would cancel.
+    Both branches run in one pass over 2K windows; with a scale of 1, the negative cancels and is
+    not computed.
 
     Args:
-        denoiser: `DenoisingUNet`, or anything that is called like it.
+        denoiser: `DenoisingUNet`, or a callable with its signature.
         z_KCFhw: Noisy latents of the windows, on the denoiser's device and of its dtype.
         timestep: Of all windows.
         conditions: Of the whole clip.

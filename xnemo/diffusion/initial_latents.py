@@ -1,4 +1,4 @@
-"""Where sampling starts: the blurred reference under the first timestep's noise, or pure noise."""
+"""Initial latents of sampling: the noised blurred reference, as in the release, or pure noise."""
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +9,10 @@ BLUR_SIGMA = 18.0
 
 
 def blur(z_BChw: Tensor, side: int = BLUR_SIDE, sigma: float = BLUR_SIGMA) -> Tensor:
-    """Return latents blurred by a separable Gaussian, borders mirrored.
+    """Return latents (B, C, h, w) blurred by a separable Gaussian with reflect padding.
 
-    With the release's 9×9 and σ = 18 this is nearly a box. Latents smaller than the kernel get the
-    largest odd kernel that mirroring allows.
+    The release's 9×9 kernel with σ = 18 is nearly a box. Latents smaller than the kernel get the
+    largest odd kernel that reflection allows.
     """
     for axis in (-1, -2):
         radius = min(side // 2, z_BChw.shape[axis] - 1)
@@ -32,8 +32,7 @@ def frame_noise(
 ) -> Tensor:
     """Return standard normal noise (1, C, F, h, w), drawn frame by frame on the CPU.
 
-    Frame by frame, so that the noise of a frame does not depend on how many follow; on the CPU, so
-    that a seed means the same on every device.
+    A frame's noise thus does not depend on the number of frames, nor on the device.
     """
     noise = [torch.randn(shape, generator=generator) for _ in range(frames)]
     return torch.stack(noise, dim=1)[None].to(like)
@@ -51,10 +50,10 @@ def initial_latents(
     Args:
         z_reference_1Chw: Scaled latents of the reference crop.
         frames: Frames of the clip.
-        signal: ᾱ of the first timestep: the part of the signal's power that is left there.
+        signal: ᾱ of the first timestep, the remaining fraction of the signal's power.
         generator: CPU generator of the noise.
         blurred_reference: Start from the blurred reference, noised to the first timestep, as the
-            release does; it keeps overall colour where the schedule never reaches pure noise.
+            release does; it preserves overall colour when the schedule does not reach pure noise.
     """
     noise = frame_noise(frames, tuple(z_reference_1Chw.shape[1:]), generator, z_reference_1Chw)
     if not blurred_reference:

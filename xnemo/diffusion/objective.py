@@ -13,19 +13,16 @@ def diffusion_loss(
     timesteps_B: Tensor,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Return the weighted mean squared error (B,) of a network's prediction.
-
-    The mean is taken in fp32, per sample, so that the caller decides how samples of different
-    length count and can log the loss by timestep.
+    """Return the weighted mean squared error (B,) of a prediction, computed in fp32 per sample.
 
     Args:
-        schedule: Forward process, which also says what is predicted.
+        schedule: Forward process; gives the target and the loss weights.
         prediction: The network's output for `schedule.add_noise(z, noise, timesteps_B)`.
         z: Clean latents (B, ...).
         noise: The noise that was added.
         timesteps_B: Timestep of each sample.
-        mask: Weights that broadcast to the latents, for instance 0 on padded frames; the mean is
-            then over what counts.
+        mask: Weights that broadcast to the latents, such as 0 on padded frames; makes the mean a
+            weighted mean.
     """
     target = schedule.target(z, noise, timesteps_B)
     error = (prediction.float() - target.float()).square()

@@ -1,9 +1,9 @@
-"""Denoise a clip of any length, window by window."""
+"""Sampling of clips of any length, in overlapping windows."""
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,13 +11,12 @@ from torch import Tensor
 from preprocessing.errors import UserError
 from xnemo.diffusion.guidance import Conditions, Denoiser, guided_prediction
 from xnemo.diffusion.initial_latents import initial_latents
-from xnemo.diffusion.scheduler import SCHEDULERS, SPACINGS
-from xnemo.diffusion.windows import make_windows
+from xnemo.diffusion.scheduler import SCHEDULERS, SPACINGS, Scheduler
 
 # Frames that the scheduler steps at once; bounds its temporary tensors.
 SCHEDULER_BLOCK = 256
 
-# Step number, timestep and latents in; latents to go on with, or None to keep them, out.
+# (step, timestep, latents) to the latents to continue with, or None to keep them.
 StepCallback = Callable[[int, int, Tensor], Tensor | None]
 
 
@@ -25,20 +24,20 @@ StepCallback = Callable[[int, int, Tensor], Tensor | None]
 class SamplerConfig:
     """How latents are sampled; the defaults are the release's."""
 
-    # Which scheduler takes the steps; dpm and unipc need about half as many as ddim.
+    # Scheduler; dpm and unipc need about half as many steps as ddim.
     scheduler: Literal["ddim", "dpm", "unipc"] = "ddim"
     # Denoising steps.
     steps: int = 35
     # Guidance scale; 1 turns guidance off and halves the work.
     guidance: float = 2.5
-    # Which timesteps are visited; "auto" is leading as in the release, or trailing for a network
-    # that learnt to start without any signal.
+    # Timestep spacing; "auto" is leading as in the release, or trailing for a network trained with
+    # zero terminal SNR.
     spacing: Literal["auto", "leading", "trailing", "linspace"] = "auto"
-    # Frames denoised together; animation takes at most the network's max_frames.
+    # Frames denoised together; animation uses at most the network's max_frames.
     window: int = 24
-    # Frames that neighbouring windows share; animation takes 0 without temporal modules.
+    # Frames that neighbouring windows share; animation uses 0 without temporal modules.
     overlap: int = 4
-    # Windows per pass of the network: more fills a large GPU, at the price of its memory.
+    # Windows per pass of the network; more use a large GPU better, and more memory.
     windows_per_batch: int = 1
     # Start from the blurred reference under the first timestep's noise instead of pure noise.
     blurred_reference: bool = True
@@ -60,11 +59,37 @@ class SamplerConfig:
             )
 
 
+def make_windows(frames: int, size: int = 24, overlap: int = 4, offset: int = 0) -> list[list[int]]:
+    """Return the frame numbers of every window of one denoising step.
+
+    Windows start every `size - overlap` frames, shifted by `offset`, and wrap around at the end, so
+    that over many steps with random offsets no frame stays at a boundary. A clip that fits one
+    window is one window, in order.
+
+    Args:
+        frames: Frames of the clip.
+        size: Frames of a window.
+        overlap: Frames that neighbouring windows share.
+        offset: Shift of all windows in frames.
+
+    Raises:
+        ValueError: The windows cannot advance.
+    """
+    if frames < 1 or not 0 <= overlap < size:
+        raise ValueError(f"no windows of {size} frames with overlap {overlap} over {frames} frames")
+    if frames <= size:
+        return [list(range(frames))]
+    return [
+        [(start + offset + i) % frames for i in range(size)]
+        for start in range(0, frames, size - overlap)
+    ]
+
+
 def sample_latents(
     denoiser: Denoiser,
     z_reference_1Chw: Tensor,
     conditions: Conditions,
-    scheduler: Any,
+    scheduler: Scheduler,
     config: SamplerConfig,
     generator: torch.Generator,
     on_step: StepCallback | None = None,
@@ -79,12 +104,12 @@ def sample_latents(
 
     Args:
         denoiser: Predicts for (K, C, F, h, w) windows; see `guided_prediction`.
-        z_reference_1Chw: Scaled latents of the reference crop; also says device and dtype.
+        z_reference_1Chw: Scaled latents of the reference crop; gives device and dtype.
         conditions: Motion, reference and image embedding of the clip.
         scheduler: A diffusers scheduler on the network's forward process; see `make_scheduler`.
         config: Steps, guidance and windows.
         generator: CPU generator of initial noise and window offsets; nothing else is random.
-        on_step: Called after every step; what it returns, if anything, replaces the latents.
+        on_step: Called after every step; replaces the latents by its result unless that is None.
 
     Raises:
         UserError: The scheduler is not on a variance-preserving process.
@@ -103,10 +128,10 @@ def sample_latents(
         generator,
         config.blurred_reference,
     )
-    # Multistep schedulers remember the steps before, so each block of frames has its own.
+    # Multistep schedulers keep previous steps, so each block of frames has its own.
     schedulers = [copy.deepcopy(scheduler) for _ in range(0, conditions.frames, SCHEDULER_BLOCK)]
     for step, timestep in enumerate(timesteps):
-        # Drawn in any case, so that a seed's noise means the same for every length.
+        # Drawn also for a single window, so that a seed gives the same noise for every length.
         offset = int(torch.randint(config.window, (1,), generator=generator))
         windows = make_windows(conditions.frames, config.window, config.overlap, offset)
         prediction = _averaged_prediction(
@@ -132,13 +157,13 @@ def _averaged_prediction(
     config: SamplerConfig,
     like: Tensor,
 ) -> Tensor:
-    """Return the mean prediction (1, C, F, h, w) over the windows that hold each frame."""
+    """Return the mean prediction (1, C, F, h, w) over the windows that contain each frame."""
     total = torch.zeros_like(z_1CFhw)
     visits = torch.zeros(z_1CFhw.shape[2])
     for first in range(0, len(windows), config.windows_per_batch):
         group = windows[first : first + config.windows_per_batch]
         z_KCFhw = torch.cat([z_1CFhw[:, :, window] for window in group]).to(like)
-        # Guidance is linear: applied per window it equals guidance of the averages.
+        # Guidance is linear: guiding each window equals guiding the averages.
         prediction = guided_prediction(
             denoiser, z_KCFhw, timestep, conditions, group, config.guidance
         )

@@ -1,4 +1,4 @@
-"""The noise schedule: how much signal is left at each timestep, and what the network predicts."""
+"""The noise schedule: signal and noise at each timestep, and the prediction target."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -12,9 +12,9 @@ from preprocessing.errors import UserError
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """Forward process and loss weighting, used alike in training and sampling."""
+    """Forward process and loss weighting, shared by training and sampling."""
 
-    # What diffusers' schedulers call those fields that they have too.
+    # Names of the same fields in diffusers' schedulers.
     SCHEDULER_NAMES: ClassVar[dict[str, str]] = {
         "train_steps": "num_train_timesteps",
         "beta_start": "beta_start",
@@ -24,26 +24,26 @@ class DiffusionConfig:
         "zero_terminal_snr": "rescale_betas_zero_snr",
     }
 
-    # Steps of the forward process.
+    # Number of timesteps of the forward process.
     train_steps: int = 1000
     # First beta.
     beta_start: float = 0.00085
-    # Last beta. The release says 0.02 where Stable Diffusion has 0.012: that leaves 0.02 % of the
-    # signal at the last step instead of 0.5 %.
+    # Last beta. The release has 0.02, Stable Diffusion 0.012: 0.02 % of the signal is left at the
+    # last step instead of 0.5 %.
     beta_end: float = 0.02
-    # How beta grows: linear in its square root, or linear.
+    # Growth of beta: linear in its square root, or linear.
     beta_schedule: Literal["scaled_linear", "linear"] = "scaled_linear"
-    # What the network predicts: the noise (the release), v (Salimans and Ho 2022), or the clean
-    # latents, which small networks on pixels learn soonest: they need not carry noise through.
+    # Prediction target: the noise (the release), v (Salimans and Ho 2022), or the clean latents,
+    # which small networks on pixels learn fastest.
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
-    # Rescale so that the last step has no signal at all (Lin et al. 2023); not with epsilon.
+    # Rescale so that the last step has no signal (Lin et al. 2023); not with epsilon.
     zero_terminal_snr: bool = False
     # Cap of the signal-to-noise ratio in the loss weight (Hang et al. 2023); 0 is a plain mean
-    # squared error. Not published; chosen because relatives differ and plain needs no reason.
+    # squared error. Not published; chosen because it is the simplest and related work differs.
     min_snr_gamma: float = 0.0
-    # Training draws timestep t with a density that grows as t to this power; 0 is uniform, as
-    # published. Where little noise is left the noisy picture tells nearly all, so a short run
-    # learns more about reference and motion from the steps where much is.
+    # Training draws timestep t with a density proportional to t to this power; 0 is uniform. At low
+    # noise the noisy latents determine the result, so a short run learns more about reference and
+    # motion from high noise.
     timestep_bias: float = 0.0
 
     def __post_init__(self) -> None:
@@ -65,8 +65,8 @@ class DiffusionConfig:
             )
         if self.zero_terminal_snr and self.prediction_type == "epsilon":
             raise UserError(
-                "diffusion.zero_terminal_snr with prediction_type epsilon: the last step's noise "
-                "says nothing about the picture",
+                "diffusion.zero_terminal_snr with prediction_type epsilon: pure noise as the target"
+                " of the last step carries no information",
                 "set diffusion.prediction_type to v_prediction or sample",
             )
         if self.timestep_bias < 0:
@@ -75,14 +75,14 @@ class DiffusionConfig:
             raise UserError(f"diffusion.min_snr_gamma = {self.min_snr_gamma}", "use 0 or more")
 
     def scheduler_arguments(self) -> dict[str, Any]:
-        """Return what a diffusers scheduler needs to share this forward process."""
+        """Return the arguments of a diffusers scheduler with this forward process."""
         return {theirs: getattr(self, name) for name, theirs in self.SCHEDULER_NAMES.items()}
 
 
 class NoiseSchedule:
     """The forward process of a `DiffusionConfig`: ᾱ per timestep, noising, targets and weights.
 
-    Timesteps are one integer per sample; clips share theirs over frames.
+    Timesteps are one integer per sample; all frames of a clip share it.
     """
 
     def __init__(self, config: DiffusionConfig) -> None:
@@ -118,26 +118,26 @@ class NoiseSchedule:
 
     def add_noise(self, z: Tensor, noise: Tensor, timesteps_B: Tensor) -> Tensor:
         """Return √ᾱ·z + √(1−ᾱ)·noise for latents (B, ...)."""
-        signal, spread = self._signal_and_noise(timesteps_B, z)
-        return signal * z + spread * noise
+        signal, sigma = self._signal_and_noise(timesteps_B, z)
+        return signal * z + sigma * noise
 
     def target(self, z: Tensor, noise: Tensor, timesteps_B: Tensor) -> Tensor:
-        """Return what the network is to predict: noise, v = √ᾱ·noise − √(1−ᾱ)·z, or z itself."""
+        """Return the prediction target: noise, v = √ᾱ·noise − √(1−ᾱ)·z, or z itself."""
         if self.config.prediction_type == "epsilon":
             return noise
         if self.config.prediction_type == "sample":
             return z
-        signal, spread = self._signal_and_noise(timesteps_B, z)
-        return signal * noise - spread * z
+        signal, sigma = self._signal_and_noise(timesteps_B, z)
+        return signal * noise - sigma * z
 
     def predicted_latents(self, z_noisy: Tensor, prediction: Tensor, timesteps_B: Tensor) -> Tensor:
         """Return the clean latents that a prediction implies."""
         if self.config.prediction_type == "sample":
             return prediction
-        signal, spread = self._signal_and_noise(timesteps_B, z_noisy)
+        signal, sigma = self._signal_and_noise(timesteps_B, z_noisy)
         if self.config.prediction_type == "epsilon":
-            return (z_noisy - spread * prediction) / signal
-        return signal * z_noisy - spread * prediction
+            return (z_noisy - sigma * prediction) / signal
+        return signal * z_noisy - sigma * prediction
 
     def loss_weights(self, timesteps_B: Tensor) -> Tensor:
         """Return one weight per sample (B,): 1, or min(snr, γ) over the target's scale."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.faces.face import Detector, Face
+from preprocessing.faces.detector import Detector, Face
 from preprocessing.faces.pose import head_pose
 from preprocessing.geometry import similarity
 

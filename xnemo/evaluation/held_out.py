@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from preprocessing import geometry
 from preprocessing.decode.clip import decode_clip
-from preprocessing.faces.face import Detector, Face
+from preprocessing.faces.detector import Detector, Face
 from preprocessing.storage.sample import read_member, unpack_arrays
 from xnemo.data.clip_table import open_clips
 

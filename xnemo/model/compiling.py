@@ -1,4 +1,4 @@
-"""Whether torch.compile works on this machine, found out before a network is handed to it."""
+"""Checking that torch.compile works on this machine before a network is compiled."""
 
 from functools import lru_cache
 
@@ -9,13 +9,13 @@ from preprocessing.errors import UserError
 
 @lru_cache
 def require_compiling(device: str) -> None:
-    """Compile a sum on ``device``, "cpu" or "cuda", once in a process.
+    """Compile a trivial function on `device`, "cpu" or "cuda", once per process.
 
-    What torch.compile needs (a C++ compiler, Python's headers, Triton, folders without a space) is
-    asked for at the first forward pass only, and its absence is told in pages.
+    torch.compile requires a C++ compiler, Python's headers, Triton and paths without spaces, but
+    fails only at the first forward pass, with a very long message.
 
     Raises:
-        UserError: it cannot be done here; names what the compiler said.
+        UserError: Compilation fails; contains the compiler's error.
     """
     try:
         torch.compile(_probe)(torch.ones(8, device=device))
@@ -33,16 +33,16 @@ def _probe(x: torch.Tensor) -> torch.Tensor:
 def _remedy() -> str:
     if " " in torch.__file__:
         return (
-            f"torch lies in a path with a space ({torch.__file__}), which it does not quote for "
-            "the compiler: put the environment elsewhere, or leave compiling off"
+            f"torch is installed in a path with a space ({torch.__file__}), which it does not quote"
+            " for the compiler: move the environment, or disable compilation"
         )
-    return "install what is missing, or leave compiling off"
+    return "install what is missing, or disable compilation"
 
 
 def _gist(error: Exception) -> str:
-    """Return the line of the compiler's report that says what is wrong."""
+    """Return the line of the compiler's output that contains the error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # A compiler that ran has its say below its command line, warnings first.
+    # The output of a compiler follows its command line, warnings first.
     if "Output:" in lines[:-1]:
         lines = lines[lines.index("Output:") + 1 :]
         lines = [line for line in lines if "error:" in line or "cannot find" in line] or lines

@@ -1,35 +1,43 @@
-"""The network's configuration as a whole, and its presets."""
+"""Configuration of the whole network, and its presets."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from preprocessing.errors import UserError
-from xnemo.model.frozen.autoencoder import AutoencoderConfig
+from xnemo.model.frozen.autoencoder import FIXED, AutoencoderConfig
 from xnemo.model.frozen.image_embedding import ImageEmbeddingConfig
 from xnemo.model.gan.discriminator import DiscriminatorConfig
 from xnemo.model.gan.gan_head import GanHeadConfig
-from xnemo.model.motion.encoder import MotionEncoderConfig
+from xnemo.model.motion.config import MotionEncoderConfig
 from xnemo.model.unet.config import UNetConfig
 
-__all__ = ["MotionEncoderConfig", "NetworkConfig", "UNetConfig", "full", "small", "tiny"]
+__all__ = [
+    "FrozenPaths",
+    "MotionEncoderConfig",
+    "NetworkConfig",
+    "UNetConfig",
+    "full",
+    "small",
+    "tiny",
+]
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Shapes of all parts; refuses parts that do not fit together."""
+    """Shapes of all parts, checked for consistency."""
 
-    # Side of the generated picture in pixels; a multiple of the autoencoder's factor.
+    # Side of the generated image in pixels; a multiple of the autoencoder's factor.
     image_size: int = 512
-    # The denoiser, and with it the reference network.
+    # The denoiser and the reference network.
     unet: UNetConfig = field(default_factory=UNetConfig)
     # The motion encoder.
     motion: MotionEncoderConfig = field(default_factory=MotionEncoderConfig)
-    # The GAN head, second decoder of the motion latent; used in training only.
+    # The GAN head; used in training only.
     gan: GanHeadConfig = field(default_factory=GanHeadConfig)
-    # The discriminator that judges the GAN head.
+    # The discriminator of the GAN head; used in training only.
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     # The frozen autoencoder.
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
-    # The frozen picture embedding.
+    # The frozen image embedding.
     image_embedding: ImageEmbeddingConfig = field(default_factory=ImageEmbeddingConfig)
 
     def __post_init__(self) -> None:
@@ -55,7 +63,9 @@ class NetworkConfig:
         ]
         for (name, value), (other, expected) in pairs:
             if value != expected:
-                raise UserError(f"{name} = {value}, but {other} = {expected}", f"set {name} to it")
+                raise UserError(
+                    f"{name} = {value}, but {other} = {expected}", f"set {name} to {expected}"
+                )
         if self.image_size < 1 or self.image_size % self.autoencoder.factor:
             raise UserError(
                 f"image_size = {self.image_size}",
@@ -74,8 +84,30 @@ class NetworkConfig:
         return self.image_size // self.autoencoder.factor
 
 
+@dataclass(frozen=True)
+class FrozenPaths:
+    """Locations of the frozen parts on this machine.
+
+    A saved model names the locations that it was trained with; these replace them.
+    """
+
+    # Local folder or hub name of the autoencoder's weights; None keeps the model's own.
+    autoencoder: str | None = None
+    # The same for the image embedding.
+    image_embedding: str | None = None
+
+    def apply_to(self, config: NetworkConfig) -> NetworkConfig:
+        """Return the configuration with these locations; parts without weights are unchanged."""
+        autoencoder, image_embedding = config.autoencoder, config.image_embedding
+        if self.autoencoder and autoencoder.kind not in FIXED:
+            autoencoder = replace(autoencoder, path=self.autoencoder, subfolder=None)
+        if self.image_embedding and image_embedding.kind == "clip":
+            image_embedding = replace(image_embedding, path=self.image_embedding, subfolder=None)
+        return replace(config, autoencoder=autoencoder, image_embedding=image_embedding)
+
+
 def full() -> NetworkConfig:
-    """Return the published network: 512², Stable Diffusion 1.x width, SVD autoencoder, CLIP."""
+    """Return the published network: 512², Stable Diffusion 1.x widths, SVD autoencoder, CLIP."""
     return NetworkConfig(
         autoencoder=AutoencoderConfig(
             kind="temporal", path="stabilityai/stable-video-diffusion-img2vid-xt", scale=0.18215
@@ -84,7 +116,7 @@ def full() -> NetworkConfig:
 
 
 def small() -> NetworkConfig:
-    """Return a quarter-width network at 256² for one GPU, on Stable Diffusion's autoencoder."""
+    """Return a narrower network at 256² for one GPU, with Stable Diffusion's autoencoder."""
     return NetworkConfig(
         image_size=256,
         unet=UNetConfig(widths=(96, 192, 320, 320), max_frames=24, norm_groups=1, use_2d_rope=True),
@@ -104,17 +136,17 @@ def small() -> NetworkConfig:
 
 
 def tiny() -> NetworkConfig:
-    """Return a network of every part at 64² that trains on a CPU and needs no weights at all."""
+    """Return a network with all parts at 64² that trains on a CPU without pretrained weights."""
     return NetworkConfig(
         image_size=64,
         unet=UNetConfig(
             latent_channels=12,
             widths=(48, 48),
-            # At every level: a reference that is read at the coarse ones alone has no detail.
+            # At every level: coarse levels alone carry no detail of the reference.
             attention=(True, True),
             layers=1,
             heads=2,
-            # One group: several would each take the mean off a part of the latents.
+            # One group: several would remove the mean of each part of the latents.
             norm_groups=1,
             module_norm_groups=16,
             image_embedding_width=48,
@@ -139,7 +171,7 @@ def tiny() -> NetworkConfig:
         ),
         gan=GanHeadConfig(image_size=32, widths=(16, 32, 64), motion_dim=128, appearance_dim=64),
         discriminator=DiscriminatorConfig(scales=1, width=16, max_width=64, layers=2),
-        # Motion is of a few pixels: coarser cells would have to change where these can move.
+        # Motion is of a few pixels; coarser cells could not follow it by shifting.
         autoencoder=AutoencoderConfig(kind="block_dct", path=None, factor=4, dct_kept=(8, 2)),
         image_embedding=ImageEmbeddingConfig(kind="pooled", path=None, subfolder=None, width=48),
     )

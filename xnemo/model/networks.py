@@ -1,4 +1,4 @@
-"""All parts of the network together: build, save, load."""
+"""All parts of the network: building, saving and loading them together."""
 
 import json
 from collections.abc import Mapping
@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from preprocessing.errors import UserError
 from xnemo.config import from_dict, to_dict
 from xnemo.data.face_description import FACE_NUMBERS
-from xnemo.model.config import NetworkConfig
-from xnemo.model.frozen.autoencoder import Autoencoder, make_autoencoder
+from xnemo.model.config import FrozenPaths, NetworkConfig
+from xnemo.model.frozen.autoencoder import make_autoencoder
+from xnemo.model.frozen.autoencoder_kinds import Autoencoder
 from xnemo.model.frozen.image_embedding import ImageEmbedding, make_image_embedding
-from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.gan.discriminator import Discriminator
 from xnemo.model.gan.gan_head import GanHead
 from xnemo.model.motion.encoder import MotionEncoder
@@ -24,14 +25,13 @@ from xnemo.model.motion.face_readout import FaceReadout
 from xnemo.model.unet.denoising_unet import DenoisingUNet
 from xnemo.model.unet.reference_copy import init_reference_copy
 from xnemo.model.unet.reference_net import ReferenceNet
-from xnemo.model.weights.atomic_folder import whole_folder
 from xnemo.model.weights.check import assign_tensors, check_tensors
-from xnemo.model.weights.files import read_tensors
+from xnemo.model.weights.files import atomic_folder, read_tensors
 from xnemo.model.weights.initialise import initialise, layer_seed
 
 CONFIG_FILE = "network.json"
 TEMPORAL = ".temporal_modules."
-# Parts that serve training alone.
+# Parts that are used in training only.
 TRAINING_PARTS = ("gan_head", "discriminator", "face_readout")
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
@@ -44,22 +44,22 @@ class Networks:
     denoiser: DenoisingUNet
     reference_net: ReferenceNet
     motion_encoder: MotionEncoder
-    # Frozen: they come from elsewhere, are never trained and are not saved.
+    # Frozen: loaded from elsewhere, not trained, not saved.
     autoencoder: Autoencoder
     image_embedding: ImageEmbedding
-    # For training alone.
+    # For training only.
     gan_head: GanHead | None = None
     discriminator: Discriminator | None = None
     face_readout: FaceReadout | None = None
 
-    def trained_parts(self) -> dict[str, Any]:
+    def trained_parts(self) -> dict[str, ModelMixin]:
         """Return the parts that are trained and saved, by name."""
         names = ("denoiser", "reference_net", "motion_encoder", *TRAINING_PARTS)
         parts = {name: getattr(self, name) for name in names}
         return {name: part for name, part in parts.items() if part is not None}
 
     def modules(self) -> dict[str, nn.Module]:
-        """Return all parts by name, the frozen ones too."""
+        """Return all parts by name, including the frozen ones."""
         frozen = {"autoencoder": self.autoencoder, "image_embedding": self.image_embedding}
         return self.trained_parts() | {
             name: part for name, part in frozen.items() if isinstance(part, nn.Module)
@@ -80,13 +80,13 @@ class Networks:
     def save(self, directory: str | Path) -> None:
         """Write `network.json` and one diffusers folder per trained part.
 
-        The folder appears whole or not at all. Each part's folder also loads by itself, with that
-        class's `from_pretrained`.
+        The folder is written atomically. Each part's folder also loads separately, with the
+        `from_pretrained` of its class.
 
         Raises:
             UserError: The folder exists and is not empty.
         """
-        with whole_folder(directory) as folder:
+        with atomic_folder(directory) as folder:
             for name, part in self.trained_parts().items():
                 _write_part(part, folder / name)
             text = json.dumps(to_dict(self.config), indent=2) + "\n"
@@ -101,24 +101,24 @@ class Networks:
         seed: int = 0,
         paths: FrozenPaths | None = None,
     ) -> "Networks":
-        """Read what `save` wrote, bit for bit and in the types it was saved in.
+        """Load what `save` wrote, bit for bit and in the saved dtypes.
 
         Args:
             directory: The folder.
-            training: Also load GAN head and discriminator, where the folder has them.
+            training: Also load the parts for training, where the folder has them.
             config: Replaces the saved configuration, to go from one training stage to the next. It
                 may add temporal modules, which are then initialised, or drop them; all other
                 weights must fit it. Parts that the folder lacks (GAN head, discriminator) are
                 initialised too.
-            seed: Of whatever starts fresh.
-            paths: Where the frozen parts lie, if not where the configuration says.
+            seed: Of the initialisation.
+            paths: Locations of the frozen parts, instead of the configuration's.
 
         Raises:
             UserError: A file is missing or damaged, or weights do not fit the configuration.
         """
         directory = Path(directory)
         shape = config or read_config(directory)
-        networks = empty_networks(paths.applied(shape) if paths else shape, seed, training)
+        networks = empty_networks(paths.apply_to(shape) if paths else shape, seed, training)
         parts = networks.trained_parts()
         for name in TRAINING_PARTS:
             if name in parts and not (directory / name).is_dir():
@@ -139,18 +139,18 @@ class Networks:
 
 
 def build_networks(config: NetworkConfig, seed: int = 0, training: bool = True) -> Networks:
-    """Build all parts with fresh weights, on the CPU and in fp32.
+    """Build all parts with initial weights, on the CPU and in fp32.
 
-    The same seed gives the same weights, and each layer's depend on its name alone: with or
-    without temporal modules or GAN head, the others start alike.
+    Each layer's weights depend only on the seed and its name: they are the same with and without
+    temporal modules or GAN head.
 
     Args:
         config: Shapes of all parts.
         seed: Of the initialisation.
-        training: Also build GAN head and discriminator.
+        training: Also build the parts for training.
 
     Raises:
-        UserError: The weights of a frozen part cannot be had.
+        UserError: The weights of a frozen part cannot be loaded.
     """
     networks = empty_networks(config, seed, training)
     initialise_missing(networks, seed)
@@ -158,9 +158,9 @@ def build_networks(config: NetworkConfig, seed: int = 0, training: bool = True) 
 
 
 def empty_networks(config: NetworkConfig, seed: int = 0, training: bool = True) -> Networks:
-    """Build all parts with the three large ones on the meta device, to load weights into.
+    """Build all parts, the three large ones on the meta device, to load weights into.
 
-    Whatever no file provides is to be filled by `initialise_missing`.
+    `initialise_missing` must initialise what no file provides.
     """
     with torch.device("meta"):
         denoiser = DenoisingUNet(**asdict(config.unet))
@@ -171,7 +171,8 @@ def empty_networks(config: NetworkConfig, seed: int = 0, training: bool = True) 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(layer_seed(seed, "gan_head"))
             gan_head = GanHead(**asdict(config.gan))
-            torch.manual_seed(layer_seed(seed, "discriminator"))
+            # The name in the seed is not "discriminator", so that initial weights stay the same.
+            torch.manual_seed(layer_seed(seed, "critic"))
             discriminator = Discriminator(**asdict(config.discriminator))
             torch.manual_seed(layer_seed(seed, "face_readout"))
             face_readout = FaceReadout(config.motion.latent_width, FACE_NUMBERS)
@@ -189,17 +190,17 @@ def empty_networks(config: NetworkConfig, seed: int = 0, training: bool = True) 
 
 
 def initialise_missing(networks: Networks, seed: int = 0) -> None:
-    """Give fresh values to every weight that is still on the meta device.
+    """Initialise every weight that is still on the meta device.
 
-    The reference network's are the denoiser's, as both start from the same weights where there are
-    some to start from. Where there are none, and cells know their places, both start as a copier.
+    The reference network gets the denoiser's weights, as it does from pretrained files. Without
+    pretrained files and with `use_2d_rope` both get the reference copy initialisation.
     """
     fresh = {
         name: initialise(part, seed, "denoiser" if name == "reference_net" else name)
         for name, part in networks.trained_parts().items()
     }
-    trunks_are_fresh = all("conv_in" in fresh[name] for name in ("denoiser", "reference_net"))
-    if networks.config.unet.use_2d_rope and trunks_are_fresh:
+    is_untrained = all("conv_in" in fresh[name] for name in ("denoiser", "reference_net"))
+    if networks.config.unet.use_2d_rope and is_untrained:
         init_reference_copy(networks.denoiser, networks.reference_net, seed)
 
 
@@ -217,12 +218,12 @@ def read_config(directory: str | Path) -> NetworkConfig:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable as JSON", "restore the file") from error
     if not isinstance(data, dict):
-        raise UserError(f"{path} holds no configuration", "restore the file")
+        raise UserError(f"{path} contains no configuration", "restore the file")
     return from_dict(NetworkConfig, data)
 
 
 def _adapt_temporal(found: dict[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """Drop temporal modules nobody expects; return the names of those that may start fresh."""
+    """Drop unexpected temporal modules from `found`; return the names of those to initialise."""
     if not any(TEMPORAL in name for name in expected):
         for name in [name for name in found if TEMPORAL in name]:
             del found[name]
@@ -231,9 +232,9 @@ def _adapt_temporal(found: dict[str, Tensor], expected: Mapping[str, Tensor]) ->
     return [name for name in expected if TEMPORAL in name]
 
 
-def _write_part(part: Any, directory: Path) -> None:
+def _write_part(part: ModelMixin, directory: Path) -> None:
     directory.mkdir(parents=True)
     part.save_config(directory)
-    # Channels-last weights are not contiguous, which safetensors asks for.
+    # Channels-last weights are not contiguous, which safetensors requires.
     tensors = {name: t.detach().cpu().contiguous() for name, t in part.state_dict().items()}
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})

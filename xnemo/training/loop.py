@@ -31,6 +31,7 @@ def run_training(
     resume: Resume = "auto",
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    write_log: bool = True,
 ) -> dict[str, Any]:
     """Train until `config.samples` or a stop request, and return the last metrics.
 
@@ -46,6 +47,7 @@ def run_training(
         callbacks: receive events on the main worker; their errors do not stop training.
         should_stop: called after every step on every worker; if any returns True, all workers save
             a checkpoint and stop.
+        write_log: write `log.jsonl`; False if the caller writes it, from its callbacks.
 
     Raises:
         UserError: settings, data or weights do not fit, or too many steps were skipped.
@@ -57,7 +59,7 @@ def run_training(
     checkpoint = find_checkpoint(store, run_dir, resume)
     state = build_train_state(config, roots, world, checkpoint)
     with ExitStack() as stack:
-        reporter = stack.enter_context(Reporter(state, run_dir, callbacks))
+        reporter = stack.enter_context(Reporter(state, run_dir, callbacks, write_log))
         watchdog = stack.enter_context(Watchdog(config.guards, run_dir, world.rank))
         reporter.start(checkpoint)
         loader = stack.enter_context(

@@ -144,7 +144,7 @@ def count_flops(joint: nn.Module, discriminator: nn.Module | None, inputs: StepI
         total += 10.0 * counter.get_total_flops()
     for module, training in modes:
         module.train(training)
-    return total / len(inputs.timesteps_B)
+    return float(total / len(inputs.timesteps_B))
 
 
 def _head_losses(

@@ -27,12 +27,18 @@ class Reporter:
     The guard runs on all workers. Nothing here changes the weights.
     """
 
-    def __init__(self, state: TrainState, run_dir: Path, callbacks: Sequence[Callback]) -> None:
+    def __init__(
+        self,
+        state: TrainState,
+        run_dir: Path,
+        callbacks: Sequence[Callback],
+        write_log: bool = True,
+    ) -> None:
         self._state = state
         self._run_dir = run_dir
         self._main = state.world.is_main
         self._callbacks = Callbacks(callbacks if self._main else ())
-        self._log = RunLog(run_dir / "log.jsonl") if self._main else None
+        self._log = RunLog(run_dir) if self._main and write_log else None
         upload = state.config.checkpoint.upload
         self._uploader = Uploader(upload, run_dir) if self._main and upload else None
         self.meter = SpeedMeter(state.world, _peak_flops(state))
@@ -112,17 +118,13 @@ class Reporter:
         }
         self._sums, self._steps = {}, 0
         self.metrics |= record
-        if self._log is not None:
-            self._log.write(record)
-        self._callbacks.call("log", record)
+        self._measured("log", record)
 
     def validation(self, losses: Mapping[str, float]) -> None:
         """Log losses on held-out clips."""
         record = {"samples_seen": self._state.samples_seen, **losses}
         self.metrics |= losses
-        if self._log is not None:
-            self._log.write(record)
-        self._callbacks.call("validation", record)
+        self._measured("validation", record)
         self.meter.restart()
 
     def checkpoint(self, saved: Checkpoint) -> None:
@@ -167,11 +169,17 @@ class Reporter:
                 f"data.max_bad_samples above {allowed}",
             )
 
+    def _measured(self, kind: str, record: Mapping[str, Any]) -> None:
+        if self._log is not None:
+            self._log.metrics(self._state.samples_seen, record)
+        self._callbacks.call(kind, record)
+
     def _event(self, record: Mapping[str, Any]) -> None:
-        if self._log is None:
+        if not self._main:
             return
         whole = {**record, "samples_seen": self._state.samples_seen}
-        self._log.write(whole)
+        if self._log is not None:
+            self._log.event(whole)
         self._callbacks.call("log", whole)
         if "cause" in record:
             log.warning("%s at sample %d: %s", record["event"], self._state.samples_seen,

@@ -11,7 +11,7 @@ from torch import Tensor
 from xnemo.data.batch import Batch
 from xnemo.data.seeding import sample_rng, stream_seed
 from xnemo.diffusion.schedule import NoiseSchedule
-from xnemo.model.frozen.autoencoder import Autoencoder
+from xnemo.model.frozen.autoencoder_kinds import Autoencoder
 from xnemo.model.frozen.image_embedding import ImageEmbedding
 from xnemo.training.config import ConditionConfig
 
@@ -110,7 +110,8 @@ def prepare_inputs(
 def encode_frames(autoencoder: Autoencoder, frames_BCFHW: Tensor) -> Tensor:
     """Return the latents (B, C, F, h, w) of clips, encoded frame by frame."""
     z = autoencoder.encode(fold_frames(frames_BCFHW))
-    return z.unflatten(0, (frames_BCFHW.shape[0], frames_BCFHW.shape[2])).transpose(1, 2)
+    batch, _, frames = frames_BCFHW.shape[:3]
+    return z.view(batch, frames, *z.shape[1:]).transpose(1, 2)
 
 
 def fold_frames(frames_BCFHW: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pixels of a decoded frame as arrays: planes seen, cut out, unpacked and turned, without RGB."""
+"""Planes of decoded frames as arrays: viewed, cropped, unpacked and rotated without RGB."""
 
 import av
 import numpy as np
@@ -6,7 +6,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from preprocessing.decode.pixels.orientation import Orientation
 
-# BITEXACT and ACCURATE_RND make libswscale's result the same on every processor.
+# BITEXACT and ACCURATE_RND make libswscale's results equal on all processors.
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 EXACT_SHARP = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | EXACT
 LIMITED, FULL = 1, 2
@@ -22,7 +22,7 @@ def plane_array(frame: av.VideoFrame, plane_index: int, bytes_per_sample: int = 
 
 
 def cut_planes(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> av.VideoFrame:
-    """Copy the box (even integers, inside) of a planar YCbCr frame into a frame of its own."""
+    """Copy a box (even integers, inside the frame) of a YCbCr frame into a new planar frame."""
     layout = frame.format
     one_plane_each = len(frame.planes) == len(layout.components)
     odd_chroma = len(layout.components) > 1 and layout.chroma_width(4) == 1
@@ -46,21 +46,21 @@ def cut_planes(frame: av.VideoFrame, x0: int, y0: int, x1: int, y1: int) -> av.V
 
 
 def unpacked(frame: av.VideoFrame) -> av.VideoFrame:
-    """Bring other layouts (NV12, YUYV, P010, 4:1:1) to planar 4:4:4, losing nothing."""
+    """Convert other layouts (NV12, YUYV, P010, 4:1:1) losslessly to planar 4:4:4."""
     deep = frame.format.components[0].bits > 8
     return VideoReformatter().reformat(
         frame, format="yuv444p16le" if deep else "yuv444p", interpolation=EXACT_SHARP, threads=1
     )
 
 
-def turn_planes(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
-    """Turn a yuv420p frame; its chroma grid is as symmetric as its luma grid."""
+def rotate_planes(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
+    """Rotate and mirror a BT.709 yuv420p frame for display."""
     if not (orientation.transpose or orientation.flip_x or orientation.flip_y):
         return frame
-    turned = [np.ascontiguousarray(orientation.turn(plane_array(frame, i))) for i in range(3)]
-    height, width = turned[0].shape
+    rotated = [orientation.apply(plane_array(frame, index)) for index in range(3)]
+    height, width = rotated[0].shape
     out = av.VideoFrame(width, height, "yuv420p")
-    for index, plane in enumerate(turned):
+    for index, plane in enumerate(rotated):
         plane_array(out, index)[:] = plane
     return tag_709(out)
 

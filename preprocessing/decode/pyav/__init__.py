@@ -1,1 +1,1 @@
-"""The default decoder, on PyAV: sequential, one thread, tolerant of damage."""
+"""The reference decoder, on PyAV: sequential, single-threaded, tolerant of damage."""

@@ -1,4 +1,4 @@
-"""Opens a container with PyAV so that a hostile file can neither reach out nor ask for too much."""
+"""Opens containers with PyAV so that a hostile file reads no other files and stays in limits."""
 
 import io
 import math
@@ -9,14 +9,12 @@ import av.container
 import av.error
 
 from preprocessing.decode.failure import DecodeError, Reason
-from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.pyav.structure import container_family, missing_bytes
-from preprocessing.decode.source import Source, check_path, local_path, open_bytes
+from preprocessing.decode.source import DecodeLimits, Source, check_path, local_path, open_bytes
 
-# Containers of moving pictures. Playlists and scripts (HLS, DASH, concat, SDP) are left out:
-# they
-# open other files and hosts, and can go on for ever; so are text and still pictures. Containers of
-# sound are in, so that a song is told as "no video stream" and not as "no video".
+# Containers of video. Playlists and scripts (HLS, DASH, concat, SDP) are excluded because they open
+# other files and hosts and may never end; so are text and still images. Containers of audio are
+# included, so that a song is reported as "no video stream" and not as "not video".
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,asf,asf_o,flv,live_flv,"
     "ogg,rm,mxf,mxf_opatom,gxf,nut,wtv,dv,gif,apng,h264,hevc,vvc,av1,obu,ivf,vc1,vc1test,mjpeg,"
@@ -27,18 +25,19 @@ _FORMATS = (
 def open_container(
     source: Source, limits: DecodeLimits
 ) -> tuple[av.container.InputContainer, BinaryIO | None]:
-    """Open `source`; return the container and the Python stream behind it (None for a local path).
+    """Open `source`; return the container and its Python stream (None for a local path).
 
-    Raises DecodeError with its reason.
+    Raises:
+        DecodeError: The source cannot be opened; its `reason` tells why.
     """
     options = {"max_pixels": str(limits.max_pixels), "threads": "1"}
     return _open(source, limits, options, {})
 
 
 def declared_size(source: Source, limits: DecodeLimits) -> tuple[int, int]:
-    """Return the (width, height) that the header claims for the first video stream, or (0, 0).
+    """Return the (width, height) in the header of the first video stream, or (0, 0).
 
-    Where the claim is beyond the limit, the guarded way of opening wipes it out.
+    It opens without the pixel limit, which hides a size beyond it.
     """
     try:
         container, stream = _open(source, limits, {}, {"probesize": "32", "analyzeduration": "0"})
@@ -63,7 +62,7 @@ def _open(
     target: str | BinaryIO
     if path is not None and _is_plain(str(path)):
         check_path(path)
-        # The prefix keeps a name such as "concat:a|b" or "http:x" from being read as a protocol.
+        # The prefix keeps names such as "concat:a|b" or "http:x" from selecting a protocol.
         target = f"file:{path}"
     else:
         target = stream = open_bytes(source)
@@ -90,7 +89,7 @@ def _open(
 
 
 def _is_plain(path: str) -> bool:
-    """Tell whether FFmpeg can be given the path itself (valid UTF-8, no NUL)."""
+    """Return whether FFmpeg accepts the path (valid UTF-8, no NUL)."""
     try:
         return "\0" not in path and bool(path.encode())
     except UnicodeEncodeError:
@@ -101,7 +100,7 @@ def _explain(source: Source, error: Exception) -> DecodeError:
     text = getattr(error, "strerror", None) or str(error)
     if isinstance(error, MemoryError):
         return DecodeError(
-            "too_large", f"the container asks for too much memory or streams: {text}"
+            "too_large", f"the container requires too much memory or too many streams: {text}"
         )
     if isinstance(error, av.error.PermissionError):
         return DecodeError("permission", text)

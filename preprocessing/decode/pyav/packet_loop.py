@@ -1,24 +1,27 @@
-"""The loop from packets to frames that survives damage and tells what was lost."""
+"""Decodes packets to frames through damage and reports what was lost."""
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import av.error
 
 from preprocessing.decode.failure import DamagedSpan, Reason
 from preprocessing.decode.frame import Frame
-from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.pixels.orientation import Orientation, orientation_of
+from preprocessing.decode.source import DecodeLimits
 from preprocessing.decode.timeline import MICROSECONDS, to_us
 from preprocessing.heartbeat import heartbeat
 
-# A clock that goes back further than this has been restarted (joined recordings), not jittered.
+if TYPE_CHECKING:
+    from preprocessing.decode.timeline import Packet
+
+# A time stamp that goes back further is a restarted clock (joined recordings), not jitter.
 _CLOCK_RESTART_US = MICROSECONDS
-# A frame's length where nothing tells it: 25 frames per second.
+# Duration of a frame where the stream has no rate: 25 frames per second.
 _USUAL_FRAME_US = 40_000
-# More packets than any codec holds back for reordering.
+# More packets than any codec reorders.
 _MOST_HELD_BACK = 256
 
 
@@ -29,9 +32,9 @@ def _is_before(pts: int | None, key_pts: int | None) -> bool:
 class PacketLoop:
     """Decodes one stream of an open container from where it stands to its end.
 
-    A frame that depends on damaged data is not clean, so after an error everything up to the next
-    key frame is left out, unless the broken packet is one nothing else refers to. Time stamps
-    come out strictly increasing: absent and repeated ones are mended, restarted clocks carry on.
+    Frames that depend on damaged data are left out: after an error, everything up to the next key
+    frame, unless no other packet refers to the broken one. Time stamps come out strictly
+    increasing: missing and repeated ones are replaced, restarted clocks are continued.
     """
 
     def __init__(
@@ -49,25 +52,25 @@ class PacketLoop:
         self.frame_us = (
             round(MICROSECONDS / rate) if rate and 1 <= rate <= 1000 else _USUAL_FRAME_US
         )
-        # Reordering reaches no further; a time beyond it is a broken one.
+        # Longest distance of reordering; a time beyond it is broken.
         self._reach_us = _MOST_HELD_BACK * self.frame_us
         # End of the last clean frame in microseconds.
         self.end_us = 0
-        # True once the container has no more packets.
+        # Whether the container has no more packets.
         self.reached_end = False
-        # True where the first group of pictures did not decode whole.
+        # Whether the first group of pictures did not decode completely.
         self.first_group_broken = False
-        # When the second key frame is shown, once it has been met.
+        # Time of the second key frame, once it has been read.
         self.second_key_us: int | None = None
-        # What the last error said, for a person.
+        # Text of the last error.
         self.last_error = ""
         self._last_pts_us: int | None = None
         self._clock_shift_us = 0
         self._is_dirty = False
-        # Packets fed and not yet shown, by their pts: whether all they lean on was sound.
+        # Packets fed and not yet shown, by pts: whether all data they depend on was intact.
         self._is_clean: dict[int | None, bool] = {}
         self._broken_since_us: int | None = None
-        # When the latest picture that is lost would have been shown.
+        # Time of the latest lost frame.
         self._lost_us: int | None = None
         self._broken_by: Reason = "corrupt"
         self._last_packet_us: int | None = None
@@ -75,11 +78,11 @@ class PacketLoop:
         self._orientations: dict[int, Orientation] = {}
         codec = stream.codec_context
         codec.thread_count = 1
-        # "explode": tell of damage instead of painting over it.
+        # "explode": report damage instead of concealing it.
         codec.options = {"err_detect": "explode", "max_pixels": str(limits.max_pixels)}
 
-    def packets(self) -> Iterator[av.Packet]:
-        """Yield the stream's packets, without those the container cannot read."""
+    def packets(self) -> "Iterator[Packet]":
+        """Yield the stream's readable packets."""
         for item in self._read():
             if isinstance(item, av.Packet):
                 yield item
@@ -87,20 +90,20 @@ class PacketLoop:
     def frames(self, end_us: int | None, *, after_seek: bool = False) -> Iterator[Frame]:
         """Yield clean frames, `index` not yet set; stop early in damage that outlasts `end_us`.
 
-        The decoder is never reset: one that lost its references would take the next group of an
-        open stream for damage too. What leaves it is judged by the packet it came in with.
+        The decoder is never reset: without its references it would also reject the next open
+        group. Each frame is clean or not by the packet it came from.
         """
-        # True while what is fed leans on something lost; a key frame ends that.
+        # True while packets depend on lost data; a key frame ends that.
         self._is_dirty = after_seek
         resumed_at: int | None = None
         key_pts: int | None = None
         for item in self._read():
             if not isinstance(item, av.Packet):
-                self._break(item, self._last_packet_us)
+                self._record_damage(item, self._last_packet_us)
                 self._is_dirty = True
                 continue
             packet = item
-            self._note(packet)
+            self._track_time(packet)
             if packet.is_keyframe:
                 if key_pts is not None and self.second_key_us is None and packet.pts is not None:
                     self.second_key_us = to_us(packet.pts, self._time_base)
@@ -108,35 +111,35 @@ class PacketLoop:
                 if self._is_dirty:
                     self._is_dirty, resumed_at = False, key_pts
             is_leading = _is_before(packet.pts, key_pts)
-            # Shown before the key frame we resumed at: it leans on what was lost.
+            # Shown before the key frame that decoding resumed at: it depends on lost data.
             is_orphan = is_leading and resumed_at == key_pts
             if packet.pts is not None:
                 self._is_clean[packet.pts] = not (self._is_dirty or is_orphan)
-            pictures = self._decode(packet)
-            if pictures is None:
-                # Nothing refers to a disposable picture, nor, from after a key frame, to before it.
+            decoded = self._decode(packet)
+            if decoded is None:
+                # No frame refers to a disposable one, nor, after a key frame, to one before it.
                 if not (packet.is_disposable or is_leading):
                     self._is_dirty = True
                 self._is_clean[packet.pts] = False
-                pictures = []
-            yield from self._stamped(pictures)
+                decoded = []
+            yield from self._stamped(decoded)
             if self._is_dirty and end_us is not None and (self._last_packet_us or 0) > end_us:
                 break
         if self._broken_since_us is not None:
             end = (self._last_packet_us or self._broken_since_us) + self.frame_us
-            self._mend(max(end, self._broken_since_us))
+            self._end_damage(max(end, self._broken_since_us))
 
-    def _decode(self, packet: av.Packet) -> list[av.VideoFrame] | None:
-        """Return the pictures a packet brings out of the decoder, or None where it is damaged."""
+    def _decode(self, packet: "Packet") -> list[av.VideoFrame] | None:
+        """Return the frames that the decoder outputs for a packet, or None where it is damaged."""
         codec = self._stream.codec_context
         try:
             return list(codec.decode(packet if packet.size else None))
         except (av.error.FFmpegError, MemoryError, ValueError) as error:
-            self._break(error, self._shown_at(packet))
+            self._record_damage(error, self._shown_at(packet))
             return None
 
-    def _read(self) -> Iterator[av.Packet | Exception]:
-        """Yield packets or the container's errors; give up after too many in a row."""
+    def _read(self) -> "Iterator[Packet | Exception]":
+        """Yield packets or the container's errors; stop after too many in a row."""
         errors = 0
         demux = self._container.demux(self._stream)
         while True:
@@ -159,7 +162,7 @@ class PacketLoop:
                 heartbeat()
             yield packet
 
-    def _note(self, packet: av.Packet) -> None:
+    def _track_time(self, packet: "Packet") -> None:
         time_us = self._shown_at(packet)
         if time_us is None or packet.is_discard:
             return
@@ -168,12 +171,12 @@ class PacketLoop:
             self._first_packet_us = time_us
             self.end_us = time_us
 
-    def _shown_at(self, item: av.Packet | av.VideoFrame) -> int | None:
+    def _shown_at(self, item: "Packet | av.VideoFrame") -> int | None:
         stamp = item.pts if item.pts is not None else item.dts
         return None if stamp is None else to_us(stamp, self._time_base) + self._clock_shift_us
 
-    def _break(self, error: Exception, shown_us: int | None = None) -> None:
-        """Note damage; `shown_us` is when the picture that it costs would have been shown."""
+    def _record_damage(self, error: Exception, shown_us: int | None = None) -> None:
+        """Record damage; `shown_us` is the time of the frame that it costs."""
         self.last_error = getattr(error, "strerror", None) or str(error)
         self.first_group_broken |= self.second_key_us is None
         if self._broken_since_us is None:
@@ -182,13 +185,13 @@ class PacketLoop:
         self._lose(shown_us)
 
     def _lose(self, shown_us: int | None) -> None:
-        """Leave a picture out, and with it all since the last clean one."""
+        """Record a lost frame, and with it the span since the last clean one."""
         if self._broken_since_us is None:
             self._broken_since_us = self.end_us
         if shown_us is not None:
             self._lost_us = max(shown_us, self._lost_us or shown_us)
 
-    def _mend(self, end_us: int) -> None:
+    def _end_damage(self, end_us: int) -> None:
         if self._broken_since_us is None:
             return
         if end_us > self._broken_since_us:
@@ -196,44 +199,44 @@ class PacketLoop:
             self._damage.append(DamagedSpan(start_s, end_s, self._broken_by, self.last_error))
         self._broken_since_us = None
 
-    def _stamped(self, pictures: list[av.VideoFrame]) -> Iterator[Frame]:
-        """Give clean pictures their time and orientation; close the damage they end."""
-        for picture in pictures:
-            if not self._is_clean.pop(picture.pts, not self._is_dirty):
+    def _stamped(self, decoded: list[av.VideoFrame]) -> Iterator[Frame]:
+        """Yield clean frames with time and orientation; end the damaged span before each."""
+        for frame in decoded:
+            if not self._is_clean.pop(frame.pts, not self._is_dirty):
                 if self.last_error:
-                    self._lose(self._shown_at(picture))
+                    self._lose(self._shown_at(frame))
                 continue
-            if picture.is_corrupt:
+            if frame.is_corrupt:
                 error = ValueError("the decoder marks the frame as corrupt")
-                self._break(error, self._shown_at(picture))
+                self._record_damage(error, self._shown_at(frame))
                 self._is_dirty = True
                 continue
-            pts_us = self._time_of(picture)
+            pts_us = self._time_of(frame)
             is_first = self._first_packet_us is not None and self._last_pts_us is None
             if is_first and pts_us - self.end_us > self.frame_us * 3 // 2:
-                self._break(ValueError("the stream starts between key frames"))
-            self._mend(pts_us)
+                self._record_damage(ValueError("the stream starts between key frames"))
+            self._end_damage(pts_us)
             self._last_pts_us = pts_us
-            length = to_us(picture.duration, self._time_base) if picture.duration else 0
+            length = to_us(frame.duration, self._time_base) if frame.duration else 0
             self.end_us = pts_us + (length if 0 < length < MICROSECONDS else self.frame_us)
             if self._lost_us is not None and 0 < self._lost_us - pts_us < self._reach_us:
-                # Held back for reordering when the damage was met, which is yet to come in time.
+                # The damage comes later in time than this reordered frame.
                 self._broken_since_us = self.end_us
             yield Frame(
-                picture,
+                frame,
                 pts_us=pts_us,
                 index=0,
-                orientation=self._orientation(picture),
-                key_frame=bool(picture.key_frame),
+                orientation=self._orientation(frame),
+                key_frame=bool(frame.key_frame),
             )
         if len(self._is_clean) > _MOST_HELD_BACK:
-            # Packets that never showed: forget all but the latest.
+            # Packets that never showed a frame: drop all but the latest.
             for stale in list(self._is_clean)[: -_MOST_HELD_BACK // 2]:
                 del self._is_clean[stale]
 
-    def _time_of(self, picture: av.VideoFrame) -> int:
+    def _time_of(self, frame: av.VideoFrame) -> int:
         last = self._last_pts_us
-        stamp = picture.pts if picture.pts is not None else picture.dts
+        stamp = frame.pts if frame.pts is not None else frame.dts
         if stamp is None:
             return 0 if last is None else last + self.frame_us
         pts_us = to_us(stamp, self._time_base) + self._clock_shift_us
@@ -244,16 +247,16 @@ class PacketLoop:
             return last + self.frame_us
         return last + 1
 
-    def _orientation(self, picture: av.VideoFrame) -> Orientation:
-        """Return how a picture lies; reads its display matrix only where the turn is a new one.
+    def _orientation(self, frame: av.VideoFrame) -> Orientation:
+        """Return the orientation; reads the display matrix once per rotation.
 
-        PyAV ties a frame whose side data were looked at into a cycle that only the garbage
-        collector undoes: done for each frame, two hundred of them would be alive at once.
+        PyAV puts a frame whose side data are read into a reference cycle, which only the garbage
+        collector frees: read for each frame, two hundred of them would be alive at once.
         """
-        turn = picture.rotation
-        if turn not in self._orientations:
-            side_data: Any = picture.side_data.get("DISPLAYMATRIX")
+        rotation = frame.rotation
+        if rotation not in self._orientations:
+            side_data: Any = frame.side_data.get("DISPLAYMATRIX")
             matrix = None if side_data is None else bytes(side_data)
             aspect = self._stream.sample_aspect_ratio or None
-            self._orientations[turn] = orientation_of(matrix, aspect)
-        return self._orientations[turn]
+            self._orientations[rotation] = orientation_of(matrix, aspect)
+        return self._orientations[rotation]

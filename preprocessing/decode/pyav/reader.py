@@ -1,4 +1,4 @@
-"""The reference decoder: PyAV, one thread, constant memory, damage skipped and told."""
+"""The reference decoder: PyAV, one thread, constant memory, damage skipped and reported."""
 
 import contextlib
 import math
@@ -13,32 +13,30 @@ import numpy as np
 
 from preprocessing.decode.failure import DamagedSpan, DecodeError
 from preprocessing.decode.frame import Frame
-from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.pyav.container import declared_size, open_container, seconds
 from preprocessing.decode.pyav.deinterlace import deinterlaced
 from preprocessing.decode.pyav.packet_loop import PacketLoop
 from preprocessing.decode.pyav.structure import container_family, missing_bytes
 from preprocessing.decode.reader import VideoInfo
-from preprocessing.decode.source import Source, open_bytes
+from preprocessing.decode.source import DecodeLimits, Source, open_bytes
 from preprocessing.decode.timeline import MICROSECONDS, Timeline, timeline_of
 
-# How far before a wanted time to look for a key frame, in seconds, until one at or before it is
-# found.
+# Distances in seconds before a requested time at which seeking is tried, in turn.
 _SEEK_MARGINS_S = (0.0, 2.0, 12.0, 40.0, math.inf)
 
 
 class PyavReader:
-    """Reads the first real video stream of a source; see `VideoReader` for the promises."""
+    """Reads the first video stream of a source that is not cover art; see `VideoReader`."""
 
     def __init__(self, source: Source, limits: DecodeLimits | None = None) -> None:
         self._source = source
         self._limits = limits or DecodeLimits()
         self._damage: list[DamagedSpan] = []
-        self.info = self._look()
+        self.info = self._probe()
 
     @property
     def damage(self) -> Sequence[DamagedSpan]:
-        """Spans found undecodable by the latest `frames()`, complete once it is exhausted."""
+        """Damaged spans met by the latest `frames()`; complete once that is exhausted."""
         return tuple(self._damage)
 
     def frames(
@@ -80,9 +78,9 @@ class PyavReader:
         absent = [index for index in wanted if index not in found]
         if absent:
             raise IndexError(f"the source has no frame number {absent[0]}")
-        shapes = {picture.shape for picture in found.values()}
+        shapes = {image.shape for image in found.values()}
         if len(shapes) > 1:
-            raise DecodeError("unsupported", "the frames asked for differ in size")
+            raise DecodeError("unsupported", "the requested frames differ in size")
         if not wanted:
             return np.zeros((0, self.info.height, self.info.width, 3), dtype=np.uint8)
         return np.stack([found[index] for index in indices])
@@ -99,18 +97,18 @@ class PyavReader:
             if latest is not None and frame.pts_us > time_us:
                 break
             latest = frame
-        assert latest is not None, "a reader is only made of a source with a frame"
+        assert latest is not None, "a reader exists only for a source with a frame"
         return latest
 
     @cached_property
     def timeline(self) -> Timeline:
-        """Times of all frames by one pass over the packets (reads the file, decodes nothing)."""
+        """Times of all frames, by one pass over the packets without decoding."""
         with self._open() as (container, stream):
             loop = PacketLoop(container, stream, self._limits)
             return timeline_of(loop.packets(), _time_base(stream), self.info.codec)
 
     def close(self) -> None:
-        """Let go of the file; nothing is held between calls."""
+        """Do nothing: no file is held between calls."""
 
     def __enter__(self) -> "PyavReader":
         return self
@@ -124,7 +122,7 @@ class PyavReader:
         return sum(1 for frame in self._decoded(None, time_us, []) if frame.pts_us < time_us)
 
     def _runs(self, wanted: list[int]) -> list[list[int]]:
-        """Group sorted frame numbers so that each group is cheapest decoded in one go."""
+        """Group sorted frame numbers into runs that are each decoded without another seek."""
         runs: list[list[int]] = []
         for index in wanted:
             jump = (
@@ -137,19 +135,19 @@ class PyavReader:
         return runs
 
     def _from_index(self, index: int) -> Iterator[Frame]:
-        """Yield frames from number `index` on, seeking where packets tell the numbers."""
+        """Yield frames from number `index` on, by seeking where packets number the frames."""
         timeline = self.timeline
         if not timeline.is_exact or index >= len(timeline.pts_us) or index == 0:
             yield from self.frames()
             return
         start_us = int(timeline.pts_us[index])
         for frame in self._decoded(start_us, None, []):
-            # A frame lost to damage keeps its number: the rank of its time.
+            # The rank of its time, so that frames lost to damage keep their numbers.
             frame.index = timeline.index_at(frame.pts_us)
             if frame.index >= index:
                 yield frame
 
-    def _look(self) -> VideoInfo:
+    def _probe(self) -> VideoInfo:
         with self._open() as (container, stream):
             codec = stream.codec_context
             aspect = stream.sample_aspect_ratio
@@ -184,7 +182,7 @@ class PyavReader:
     def _decoded(
         self, start_us: int | None, end_us: int | None, damage: list[DamagedSpan]
     ) -> Iterator[Frame]:
-        """Yield frames from the key frame at or before `start_us`; fill `damage` as it shows."""
+        """Yield frames from `start_us` on; fill `damage` on the way."""
         for margin_s in _SEEK_MARGINS_S:
             with self._open() as (container, stream):
                 found: list[DamagedSpan] = []
@@ -217,7 +215,7 @@ class PyavReader:
                     if start_us is None or span.end_s * MICROSECONDS > start_us
                 ]
                 if loop.reached_end and (cut_off := self._cut_off(loop)):
-                    # What broke at the very end broke because of this.
+                    # Damage at the very end is due to the truncation.
                     damage[:] = [span for span in damage if span.end_s <= cut_off.start_s]
                     damage.append(cut_off)
                 return
@@ -231,7 +229,7 @@ class PyavReader:
         return PacketLoop(container, stream, self._limits, damage)
 
     def _cut_off(self, loop: PacketLoop) -> DamagedSpan | None:
-        """Tell of the end that the container promises but does not hold."""
+        """Return the span that the container declares but does not hold."""
         declared = self.info.duration_s
         if declared is None or not self._is_short:
             return None
@@ -245,7 +243,7 @@ class PyavReader:
         width, height = declared_size(self._source, self._limits)
         if width * height > self._limits.max_pixels:
             return DecodeError("too_large", f"frames of {width}×{height} pixels")
-        detail = f"a video stream from which no picture decodes: {loop.last_error or 'no data'}"
+        detail = f"a video stream from which no frame decodes: {loop.last_error or 'no data'}"
         return DecodeError("truncated" if self._is_short else "no_frames", detail)
 
     @cached_property
@@ -273,11 +271,10 @@ class PyavReader:
 def _is_sound(
     loop: PacketLoop, start_us: int | None, before: Frame | None, first: Frame | None
 ) -> bool:
-    """Tell whether a seek landed early enough to trust what came at `start_us`.
+    """Return whether a seek landed early enough for the frames at `start_us` to be complete.
 
-    It must have shown a frame at or before it; and where the group it landed in did not decode
-    whole (in open streams its references lie in the one before), a later group must hold
-    `start_us`.
+    There must be a frame at or before it; and where the first group did not decode completely (in
+    open groups its references lie in the one before), a later group must hold `start_us`.
     """
     assert start_us is not None
     if before is None and (first is None or first.pts_us > start_us):
@@ -292,7 +289,7 @@ def _time_base(stream: av.VideoStream) -> Fraction:
 
 
 def _video_stream(container: av.container.InputContainer, limits: DecodeLimits) -> av.VideoStream:
-    """Pick the stream a player would show, silence the others, and set up one-threaded decoding."""
+    """Return the stream that a player would show, and discard the others."""
     candidates = [
         stream
         for stream in container.streams.video
@@ -300,7 +297,7 @@ def _video_stream(container: av.container.InputContainer, limits: DecodeLimits) 
     ]
     if not candidates:
         raise DecodeError(
-            "no_video_stream", f"a {container.format.name} file without moving pictures"
+            "no_video_stream", f"a {container.format.name} file without a video stream"
         )
     chosen = next(
         (s for s in candidates if s.disposition & av.stream.Disposition.default), candidates[0]

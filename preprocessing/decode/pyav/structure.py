@@ -1,4 +1,4 @@
-"""Reads enough of a container's structure to tell a cut-off file from a broken one."""
+"""Reads a container's structure to distinguish truncated from broken files."""
 
 import io
 import struct
@@ -7,12 +7,12 @@ from typing import BinaryIO, Literal
 Family = Literal["MP4", "Matroska", "AVI", "FLV", "Ogg", "MPEG-TS", "MPEG-PS", "ASF"]
 
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof", b"styp", b"pnot")
-# Boxes walked before giving up: a fragmented hour has a few thousand.
+# Most boxes read: a fragmented hour has a few thousand.
 _MOST_BOXES = 100_000
 
 
 def container_family(head: bytes) -> Family | None:
-    """Name the kind of container by its first 16 or more bytes, or None for something else."""
+    """Return the container family by its first 16 or more bytes, or None if unknown."""
     families: tuple[tuple[bool, Family], ...] = (
         (head[4:8] in _MP4_BOXES, "MP4"),
         (head[:4] == b"\x1aE\xdf\xa3", "Matroska"),
@@ -27,10 +27,10 @@ def container_family(head: bytes) -> Family | None:
 
 
 def missing_bytes(stream: BinaryIO, family: Family) -> bool:
-    """Tell whether the container's own sizes reach beyond the end of the file.
+    """Return whether the container's own sizes extend beyond the end of the file.
 
-    For MP4 a file without `moov` counts as cut off too: the index is written last. Families without
-    an overall size (MPEG-TS, Ogg, FLV) can only be told by decoding, and give False.
+    An MP4 without `moov` counts as truncated too, because the index is written last. Families
+    without an overall size (MPEG-TS, Ogg, FLV) return False.
     """
     size = stream.seek(0, io.SEEK_END)
     if family == "MP4":
@@ -39,7 +39,7 @@ def missing_bytes(stream: BinaryIO, family: Family) -> bool:
     head = stream.read(64)
     if family == "AVI" and len(head) >= 8:
         # Writers that cannot seek leave 0 or the maximum.
-        declared = struct.unpack("<I", head[4:8])[0]
+        declared = int.from_bytes(head[4:8], "little")
         return 0 < declared < 0xFFFFFFFF and declared + 8 > size + 1
     if family == "Matroska":
         end = _matroska_end(head)
@@ -70,7 +70,7 @@ def _mp4_is_short(stream: BinaryIO, size: int) -> bool:
 
 
 def _matroska_end(head: bytes) -> int | None:
-    """Return where the Segment says it ends, or None where it leaves its size open."""
+    """Return the declared end of the Segment, or None where its size is unknown."""
     position = 4
     length, position, _ = _vint(head, position)
     position += length
@@ -81,7 +81,7 @@ def _matroska_end(head: bytes) -> int | None:
 
 
 def _vint(data: bytes, position: int) -> tuple[int, int, bool]:
-    """Read an EBML length: (value, position after it, True where it means "unknown")."""
+    """Read an EBML length: (value, position after it, whether it means "unknown")."""
     if position >= len(data) or data[position] == 0:
         return 0, position + 1, True
     width = 9 - data[position].bit_length()

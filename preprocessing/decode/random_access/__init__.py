@@ -1,1 +1,1 @@
-"""Backends that read frames by number: decord and torchcodec."""
+"""Optional backends that read frames by number: decord and torchcodec."""

@@ -1,4 +1,4 @@
-"""What the random-access backends share: refuse what they get wrong, then frames by number."""
+"""Base of random-access backends: refuses sources they decode wrongly, reads frames by number."""
 
 import bisect
 from collections.abc import Iterator, Sequence
@@ -8,30 +8,29 @@ import numpy as np
 
 from preprocessing.decode.failure import BackendRefusalError, DamagedSpan, DecodeError
 from preprocessing.decode.frame import Frame, frame_from_rgb
-from preprocessing.decode.limits import DecodeLimits
 from preprocessing.decode.pyav.reader import PyavReader
 from preprocessing.decode.reader import VideoInfo
-from preprocessing.decode.source import Source
+from preprocessing.decode.source import DecodeLimits, Source
 from preprocessing.decode.timeline import MICROSECONDS, Timeline
 
 
 class ArrayReader:
     """A reader over a backend that maps frame numbers to RGB arrays.
 
-    The reference reads the headers and the packets first, and what the backend is known to get
-    wrong is refused there and then; so is a source on whose number of frames the two do not
-    agree. Damage is not mended: it raises.
+    The reference reader reads headers and packets first. Kinds that the backend is known to decode
+    wrongly are refused, as are sources where the two count different numbers of frames. Damage
+    raises.
     """
 
     # Name for messages.
     name: ClassVar[str]
-    # Codecs it decodes rightly.
+    # Codecs it decodes correctly.
     codecs: ClassVar[frozenset[str]]
     # Colour matrices it applies when tagged, at limited range.
     matrices: ClassVar[frozenset[str]] = frozenset({"601"})
-    # True where it applies rotation tags itself.
+    # Whether it applies rotation tags itself.
     rotates: ClassVar[bool] = False
-    # True where seeking finds frames stored after the key frame they are shown before.
+    # Whether seeking finds frames stored after the key frame they are shown before.
     seeks_open_groups: ClassVar[bool] = False
 
     def __init__(self, source: Source, limits: DecodeLimits | None = None) -> None:
@@ -40,7 +39,7 @@ class ArrayReader:
         timeline = reference.timeline
         self._times_us = timeline.pts_us
         self._keys = frozenset(int(index) for index in timeline.key_indices)
-        reasons = self._why_not(timeline)
+        reasons = self._unsupported(timeline)
         if reasons:
             self._refuse("; ".join(reasons))
         try:
@@ -54,7 +53,7 @@ class ArrayReader:
 
     @property
     def damage(self) -> Sequence[DamagedSpan]:
-        """Nothing: a damaged source raises instead."""
+        """Always empty: a damaged source raises instead."""
         return ()
 
     def frames(
@@ -85,7 +84,7 @@ class ArrayReader:
         return self._frame(max(0, place), max(0, place))
 
     def close(self) -> None:
-        """Let go of the decoder."""
+        """Close the decoder."""
 
     def __enter__(self) -> "ArrayReader":
         return self
@@ -94,14 +93,14 @@ class ArrayReader:
         self.close()
 
     def _open_backend(self, source: Source) -> int:
-        """Open the source in the backend and return how many frames it believes there are."""
+        """Open the source in the backend and return its number of frames."""
         raise NotImplementedError
 
     def _arrays(self, indices: list[int]) -> np.ndarray:
-        """Return RGB uint8 [T, H, W, 3] of the backend's frames of these numbers."""
+        """Return the frames of these numbers as RGB uint8 [T, H, W, 3]."""
         raise NotImplementedError
 
-    def _why_not(self, timeline: Timeline) -> list[str]:
+    def _unsupported(self, timeline: Timeline) -> list[str]:
         info = self.info
         colour = info.colour
         wrong = {
@@ -123,20 +122,20 @@ class ArrayReader:
         return [what for what, is_wrong in wrong.items() if is_wrong]
 
     def _refuse(self, why: str) -> None:
-        raise BackendRefusalError("unsupported", f"{self.name} would be wrong here: {why}")
+        raise BackendRefusalError("unsupported", f"{self.name} decodes this source wrongly: {why}")
 
     def _first_at(self, time_s: float) -> int:
         return bisect.bisect_left(self._times_us, round(time_s * MICROSECONDS))
 
     def _frame(self, index: int, number: int) -> Frame:
-        picture = self._checked([index])[0]
-        return frame_from_rgb(picture, int(self._times_us[index]), number, index in self._keys)
+        image = self._checked([index])[0]
+        return frame_from_rgb(image, int(self._times_us[index]), number, index in self._keys)
 
     def _checked(self, indices: list[int]) -> np.ndarray:
         try:
-            pictures = self._arrays(indices)
+            images = self._arrays(indices)
         except Exception as error:
             raise DecodeError("corrupt", f"{self.name}: {error}") from error
-        if pictures.shape[1:] != (self.info.height, self.info.width, 3):
-            self._refuse(f"gives frames of shape {pictures.shape[1:]}")
-        return pictures
+        if images.shape[1:] != (self.info.height, self.info.width, 3):
+            self._refuse(f"returns frames of shape {images.shape[1:]}")
+        return images

@@ -1,4 +1,4 @@
-"""decord as a backend, kept on the short list of kinds it is right on."""
+"""decord as an optional backend, for the few kinds of source that it decodes correctly."""
 
 import io
 import os
@@ -11,11 +11,10 @@ from preprocessing.decode.source import Source, open_bytes
 
 
 class DecordReader(ArrayReader):
-    """decord 0.6, one thread. Trusted sources only: on hostile ones it can hang in native code.
+    """decord 0.6, one thread. For trusted sources only: damaged ones can hang its native code.
 
-    Known wrong and therefore refused: AV1, stream-copied cuts (it counts and repeats frames
-    wrongly), rotation and pixel aspect (ignored), matrices other than BT.601 (ignored), full
-    range and deep colour.
+    Refused because decord decodes them wrongly: AV1, stream-copied cuts (wrong and repeated
+    frames), rotation, pixel aspect, matrices other than BT.601, full range and deep colour.
     """
 
     name: ClassVar[str] = "decord"
@@ -35,5 +34,5 @@ class DecordReader(ArrayReader):
         return len(self._reader)
 
     def _arrays(self, indices: list[int]) -> np.ndarray:
-        pictures: np.ndarray = self._reader.get_batch(indices).asnumpy()
-        return pictures
+        images: np.ndarray = self._reader.get_batch(indices).asnumpy()
+        return images

@@ -1,4 +1,4 @@
-"""torchcodec as a backend: optional, it needs FFmpeg's libraries on the system."""
+"""torchcodec as an optional backend; it requires FFmpeg's shared libraries on the system."""
 
 import os
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ class TorchcodecReader(ArrayReader):
             from torchcodec.decoders import VideoDecoder
         except (ImportError, OSError, RuntimeError) as error:
             raise BackendRefusalError(
-                "unsupported", f"torchcodec is not usable: {error}"
+                "unsupported", f"torchcodec cannot be loaded: {error}"
             ) from error
         target: Any = source
         if isinstance(source, os.PathLike):
@@ -37,5 +37,5 @@ class TorchcodecReader(ArrayReader):
         return len(self._decoder)
 
     def _arrays(self, indices: list[int]) -> np.ndarray:
-        pictures: np.ndarray = self._decoder.get_frames_at(indices).data.numpy()
-        return pictures
+        images: np.ndarray = self._decoder.get_frames_at(indices).data.numpy()
+        return images

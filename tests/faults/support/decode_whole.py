@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from preprocessing.decode import DamagedSpan, open_video, resample
-from preprocessing.sandbox.isolate import heartbeat
+from preprocessing.heartbeat import heartbeat
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """A driver of its own: train the smallest run as `xnemo train` would, printing progress as JSON.
 
-Usage: training_driver.py TASK, the task as JSON with data, run, runs_dir, workers, settings and, for
-a cluster of several nodes on this machine, nodes: CPUs of each. Lines on stdin are obeyed: "remove"
-kills a node where a worker is, other than the first, "drain" announces that it will go, and "add"
-brings one more of a CPU.
+Usage: training_driver.py TASK, the task as JSON with data, run, runs_dir, workers, settings and,
+for a cluster of several nodes on this machine, nodes: CPUs of each. It executes lines on stdin:
+"remove" kills a node with a worker, other than the first, "drain" announces that it will go, and
+"add" starts one more with one CPU.
 """
 
 import json

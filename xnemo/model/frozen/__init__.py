@@ -1,1 +1,1 @@
-"""Networks that are never trained: autoencoders, image embedding, perceptual features."""
+"""Networks that are never trained: autoencoder, image embedding, perceptual features."""

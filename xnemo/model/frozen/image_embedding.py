@@ -1,8 +1,8 @@
-"""The frozen picture embedding that both UNets attend to."""
+"""The frozen image embedding that both UNets cross-attend to."""
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,15 +19,15 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class ImageEmbeddingConfig:
-    """Which embedding, and from where; `make_image_embedding(config)` builds it."""
+    """Kind and weights of the embedding; `make_image_embedding(config)` builds it."""
 
-    # "clip": CLIP's vision tower with projection, as the X-NeMo release; "pooled": the picture
-    # averaged to a few cells, which needs no weights.
+    # "clip": CLIP's vision tower with projection, as in the X-NeMo release; "pooled": the image
+    # averaged to a few cells, no weights.
     kind: Literal["clip", "pooled"] = "clip"
-    # Local folder or hub name of the weights ("random" for an untrained ViT-L/14, to test and to
-    # measure). Unused by "pooled".
+    # Local folder or hub name of the weights ("random": untrained ViT-L/14, for tests and
+    # benchmarks). Unused by "pooled".
     path: str | None = "lambdalabs/sd-image-variations-diffusers"
-    # Folder inside `path`; a folder "image_encoder" is found by itself in a local pipeline folder.
+    # Folder inside `path`; a folder "image_encoder" of a local pipeline is found automatically.
     subfolder: str | None = "image_encoder"
     # Width of the token: 768 for CLIP ViT-L/14. Must equal the UNets' cross-attention width.
     width: int = 768
@@ -46,25 +46,26 @@ class ImageEmbeddingConfig:
             )
 
 
-class ImageEmbedding(Protocol):
-    """Picture to tokens. Never trained; the null token of guidance is zeros."""
+class ImageEmbedding(nn.Module):
+    """Images in [-1, 1] of any size to tokens (B, 1, width). Never trained.
 
-    width: int
-
-    def __call__(self, image_BCHW: Tensor) -> Tensor:
-        """Return tokens (B, 1, width) of pictures in [-1, 1] of any size."""
-        ...
-
-
-class PooledEmbedding(nn.Module):
-    """Average the picture into the finest square grid of colours that fits the width.
-
-    The rest of the token is zeros.
+    The unconditional branch of guidance replaces the token by zeros.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
+
+    def train(self, mode: bool = True) -> "ImageEmbedding":
+        """Stay in evaluation mode, also as part of a network in training."""
+        return super().train(False)
+
+
+class PooledEmbedding(ImageEmbedding):
+    """Average of the image over the finest square grid that fits the width, padded with zeros."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
         self.side = math.isqrt(width // 3)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
@@ -73,16 +74,15 @@ class PooledEmbedding(nn.Module):
         return F.pad(cells, (0, self.width - cells.shape[1]))[:, None]
 
 
-class ClipEmbedding(nn.Module):
+class ClipEmbedding(ImageEmbedding):
     """CLIP's projected image embedding as one token."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, model: nn.Module, width: int) -> None:
-        super().__init__()
+        super().__init__(width)
         self.model = model.requires_grad_(False).eval()
-        self.width = width
         self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
 
@@ -91,30 +91,26 @@ class ClipEmbedding(nn.Module):
         """Return tokens (B, 1, width)."""
         x = image_BCHW.float()
         if x.shape[-2:] != (CLIP_SIDE, CLIP_SIDE):
-            # Antialiased bicubic is what PIL's resize, and so the release, does.
+            # Antialiased bicubic, as PIL's resize in the release.
             x = F.interpolate(x, (CLIP_SIDE, CLIP_SIDE), mode="bicubic", antialias=True)
             x = x.clamp(-1, 1)
         x = ((x + 1) / 2 - self.mean) / self.std
         dtype = next(self.model.parameters()).dtype
         return self.model(x.to(dtype)).image_embeds.to(image_BCHW.dtype)[:, None]
 
-    def train(self, mode: bool = True) -> "ClipEmbedding":
-        """Stay in evaluation mode: part of a training network, but never trained."""
-        return super().train(False)
-
 
 def make_image_embedding(config: ImageEmbeddingConfig) -> ImageEmbedding:
     """Build the frozen embedding of a config, in evaluation mode and fp32.
 
     Raises:
-        UserError: Where weights cannot be read, or project to another width than the config's.
+        UserError: The weights cannot be loaded, or their width differs from the config's.
     """
     if config.kind == "pooled":
         return PooledEmbedding(config.width).eval()
 
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    assert config.path is not None  # the config has seen to it
+    assert config.path is not None  # checked by the config
     if config.path == RANDOM:
         shape = CLIPVisionConfig(
             hidden_size=1024,

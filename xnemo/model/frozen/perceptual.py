@@ -1,4 +1,4 @@
-"""Perceptual distance: L1 between features of a frozen VGG."""
+"""Perceptual loss: L1 distance of the features of a frozen VGG."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class PerceptualConfig:
-    """Which VGG, with which weights; `PerceptualLoss(config)` builds it."""
+    """Network and weights of the perceptual loss; `PerceptualLoss(config)` builds it."""
 
     # Depth of the network.
     network: Literal["vgg16", "vgg19"] = "vgg19"
     # "none": the loss is zero and costs nothing; "random": untrained features of a fixed seed,
-    # which still compare structure at several scales; else the file that torchvision publishes
-    # (vgg19-dcbb9e9d.pth, vgg16-397923af.pth), or its safetensors equivalent.
+    # which still compare structure at several scales; else a path to torchvision's file
+    # (vgg19-dcbb9e9d.pth, vgg16-397923af.pth), or to its safetensors equivalent.
     weights: str = "none"
-    # Weight of each stage's first activation, finest first. Not published; the values that image
-    # translation networks have used since pix2pixHD.
+    # Weight of each stage's first activation, finest first. Not published; chosen because image
+    # translation networks have used these values since pix2pixHD.
     stage_weights: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 
     def __post_init__(self) -> None:
@@ -45,9 +45,9 @@ class PerceptualConfig:
 
 
 class VggFeatures(nn.Module):
-    """VGG's convolutions up to the first activation of the last stage, numbered as torchvision's.
+    """VGG's convolutions up to the first activation of the last stage.
 
-    The numbering (every convolution, ReLU and pool counts one) makes its published files load.
+    Layers are numbered as in torchvision (convolutions, ReLUs and pools alike), whose files load.
     """
 
     def __init__(self, network: str) -> None:
@@ -67,7 +67,7 @@ class VggFeatures(nn.Module):
                 index += 2
             self.features[str(index)] = nn.MaxPool2d(2)
             index += 1
-        # Nothing is tapped behind the last activation.
+        # No activation is read beyond the last.
         del self.features[str(index - 1)]
 
     def forward(self, x: Tensor) -> Iterator[Tensor]:
@@ -79,13 +79,13 @@ class VggFeatures(nn.Module):
 
 
 class PerceptualLoss(nn.Module):
-    """Weighted L1 distance of VGG features between two batches of pictures in [-1, 1].
+    """Weighted L1 distance of VGG features between two batches of images in [-1, 1].
 
-    Frozen; gradients flow to the first batch only. Features are computed in the dtype of the
-    pictures and compared in fp32.
+    Frozen; gradients flow to the first batch only. Features are computed in the dtype of the images
+    and compared in fp32.
 
     Raises:
-        UserError: Where the weights' file is missing, damaged or of another network.
+        UserError: The weights file is missing, damaged or of another network.
     """
 
     mean: Tensor
@@ -107,7 +107,7 @@ class PerceptualLoss(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
-        """Return the distance, a scalar; zero without weights."""
+        """Return the distance between (B, 3, H, W) batches, a scalar; zero without weights."""
         if self.vgg is None:
             return image_BCHW.new_zeros(())
         features = self.vgg(self._normalise(image_BCHW))
@@ -124,7 +124,7 @@ class PerceptualLoss(nn.Module):
 
 
 def _fill_random(vgg: VggFeatures) -> None:
-    """Fill with He-initialised weights of a fixed seed, the same on every worker."""
+    """Initialise with He weights of a fixed seed, the same on every worker."""
     generator = torch.Generator().manual_seed(0)
     for layer in vgg.features.values():
         if isinstance(layer, nn.Conv2d):
@@ -148,7 +148,7 @@ def _load(vgg: VggFeatures, path: Path, network: str) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling raises anything
         raise UserError(
-            f"perceptual.weights = {str(path)!r} is no file of tensors: {first_line(error)}",
+            f"perceptual.weights = {str(path)!r} is not a file of tensors: {first_line(error)}",
             f"download torchvision's {network} file again",
         ) from error
     own = vgg.state_dict()
@@ -157,13 +157,13 @@ def _load(vgg: VggFeatures, path: Path, network: str) -> None:
         for name, tensor in own.items()
         if name not in state or state[name].shape != tensor.shape
     ]
-    # The deeper layers and the classifier of the published files are not ours; everything that is
-    # must be there, and the layer behind our last tells the two depths apart.
+    # The published files also have deeper layers and a classifier, which are ignored; all layers
+    # used here must be present, and the number of convolutions identifies the network.
     count = sum(name.startswith("features.") and name.endswith(".weight") for name in state)
     if wrong or count not in (len(own) // 2, sum(STAGES[network])):
         raise UserError(
-            f"perceptual.weights = {str(path)!r} is no {network}: "
+            f"perceptual.weights = {str(path)!r} is not {network}: "
             + (f"{wrong[0]} is missing or of another shape" if wrong else f"{count} convolutions"),
-            "set perceptual.network to the file's, or use another file",
+            "set perceptual.network to the network of the file, or use another file",
         )
     vgg.load_state_dict({name: state[name] for name in own})

@@ -1,1 +1,1 @@
-"""The GAN head, its discriminator and the adversarial losses."""
+"""GAN head, discriminator and adversarial losses."""

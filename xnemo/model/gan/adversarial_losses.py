@@ -1,4 +1,8 @@
-"""The losses between the GAN head and its discriminator."""
+"""Losses of the GAN head and its discriminator.
+
+The paper names an adversarial and a feature matching loss; hinge and R1 are not published, chosen
+because the motion encoder's ancestors train with hinge and R1 stabilises short runs.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -18,7 +22,7 @@ def _mean(terms: Sequence[Tensor]) -> Tensor:
 def hinge_discriminator(real: Outputs, fake: Outputs) -> Tensor:
     """Hinge loss of the discriminator: real logits above 1, fake ones below -1, mean over scales.
 
-    `fake` must come from detached pictures; this function cannot know.
+    `fake` must come from detached images; this function cannot check that.
     """
     return _mean(
         [
@@ -51,8 +55,8 @@ def r1_penalty(discriminator: Callable[[Tensor], Outputs], real_BCHW: Tensor) ->
     """Half the squared gradient of the logits at real images, mean over the batch.
 
     Mescheder et al. 2018. Each scale's logits are averaged over its patches first, so that the
-    weight of the penalty does not depend on the size of the picture. Differentiates twice: under
-    ZeRO-3, whose hooks see one backward only, use `r1_penalty_by_difference`.
+    weight of the penalty does not depend on the image size. Differentiates twice; under ZeRO-3,
+    whose hooks support one backward pass only, use `r1_penalty_by_difference`.
     """
     real = real_BCHW.detach().requires_grad_(True)
     score = _mean([o.logits.float().mean(dim=(1, 2, 3)) for o in discriminator(real)]) * len(real)
@@ -69,7 +73,7 @@ def r1_penalty_by_difference(
     """R1 from two forward passes: `½ ‖(D(x + σn) − D(x)) / σ‖²`, n standard normal.
 
     Its expectation over `noise_BCHW` is `r1_penalty` to first order in `sigma`; it needs no second
-    derivative and runs both pictures in one batch.
+    derivative and runs both images in one batch.
     """
     both = torch.cat([real_BCHW, real_BCHW + sigma * noise_BCHW])
     scores_2B = torch.stack(

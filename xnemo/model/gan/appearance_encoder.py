@@ -1,4 +1,4 @@
-"""The small convolutional encoder that tells the GAN head what the person looks like."""
+"""The convolutional appearance encoder of the GAN head."""
 
 import math
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with 32 groups, or fewer where the width asks for it."""
+    """Group normalisation with 32 groups, or fewer where the width requires it."""
     return nn.GroupNorm(math.gcd(32, channels), channels)
 
 
 class DownStage(nn.Module):
-    """Halve the picture with two pre-activated convolutions and an averaged skip."""
+    """Halve the resolution with two pre-activated convolutions and an averaged skip."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -31,10 +31,10 @@ class DownStage(nn.Module):
 
 
 class AppearanceEncoder(nn.Module):
-    """Encode a reference picture into a coarse map and one appearance vector.
+    """Encode a reference image into a coarse map and one appearance vector.
 
-    The overview figure of the paper draws this encoder and its text does not describe it; here it
-    is a stem and one stride-2 residual stage per halving.
+    The paper shows this encoder in the overview figure only. Its layers are not published; chosen
+    as a stem and one stride-2 residual stage per halving because that is the common small encoder.
 
     Args:
         widths: Channels per resolution, finest first; `len(widths) - 1` halvings.
@@ -49,7 +49,7 @@ class AppearanceEncoder(nn.Module):
         self.to_vector = nn.Linear(widths[-1], appearance_dim)
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the map (B, widths[-1], h, w) and the vector (B, appearance_dim)."""
+        """Return the map (B, widths[-1], h, w) and the vector (B, appearance_dim) of an image."""
         x = self.stem(image_BCHW)
         for stage in self.stages:
             x = stage(x)

@@ -1,16 +1,15 @@
-"""The multi-scale patch discriminator that judges the GAN head's pictures."""
+"""The multi-scale patch discriminator (pix2pixHD, Wang et al. 2018) of the GAN head."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from preprocessing.errors import UserError
-from xnemo.model.layers.full_precision import full_precision
+from xnemo.model.gan.convolutions import SpectralConv2d
 
 NORMS = ("spectral_instance", "spectral", "instance", "none")
 
@@ -19,16 +18,17 @@ NORMS = ("spectral_instance", "spectral", "instance", "none")
 class DiscriminatorConfig:
     """Shape of the discriminator; `Discriminator(**asdict(config))` builds it."""
 
-    # How many resolutions judge, each half the one before. Not published; chosen because the
-    # motion encoder's ancestors train with two.
+    # Number of resolutions, each half the one before. Not published; chosen because the motion
+    # encoder's ancestors (PC-AVS, PD-FGC) train with two.
     scales: int = 2
-    # Channels after the first convolution; doubled per layer. Not published; the ancestors' value.
+    # Channels after the first convolution, doubled per layer. Not published; the ancestors' value.
     width: int = 64
-    # Most channels a layer may have.
+    # Maximum channels of a layer. Not published; the ancestors' value.
     max_width: int = 512
     # Stride-2 convolutions per scale; three give patches of 70 pixels. Not published; as above.
     layers: int = 3
     # Spectral normalisation of the weights, instance normalisation of the features, both or none.
+    # Not published; the ancestors use both.
     norm: Literal["spectral_instance", "spectral", "instance", "none"] = "spectral_instance"
 
     def __post_init__(self) -> None:
@@ -40,49 +40,10 @@ class DiscriminatorConfig:
 
 
 class DiscriminatorOutput(NamedTuple):
-    """What one scale says: patch logits (B, 1, h, w) and the features of every layer below."""
+    """Output of one scale: patch logits (B, 1, h, w) and the features of every layer before."""
 
     logits: Tensor
     features: list[Tensor]
-
-
-class SpectralConv2d(nn.Conv2d):
-    """A convolution divided by its largest singular value, which one power step a pass estimates.
-
-    The estimate is updated only while the weight is trained, not in the generator's pass through a
-    frozen discriminator, so the discriminator's state depends on its own steps alone. The weight
-    stays an ordinary parameter of this module, which ZeRO-3 requires to gather it.
-    """
-
-    left: Tensor
-    right: Tensor
-
-    def __init__(self, *args: int, **kwargs: int) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        matrix = self.weight.detach().flatten(1)
-        # On the weight's device, which is "meta" while `from_pretrained` builds.
-        left = torch.ones(matrix.shape[0], device=matrix.device, dtype=matrix.dtype)
-        # A discriminator that is used before it is trained needs an estimate that is near already.
-        for _ in range(10):
-            right = F.normalize(matrix.T @ left, dim=0)
-            left = F.normalize(matrix @ right, dim=0)
-        self.register_buffer("left", left)
-        self.register_buffer("right", right)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Return the convolution with the normalised weight."""
-        # The norm is a statistic: bf16's 8 bits would make it wander.
-        with full_precision(x_BCHW):
-            matrix = self.weight.flatten(1).float()
-            left, right = self.left.float(), self.right.float()
-            if self.training and self.weight.requires_grad and torch.is_grad_enabled():
-                with torch.no_grad():
-                    right = F.normalize(matrix.T @ left, dim=0)
-                    left = F.normalize(matrix @ right, dim=0)
-                    self.left.copy_(left)
-                    self.right.copy_(right)
-            weight = (self.weight.float() / torch.dot(left, matrix @ right)).to(self.weight.dtype)
-        return self._conv_forward(x_BCHW, weight, self.bias)
 
 
 class PatchDiscriminator(nn.Module):
@@ -98,14 +59,14 @@ class PatchDiscriminator(nn.Module):
         for i, channels in enumerate(widths):
             stride = 2 if i < layers else 1
             self.convs.append(make_conv(previous, channels, 4, stride=stride, padding=2))
-            # The first layer sees colours as they are: normalising them away would hide them.
+            # None on the first layer: it would remove the absolute colours.
             has_norm = norm.endswith("instance") and i > 0
             self.norms.append(nn.InstanceNorm2d(channels) if has_norm else nn.Identity())
             previous = channels
         self.to_logits = make_conv(previous, 1, 4, stride=1, padding=2)
 
     def forward(self, image_BCHW: Tensor) -> DiscriminatorOutput:
-        """Return patch logits and features of (B, 3, H, W) pictures."""
+        """Return patch logits and features of (B, 3, H, W) images."""
         features = []
         x = image_BCHW
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -114,7 +75,7 @@ class PatchDiscriminator(nn.Module):
         return DiscriminatorOutput(self.to_logits(x), features)
 
 
-class Discriminator(ModelMixin, ConfigMixin):
+class Discriminator(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Multi-scale patch discriminator; arguments as in `DiscriminatorConfig`."""
 
     @register_to_config
@@ -132,7 +93,7 @@ class Discriminator(ModelMixin, ConfigMixin):
         )
 
     def forward(self, image_BCHW: Tensor) -> list[DiscriminatorOutput]:
-        """Return (logits, features) per scale, finest first, of pictures in [-1, 1]."""
+        """Return (logits, features) per scale, finest first, of (B, 3, H, W) images in [-1, 1]."""
         outputs = []
         for i, discriminator in enumerate(self.discriminators):
             if i:

@@ -1,4 +1,4 @@
-"""The second decoder of the dual head: a StyleGAN2-like generator driven by the motion latent."""
+"""The GAN head: a StyleGAN2-like generator, second decoder of the motion latent."""
 
 import math
 from collections.abc import Sequence
@@ -7,42 +7,42 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from preprocessing.errors import UserError
 from xnemo.model.gan.appearance_encoder import AppearanceEncoder
-from xnemo.model.gan.modulated_convolution import ModulatedConv2d
+from xnemo.model.gan.convolutions import ModulatedConv2d
 
 
 @dataclass(frozen=True)
 class GanHeadConfig:
     """Shape of the GAN head; `GanHead(**asdict(config))` builds it."""
 
-    # Side of the square reference and of the generated picture, in pixels. Not published; chosen
+    # Side of the square reference and of the generated image, in pixels. Not published; chosen
     # because 256 is the resolution at which the paper evaluates.
     image_size: int = 256
     # Channels per resolution, finest first, used by the appearance encoder downwards and by the
     # synthesis upwards. Not published; chosen because they are StyleGAN2's for 256² down to 8².
     widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)
-    # Width of the motion vector that drives the head; must equal the motion encoder's.
+    # Width of the motion vector; must equal the motion encoder's.
     motion_dim: int = 512
     # Width of the pooled appearance vector. Not published; chosen equal to the motion vector, so
     # that neither half of the style outweighs the other.
     appearance_dim: int = 512
-    # Which vector of the motion encoder drives the head: "face" (before the box is mixed in) suits
-    # tight crops, "fused" suits wide crops and gives the box layers GAN gradient too.
+    # Which vector of the motion encoder the head receives: "face" (without the box) suits tight
+    # crops; "fused" suits wide crops and gives the box layers GAN gradient too.
     motion_source: Literal["face", "fused"] = "face"
-    # Add learned-strength noise to every layer, as StyleGAN2 does. Off: the same inputs then give
-    # the same picture, and the head is there to teach the motion latent, not to make texture.
+    # Add noise of learned strength to every layer, as StyleGAN2 does. Off by default: the head
+    # supervises the motion latent and does not need random texture.
     noise: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or min(self.widths) < 1:
             raise UserError(
-                f"gan.widths = {self.widths} is no list of channel counts",
-                "give one positive width per resolution, finest first, two at least",
+                f"gan.widths = {self.widths}",
+                "give at least two positive widths, one per resolution, finest first",
             )
         halvings = len(self.widths) - 1
         if self.image_size % 2**halvings or self.image_size < 4 * 2**halvings:
@@ -61,7 +61,7 @@ class SynthesisLayer(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, style_dim: int, noise: bool) -> None:
         super().__init__()
         self.conv = ModulatedConv2d(in_channels, out_channels, 3, style_dim)
-        # Only there when used: a parameter without gradient would stall DDP.
+        # Created only when used: a parameter without gradient would stall DDP.
         self.noise_strength = nn.Parameter(torch.zeros(())) if noise else None
 
     def forward(self, x_BCHW: Tensor, style_BD: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -77,7 +77,7 @@ class SynthesisLayer(nn.Module):
 
 
 class SynthesisStage(nn.Module):
-    """Double the picture, convolve twice, and add this resolution's share of the RGB picture."""
+    """Double the resolution, convolve twice, and add this resolution to the RGB image."""
 
     def __init__(
         self, in_channels: int, out_channels: int, style_dim: int, upsample: bool, noise: bool
@@ -109,13 +109,14 @@ class SynthesisStage(nn.Module):
         return x_BCHW, rgb
 
 
-class GanHead(ModelMixin, ConfigMixin):
-    """Generate the target frame from a reference picture and a motion vector.
+class GanHead(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Generate the target frame from a reference image and a motion vector.
 
-    The appearance encoder's map stands where StyleGAN2 has a learned constant; the style of every
-    layer is `[f_app, f_mot]`, without a mapping network. The loss on this picture reaches the
-    motion encoder through the style alone, so the latent has to hold what the driver's face does.
-    Used in training only. Arguments are the fields of `GanHeadConfig`.
+    The appearance encoder's map replaces StyleGAN2's learned constant; the style of every layer is
+    `[f_app, f_mot]`, without a mapping network. The loss on the output reaches the motion encoder
+    only through the style, so the latent must encode the facial motion of the driving video. The
+    paper describes the head as StyleGAN-like; its layers are not published. Used in training only.
+    Arguments are the fields of `GanHeadConfig`.
     """
 
     @register_to_config
@@ -142,11 +143,11 @@ class GanHead(ModelMixin, ConfigMixin):
     def forward(
         self, reference_BCHW: Tensor, motion_BD: Tensor, noise_seeds: Sequence[int] | None = None
     ) -> Tensor:
-        """Return pictures (B, 3, image_size, image_size) in [-1, 1].
+        """Return images (B, 3, image_size, image_size) in [-1, 1].
 
         Args:
-            reference_BCHW: Reference pictures in [-1, 1], image_size².
-            motion_BD: One motion vector (motion_dim) per picture.
+            reference_BCHW: Reference images in [-1, 1], image_size².
+            motion_BD: One motion vector (motion_dim) per image.
             noise_seeds: One seed per sample where the head has noise; zeros if not given, so that
                 the result never depends on a global generator.
         """

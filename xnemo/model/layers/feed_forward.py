@@ -1,4 +1,4 @@
-"""The feed-forward layer of all transformers, in blocks of tokens where nothing is learnt."""
+"""The GEGLU feed-forward layer of all transformers, computed in blocks of tokens at inference."""
 
 import math
 
@@ -6,19 +6,19 @@ import torch
 from diffusers.models.attention import FeedForward
 from torch import Tensor
 
-# Bytes of the widest intermediate of a block: on a CPU what its caches hold, on a GPU enough to
+# Bytes of the widest intermediate of a block: on a CPU what fits its caches, on a GPU enough to
 # keep it busy.
 _CPU_BLOCK = 2**22
 _GPU_BLOCK = 2**28
 
 
 class GatedFeedForward(FeedForward):
-    """GEGLU, with diffusers' names: widen eightfold, gate one half by the other, narrow.
+    """GEGLU with diffusers' names: project to 8×, gate one half by the other, project back.
 
-    The widened tokens of a clip are by far the largest tensor of a UNet (a gigabyte a pass, at the
-    published size in bf16). In inference they are made and used up block by block, and so never
-    leave the cache; the numbers stay the same. Training keeps them for the backward pass anyway,
-    and a compiler makes blocks of its own.
+    The widened tokens of a clip are the largest tensor of a UNet (1 GB per pass at the published
+    size in bf16). At inference they are computed block by block and stay in the cache; the numbers
+    are the same. Training keeps them for the backward pass, and a compiler forms its own blocks, so
+    both run all tokens at once.
     """
 
     def __init__(self, width: int) -> None:
@@ -34,7 +34,7 @@ class GatedFeedForward(FeedForward):
         if tokens.numel() <= rows * width:
             return super().forward(tokens)
         flat_TC = tokens.reshape(-1, width)
-        # Of equal size: a short last block would take as long as a full one.
+        # Equal sizes: a short last block would take as long as a full one.
         blocks = flat_TC.chunk(math.ceil(len(flat_TC) / rows))
         return torch.cat([super(GatedFeedForward, self).forward(b) for b in blocks]).view(
             tokens.shape

@@ -1,7 +1,7 @@
 """Fixed sine and cosine position tables.
 
-All are computed in double precision on the CPU, even while a module is being built on the meta
-device, so that a lazily loaded network has them without any checkpoint.
+All are computed in double precision on the CPU, even while a module is built on the meta device, so
+that a lazily loaded network has them without a checkpoint.
 """
 
 from functools import lru_cache
@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-# Against latents, which deviate by about one.
+# Relative to latents, whose standard deviation is about 1.
 _CELL_AMPLITUDE = 2.0
 
 
@@ -32,7 +32,7 @@ def token_table(tokens: int, width: int) -> Tensor:
 def patch_table(side: int, width: int) -> Tensor:
     """Return the (side², width) table of a square grid, row by row.
 
-    The first half of the width tells the column, the second half the row.
+    The first half of the channels encodes the column, the second half the row.
     """
     index = torch.arange(side, device="cpu")
     column = halves_table(index.repeat(side), width // 2)
@@ -40,24 +40,23 @@ def patch_table(side: int, width: int) -> Tensor:
     return torch.cat([column, row], dim=1)
 
 
-# Inference mode would mark what outlives it as unfit for training.
+# Tensors made in inference mode could not be used in training later.
 @torch.inference_mode(False)
 @lru_cache(maxsize=16)
 def cell_table(height: int, width: int, channels: int) -> Tensor:
-    """Return (channels, height, width): where each cell of a picture lies, whatever its resolution.
+    """Return (channels, height, width): relative position of each cell, at any resolution.
 
-    Sines and cosines of a quarter to four turns from edge to edge; the first half of the channels
-    tells the row, the second half the column. Channels that four do not divide hold no wave. They
-    are large, and their mean over the channels is taken off every cell: norms over channels then
-    divide by nearly the same everywhere and take nothing off, whatever picture lies beside them.
-    Made once for each size, as every pass of a network asks for it; not to be changed.
+    Sines and cosines of 0.25 to 4 cycles from edge to edge; the first half of the channels encodes
+    the row, the second half the column, and remainder channels of a width not divisible by 4 stay
+    zero. The amplitude is large and the mean over channels is subtracted from every cell, so that
+    norms over channels divide by nearly the same number everywhere. Cached per size; read-only.
     """
-    turns = 0.25 * 16.0 ** torch.linspace(0, 1, channels // 4, dtype=torch.float64, device="cpu")
+    cycles = 0.25 * 16.0 ** torch.linspace(0, 1, channels // 4, dtype=torch.float64, device="cpu")
     table = torch.zeros(channels, height, width, dtype=torch.float64, device="cpu")
-    half = 2 * len(turns)
+    half = 2 * len(cycles)
     for axis, cells in enumerate((height, width)):
-        place = (torch.arange(cells, dtype=torch.float64, device="cpu") + 0.5) / cells
-        angle = 2 * torch.pi * turns[:, None] * place
+        position = (torch.arange(cells, dtype=torch.float64, device="cpu") + 0.5) / cells
+        angle = 2 * torch.pi * cycles[:, None] * position
         code = torch.cat([angle.sin(), angle.cos()])
         table[axis * half : (axis + 1) * half] = code[:, :, None] if axis == 0 else code[:, None]
     return (_CELL_AMPLITUDE * (table - table.mean(dim=0))).float()

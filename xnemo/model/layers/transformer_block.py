@@ -9,10 +9,20 @@ from xnemo.model.layers.feed_forward import GatedFeedForward
 from xnemo.model.layers.position_embeddings import frame_table
 
 
-class FramePosition(nn.Module):
-    """Adds a fixed table of positions to tokens (N, L, C) with L up to `length`.
+class ZeroLinear(nn.Linear):
+    """Zero-initialised output layer: an untrained residual branch adds nothing."""
 
-    The table is a persistent buffer because official checkpoints carry it.
+    def reset_parameters(self) -> None:
+        """Set weight and bias to zero."""
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class FramePosition(nn.Module):
+    """Adds a fixed position table to tokens (N, L, C) with L up to `length`.
+
+    The table is a persistent buffer because official checkpoints contain it.
     """
 
     pe: Tensor
@@ -44,8 +54,8 @@ class TransformerBlock(nn.Module):
     Args:
         width: Channels of the tokens.
         heads: Attention heads; `width` is a multiple.
-        attentions: How many attention layers, each with its own weights and norm.
-        context_width: Width of the tokens to attend to; self-attention where None.
+        attentions: Number of attention layers, each with its own weights and norm.
+        context_width: Width of the context tokens; self-attention where None.
         positions: Length of the frame-position table added before each attention; none where None.
     """
 
@@ -69,7 +79,7 @@ class TransformerBlock(nn.Module):
         self.ff_norm = nn.LayerNorm(width)
 
     def forward(self, tokens_NLC: Tensor, context_NMD: Tensor | None = None) -> Tensor:
-        """Return tokens of the same shape; `context_NMD` is what cross-attention reads."""
+        """Return tokens of the same shape; cross-attention reads `context_NMD`."""
         for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
             tokens_NLC = attention(norm(tokens_NLC), context_NMD) + tokens_NLC
         return self.ff(self.ff_norm(tokens_NLC)) + tokens_NLC

@@ -1,1 +1,1 @@
-"""Loading weights published by others: X-NeMo, Stable Diffusion 1.x, AnimateDiff."""
+"""Loading published weights: X-NeMo, Stable Diffusion 1.x, AnimateDiff."""

@@ -1,4 +1,4 @@
-"""AnimateDiff motion modules to start the temporal modules from."""
+"""Loading AnimateDiff motion modules into the temporal modules."""
 
 import re
 from collections.abc import Mapping
@@ -7,12 +7,11 @@ from pathlib import Path
 from torch import Tensor
 
 from preprocessing.errors import UserError
-from xnemo.model.networks import Networks
+from xnemo.model.networks import TEMPORAL, Networks
 from xnemo.model.weights.check import assign_tensors, check_tensors
 from xnemo.model.weights.files import read_tensors
 
-TEMPORAL = ".temporal_modules."
-# diffusers' MotionAdapter has the same layers under the names of its own transformer.
+# diffusers' MotionAdapter has the same layers under other names.
 ADAPTER_NAMES = (
     (r"\.attn([12])\.", lambda m: f".attention_blocks.{int(m[1]) - 1}."),
     (r"\.norm([12])\.", lambda m: f".norms.{int(m[1]) - 1}."),
@@ -24,15 +23,15 @@ ADAPTER_NAMES = (
 def load_animatediff(networks: Networks, path: str | Path) -> None:
     """Load an AnimateDiff v2 motion module into the denoiser's temporal modules.
 
-    Version 2 alone has modules in the middle block, as X-NeMo does. Position tables are left out:
-    ours are the same fixed sinusoids.
+    Only version 2 has modules in the middle block, as X-NeMo does. Position tables, the same fixed
+    sinusoids, are skipped.
 
     Args:
         networks: With temporal modules; may be on the meta device.
         path: The original checkpoint, or a folder or file of a diffusers `MotionAdapter`.
 
     Raises:
-        UserError: The network has no temporal modules, or the file's do not fit; nothing is loaded.
+        UserError: The network has no temporal modules, or the file does not fit; nothing is loaded.
     """
     expected = {
         name: tensor
@@ -55,7 +54,7 @@ def _official_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if name.endswith(".pe"):
             continue
-        # Checkpoints of the training script carry the prefix of its parallel wrapper.
+        # Checkpoints of the training script have the prefix of its DDP wrapper.
         name = name.removeprefix("module.").replace(".motion_modules.", TEMPORAL)
         if ".temporal_transformer." not in name:
             for pattern, replacement in ADAPTER_NAMES:

@@ -1,4 +1,4 @@
-"""The authors' four checkpoint files, in and out."""
+"""Loading and exporting the four checkpoint files of the official X-NeMo release."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +7,10 @@ import torch
 from torch import nn
 
 from preprocessing.errors import UserError
-from xnemo.model.networks import Networks
-from xnemo.model.weights.atomic_folder import whole_folder
+from xnemo.model.networks import TEMPORAL, Networks
 from xnemo.model.weights.check import assign_tensors, check_tensors
-from xnemo.model.weights.files import read_tensors
+from xnemo.model.weights.files import atomic_folder, read_tensors
 
-TEMPORAL = ".temporal_modules."
 POSITIONS = ".pos_encoder.pe"
 
 
@@ -24,15 +22,15 @@ class OfficialFiles:
     reference_unet: Path
     # Base network and motion modules.
     denoising_unet: Path
-    # Temporal modules; None where all are in `denoising_unet`, or the network has none.
+    # Temporal modules; None where they are in `denoising_unet`, or the network has none.
     temporal_module: Path | None = None
 
 
 def find_official_files(directory: str | Path) -> OfficialFiles:
-    """Find the four files by the names they were released under.
+    """Find the four files by their released names.
 
     Raises:
-        UserError: One line that names every file that is not there.
+        UserError: Files are missing; the message names all of them.
     """
     folder = Path(directory).expanduser()
     names = ("motion_encoder", "reference_unet", "denoising_unet", "temporal_module")
@@ -46,17 +44,18 @@ def find_official_files(directory: str | Path) -> OfficialFiles:
 def load_official(networks: Networks, files: OfficialFiles) -> None:
     """Load the released weights into motion encoder, reference network and denoiser.
 
-    Every tensor of every file is checked before the first is loaded. The two files of the denoiser
-    are one state dict in two halves; only its position tables, which are fixed, may be missing.
-    Networks from `empty_networks` take the mapped files as they are, without a copy; to keep half
-    precision of half-precision files, cast such networks first.
+    All tensors of all files are checked before the first is loaded. The two files of the denoiser
+    form one state dict; only its position tables, which are fixed, may be missing. Networks from
+    `empty_networks` use the mapped files without a copy; to keep the half precision of files, cast
+    such networks first.
 
     Args:
-        networks: Of the released shape; GAN head and discriminator, which were not released, stay.
-        files: Where the checkpoints are.
+        networks: Of the released shape; GAN head and discriminator, which were not released, keep
+            their weights.
+        files: Paths of the checkpoints.
 
     Raises:
-        UserError: One line that names what is missing, surplus or mis-shaped.
+        UserError: Tensors are missing, surplus or mis-shaped; nothing is loaded.
     """
     denoiser = networks.denoiser.state_dict()
     tensors = read_tensors(files.denoising_unet)
@@ -84,7 +83,7 @@ def load_official(networks: Networks, files: OfficialFiles) -> None:
 
 
 def export_official(networks: Networks, directory: str | Path) -> None:
-    """Write the weights as the authors' files, which their own code can load.
+    """Write the weights as files that the official code can load.
 
     Raises:
         UserError: The folder exists and is not empty.
@@ -97,18 +96,18 @@ def export_official(networks: Networks, directory: str | Path) -> None:
         "denoising_unet": denoiser,
         "temporal_module": temporal,
     }
-    with whole_folder(directory) as folder:
+    with atomic_folder(directory) as folder:
         for name, tensors in contents.items():
             _save(tensors, folder / f"xnemo_{name}.pth")
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    # Given a path, torch would tell of a full disk in words of its own.
+    # Given a path instead of a file, torch would hide the OSError of a full disk.
     with path.open("wb") as file:
         try:
             torch.save(tensors, file)
         except RuntimeError as error:
-            # What its archive says when the file failed first.
+            # Raised by the archive writer after the file itself failed.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise

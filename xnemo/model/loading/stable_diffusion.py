@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x weights to start training from."""
+"""Loading Stable Diffusion 1.x weights."""
 
 import json
 from dataclasses import asdict
@@ -7,22 +7,22 @@ from pathlib import Path
 from torch import Tensor
 
 from preprocessing.errors import UserError
-from xnemo.model.networks import Networks
+from xnemo.model.networks import TEMPORAL, Networks
 from xnemo.model.unet.config import UNetConfig
 from xnemo.model.weights.check import assign_tensors, check_tensors
 from xnemo.model.weights.files import read_tensors
 
-# The reference network ends before these, so it leaves them out; everything else is strict.
+# The reference network has no output layers; everything else must match.
 OUTPUT_LAYERS = ("conv_norm_out.", "conv_out.")
-ADDED_MODULES = (".motion_modules.", ".temporal_modules.")
+ADDED_MODULES = (".motion_modules.", TEMPORAL)
 SINGLE_FILE_PREFIX = "model.diffusion_model."
 
 
 def load_stable_diffusion(networks: Networks, path: str | Path) -> None:
     """Load a Stable Diffusion 1.x UNet into the reference network and the base of the denoiser.
 
-    Motion and temporal modules are not touched; with their output layers at zero the denoiser then
-    predicts what Stable Diffusion predicts.
+    Motion and temporal modules keep their weights. With zero-initialised output layers the denoiser
+    then predicts what Stable Diffusion predicts.
 
     Args:
         networks: Of the same widths; may be on the meta device.
@@ -30,7 +30,7 @@ def load_stable_diffusion(networks: Networks, path: str | Path) -> None:
             single-file checkpoint with the original layer names.
 
     Raises:
-        UserError: Nothing there, another shape, or weights that do not fit; nothing is loaded.
+        UserError: There are no weights, or they do not fit; nothing is loaded.
     """
     location = Path(path).expanduser()
     if (location / "unet").is_dir():
@@ -50,7 +50,7 @@ def load_stable_diffusion(networks: Networks, path: str | Path) -> None:
         str(location),
         remedy="give a Stable Diffusion 1.x UNet of the configured widths",
     )
-    # Read twice: mapped separately, so that training one network never moves the other.
+    # Mapped a second time, so that training one network does not change the other.
     reference = {
         name: tensor
         for name, tensor in _read_unet(location, layers).items()
@@ -61,12 +61,12 @@ def load_stable_diffusion(networks: Networks, path: str | Path) -> None:
 
 
 def _read_unet(location: Path, layers: int) -> dict[str, Tensor]:
-    """Return the UNet's tensors under diffusers' names, whichever names the file uses."""
+    """Return the UNet's tensors under diffusers' names, which original ones are converted to."""
     tensors = read_tensors(location)
     original = {name: t for name, t in tensors.items() if name.startswith(SINGLE_FILE_PREFIX)}
     if not original:
         return tensors
-    # Slow to import, and seldom needed.
+    # Slow to import, and rarely needed.
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     try:
@@ -75,7 +75,7 @@ def _read_unet(location: Path, layers: int) -> dict[str, Tensor]:
         )
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(
-            f"{location} names layers as the original Stable Diffusion does, but lacks {error}",
+            f"{location} has the layer names of the original Stable Diffusion, but lacks {error}",
             "fetch it again",
         ) from error
     return converted
@@ -85,11 +85,11 @@ def _check_config(path: Path, expected: UNetConfig) -> None:
     try:
         data = json.loads(path.read_text())
     except FileNotFoundError:
-        return  # weights without a config are judged by their shapes alone
+        return  # without a config only the tensors' shapes are checked
     except ValueError as error:
-        raise UserError(f"{path} is no JSON", "fetch it again") from error
+        raise UserError(f"{path} is not JSON", "fetch it again") from error
     if not isinstance(data, dict):
-        raise UserError(f"{path} holds no configuration", "fetch it again")
+        raise UserError(f"{path} contains no configuration", "fetch it again")
     own = ("module_norm_groups", "motion_width", "temporal", "max_frames")
     found = UNetConfig.from_diffusers(data, **{name: getattr(expected, name) for name in own})
     if found != expected:

@@ -1,4 +1,4 @@
-"""Weights of others to start from, recognised by what a path holds."""
+"""Loading pretrained weights of other projects, with detection of their kind."""
 
 import json
 from collections.abc import Callable
@@ -17,20 +17,20 @@ ANIMATEDIFF = "AnimateDiff motion modules"
 
 
 def load_starting_weights(networks: Networks, path: str | Path) -> str:
-    """Load a checkpoint that this project did not write, whichever of three kinds it is.
+    """Load a checkpoint of another project into networks.
 
     Kinds: a folder of the four official files; a Stable Diffusion 1.x pipeline, UNet folder or
-    UNet file; an AnimateDiff motion module. Each is checked as a whole before any of it is loaded.
+    UNet file; an AnimateDiff motion module. Each is checked completely before any of it is loaded.
 
     Args:
-        networks: What to load into; parts that the checkpoint lacks keep their values.
+        networks: Parts that the checkpoint lacks keep their weights.
         path: Folder or file.
 
     Returns:
-        What it was, in words.
+        The kind, in words.
 
     Raises:
-        UserError: It is none of these, or does not fit.
+        UserError: The path holds none of these, or it does not fit.
     """
     location = Path(path).expanduser()
     kind = recognise(location)
@@ -47,7 +47,7 @@ def recognise(location: Path) -> str:
     """Return which kind of checkpoint a path holds.
 
     Raises:
-        UserError: None that is known.
+        UserError: The kind is unknown.
     """
     if location.is_dir():
         if any(location.glob("xnemo_*.pth")):
@@ -74,7 +74,7 @@ def _unknown(location: Path) -> UserError:
 
 
 def class_name(path: Path) -> str | None:
-    """Return the class that a diffusers `config.json` is of; None where it is no such file."""
+    """Return the class name in a diffusers `config.json`; None where it is not such a file."""
     try:
         data = json.loads(path.read_text())
     except (OSError, ValueError):

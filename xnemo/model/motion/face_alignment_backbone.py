@@ -1,4 +1,4 @@
-"""The face-alignment network (FAN) with patch attention that turns a face crop into one vector.
+"""The face-alignment network (FAN) with patch attention, from a face crop to one vector.
 
 State-dict names are those of the official checkpoint.
 """
@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xnemo.model.motion.config import MotionEncoderConfig
 from xnemo.model.motion.patch_attention import PatchAttention
 
-# Where the standardised last map lies above the rectifier, in its own deviations: five cells of six
-# pass on what they hold.
-_LIFT = 1.0
+# Mean of the standardised last map, in standard deviations: five of six cells pass the ReLU.
+_MEAN = 1.0
 
 
 def _conv3(in_width: int, out_width: int) -> nn.Conv2d:
@@ -53,8 +53,8 @@ class HierarchicalBlock(nn.Module):
 class Hourglass(nn.Module):
     """A recursive encoder-decoder; level `depth` is the outermost.
 
-    At each level the upper branch keeps the resolution and loses half its activations in training
-    (`dropout`), the lower branch works at half the resolution.
+    At each level the upper branch keeps the resolution and has dropout in training; the lower
+    branch works at half the resolution.
     """
 
     def __init__(self, width: int, depth: int, dropout: float) -> None:
@@ -82,56 +82,31 @@ class Hourglass(nn.Module):
 
 
 class FaceAlignmentBackbone(nn.Module):
-    """(N, 3, S, S) face crops to (N, latent_width) vectors.
+    """(N, 3, S, S) face crops to (N, latent_width) vectors, S = `config.image_size`."""
 
-    Args:
-        image_size: S, a multiple of 8.
-        stem_width: Channels of the first convolution; the trunk has 2× and 4× as many.
-        heatmaps: Channels of the last map before it is flattened.
-        hourglass_depth: Levels of the hourglass at S/4.
-        attention_width: Token width of the three patch attentions.
-        attention_heads: Their heads.
-        norm_groups: Groups of their entry norms.
-        latent_width: Width of the result.
-        dropout: Of the hourglass, in training.
-        standardise: Bring every sample's last map to one mean and deviation over its cells before
-            it is rectified, so that it can never lie below zero as a whole.
-    """
-
-    def __init__(
-        self,
-        image_size: int,
-        stem_width: int,
-        heatmaps: int,
-        hourglass_depth: int,
-        attention_width: int,
-        attention_heads: int,
-        norm_groups: int,
-        latent_width: int,
-        dropout: float,
-        standardise: bool,
-    ) -> None:
+    def __init__(self, config: MotionEncoderConfig) -> None:
         super().__init__()
-        self.standardise = standardise
+        self.standardise = config.standardise
+        stem_width, heatmaps = config.stem_width, config.heatmaps
         middle, width = 2 * stem_width, 4 * stem_width
-        grid = image_size // 8
+        grid = config.image_size // 8
         self.conv1 = nn.Conv2d(3, stem_width, 7, stride=2, padding=3)
         self.bn1 = nn.BatchNorm2d(stem_width)
         self.conv2 = HierarchicalBlock(stem_width, middle)
         self.conv3 = HierarchicalBlock(middle, middle)
         self.conv4 = HierarchicalBlock(middle, width)
-        self.m0 = Hourglass(width, hourglass_depth, dropout)
+        self.m0 = Hourglass(width, config.hourglass_depth, config.dropout)
         self.top_m_0 = HierarchicalBlock(width, width)
         self.conv_last0 = nn.Conv2d(width, width, 1)
         self.l0 = nn.Conv2d(width, heatmaps, 1)
         self.bn_end0 = nn.BatchNorm2d(width)
         self.conv6 = nn.Conv2d(heatmaps, 1, 3, stride=2, padding=1)
-        self.fc = nn.Linear(grid**2, latent_width)
+        self.fc = nn.Linear(grid**2, config.latent_width)
         self.bn5 = nn.BatchNorm2d(heatmaps)
-        tokens = {"width": attention_width, "heads": attention_heads, "groups": norm_groups}
-        self.att_1 = PatchAttention(middle, patch=4, grid=grid, **tokens)
-        self.att_2 = PatchAttention(width, patch=2, grid=grid, **tokens)
-        self.att_3 = PatchAttention(width, patch=2, grid=grid, **tokens)
+        shape = (config.attention_width, config.attention_heads, config.norm_groups)
+        self.att_1 = PatchAttention(middle, 4, grid, *shape)
+        self.att_2 = PatchAttention(width, 2, grid, *shape)
+        self.att_3 = PatchAttention(width, 2, grid, *shape)
 
     def forward(self, image_NCHW: Tensor) -> Tensor:
         """Return one vector (N, latent_width) per crop."""
@@ -143,5 +118,5 @@ class FaceAlignmentBackbone(nn.Module):
         x = self.l0(F.relu(x))
         x = self.conv6(F.relu(self.bn5(x))).flatten(1)
         if self.standardise:
-            x = F.layer_norm(x, x.shape[1:]) + _LIFT
+            x = F.layer_norm(x, x.shape[1:]) + _MEAN
         return self.fc(F.relu(x))

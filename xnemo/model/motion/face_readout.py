@@ -1,15 +1,15 @@
-"""A linear reader of the motion latent, used in training only."""
+"""A linear readout of the motion latent, used in training only."""
 
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 
-class FaceReadout(ModelMixin, ConfigMixin):
-    """Tell how a face changes between frames from how its motion latent does.
+class FaceReadout(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Predict the change of a face between frames from the change of its motion latent.
 
-    Linear, and blind to what the frames have in common, so that the same change of latent has to
-    mean the same for everybody.
+    Linear and independent of what the frames have in common, so that the same change of the latent
+    has the same meaning for all identities.
     """
 
     @register_to_config

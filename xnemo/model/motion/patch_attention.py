@@ -6,15 +6,15 @@ from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
 
 from xnemo.model.layers.position_embeddings import patch_table
-from xnemo.model.layers.transformer_block import TransformerBlock
-from xnemo.model.layers.zero_linear import ZeroLinear
+from xnemo.model.layers.transformer_block import TransformerBlock, ZeroLinear
 
 
 class PatchAttention(nn.Module):
-    """Cut the map into patches, let them attend to each other, and add the result to the map.
+    """Cut the map into patches, apply self-attention among them, and add the result to the map.
 
-    Each token of `width` channels is unfolded into its patch's pixels, width/patch² channels each,
-    and a linear layer that starts at zero brings these to the map's channels.
+    Each token of `width` channels is unfolded into the pixels of its patch, width/patch² channels
+    each; a zero-initialised linear layer projects these to the map's channels. State-dict names and
+    shapes are those of the official checkpoint.
 
     Args:
         channels: Channels of the map.
@@ -22,7 +22,7 @@ class PatchAttention(nn.Module):
         grid: Patches per side; the map is (grid·patch)².
         width: Channels of a token; a multiple of patch² and of 4.
         heads: Attention heads.
-        groups: Groups of the entry norm.
+        groups: Groups of the input norm.
     """
 
     positions: Tensor
@@ -38,7 +38,7 @@ class PatchAttention(nn.Module):
         side = grid * patch
         self.pos_embed = PatchEmbed(side, side, patch, channels, width, pos_embed_type=None)
         self.register_buffer("positions", patch_table(grid, width)[None], persistent=False)
-        # Switched by ModelMixin.enable_gradient_checkpointing of the model that holds this block.
+        # Set by ModelMixin.enable_gradient_checkpointing of the model that contains this block.
         self.gradient_checkpointing = False
         self._gradient_checkpointing_func: Callable[..., Tensor] | None = None
 

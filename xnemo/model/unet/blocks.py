@@ -1,6 +1,6 @@
-"""The levels of both UNets: Stable Diffusion's, with motion and temporal modules after each layer.
+"""Levels of both UNets: Stable Diffusion's, with motion and temporal modules after each layer.
 
-One class serves the denoiser and the reference network; they differ in which modules are there.
+The same classes serve denoiser and reference network, which differ in the modules they have.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,34 +14,32 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from xnemo.model.unet.config import UNetConfig
-from xnemo.model.unet.motion_module import MotionModule
+from xnemo.model.unet.motion_module import MotionModule, TemporalModule
 from xnemo.model.unet.reference_attention import Presence, ReferenceTokens
 from xnemo.model.unet.reference_features import ReferenceFeatures
 from xnemo.model.unet.spatial_transformer import SpatialTransformer
-from xnemo.model.unet.temporal_module import TemporalModule
 
-# Tokens by name of the transformer block that would read them.
+# Reference tokens by name of the transformer block that wrote them.
 Written = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class LevelContext:
-    """What all layers of one forward pass share; N is samples × frames."""
+    """Inputs that all layers of one forward pass share; N is samples × frames."""
 
     time_NT: Tensor  # noqa: N815
     image_embeddings_NLD: Tensor  # noqa: N815
     motion_NLD: Tensor | None  # noqa: N815
     frames: int
-    # What the transformer blocks read, and which samples do; None where nothing is read.
+    # Reference features to read, and which samples have them; None where nothing is read.
     reference: ReferenceFeatures | None = None
     presence: Presence | None = None
-    # Whether the layers return what a reader would read, and the last that does; the pass ends
-    # there, because nothing beyond it has a reader.
+    # Whether layers return reference tokens, and the last block that does; the pass ends there.
     writes: bool = False
     last_writer: str | None = None
 
-    def read_by(self, name: str) -> ReferenceTokens | None:
-        """Return what the transformer block of that name reads."""
+    def reference_tokens(self, name: str) -> ReferenceTokens | None:
+        """Return the reference tokens of the transformer block `name`."""
         if self.reference is None:
             return None
         return ReferenceTokens(
@@ -53,18 +51,17 @@ class LevelContext:
 
 
 class Level(nn.Module):
-    """Residual blocks, each followed by what the level has of attention and modules.
+    """Residual blocks, each followed by the attention and the modules of the level.
 
     Args:
-        name: Name inside the UNet, "down_blocks.0"; reference tokens are looked up by it.
+        name: Name inside the UNet, such as "down_blocks.0"; prefix of its transformer blocks.
         in_widths: Input channels of each residual block.
         width: Output channels.
         config: The UNet's.
         attention: Whether the level has spatial transformers.
-        motion: Whether it has motion modules.
-        temporal: Whether it has temporal modules.
-        after: How many of the attention, motion and temporal modules; one per residual block,
-            except in the middle, where the last residual block stands alone.
+        motion: Whether it has motion modules and, where the config says so, temporal modules.
+        layers: Number of attention, motion and temporal modules each; one per residual block,
+            except in the middle, whose last residual block has none.
     """
 
     def __init__(
@@ -75,21 +72,21 @@ class Level(nn.Module):
         config: UNetConfig,
         attention: bool,
         motion: bool,
-        temporal: bool,
-        after: int,
+        layers: int,
     ) -> None:
         super().__init__()
         self.name = name
+        heads, groups = config.heads, config.module_norm_groups
         if attention:
             self.attentions = nn.ModuleList(
                 SpatialTransformer(
                     width,
-                    config.heads,
+                    heads,
                     config.norm_groups,
                     config.image_embedding_width,
                     config.use_2d_rope,
                 )
-                for _ in range(after)
+                for _ in range(layers)
             )
         self.resnets = nn.ModuleList(
             ResnetBlock2D(
@@ -101,18 +98,17 @@ class Level(nn.Module):
             )
             for in_width in in_widths
         )
-        groups = config.module_norm_groups
-        if motion:
+        self.has_motion, self.has_temporal = motion, motion and config.temporal
+        if self.has_motion:
             self.motion_modules = nn.ModuleList(
-                MotionModule(width, config.heads, groups, config.motion_width) for _ in range(after)
+                MotionModule(width, heads, groups, config.motion_width) for _ in range(layers)
             )
-        if temporal:
+        if self.has_temporal:
             self.temporal_modules = nn.ModuleList(
-                TemporalModule(width, config.heads, groups, config.max_frames) for _ in range(after)
+                TemporalModule(width, heads, groups, config.max_frames) for _ in range(layers)
             )
-        self.has_motion, self.has_temporal = motion, temporal
-        self.transformers = after if attention else 0
-        # Switched by ModelMixin.enable_gradient_checkpointing of the UNet.
+        self.transformers = layers if attention else 0
+        # Set by ModelMixin.enable_gradient_checkpointing of the UNet.
         self.gradient_checkpointing = False
         self._gradient_checkpointing_func: Callable[..., Any] | None = None
 
@@ -120,8 +116,10 @@ class Level(nn.Module):
         """Return the name of a layer's transformer block inside the UNet."""
         return f"{self.name}.attentions.{index}.transformer_blocks.0"
 
-    def run(self, index: int, x_NCHW: Tensor, context: LevelContext) -> tuple[Tensor, Written]:
-        """Run one layer, to be recomputed in the backward pass where checkpointing is on."""
+    def run_layer(
+        self, index: int, x_NCHW: Tensor, context: LevelContext
+    ) -> tuple[Tensor, Written]:
+        """Run one layer, recomputed in the backward pass under gradient checkpointing."""
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             assert self._gradient_checkpointing_func is not None
             return self._gradient_checkpointing_func(self._layer, index, x_NCHW, context)
@@ -136,7 +134,7 @@ class Level(nn.Module):
             if name == context.last_writer:
                 return x_NCHW, {name: attention.write_only(x_NCHW)}
             x_NCHW, tokens_NLC = attention(
-                x_NCHW, context.image_embeddings_NLD, context.read_by(name)
+                x_NCHW, context.image_embeddings_NLD, context.reference_tokens(name)
             )
             if context.writes:
                 written = {name: tokens_NLC}
@@ -148,7 +146,7 @@ class Level(nn.Module):
 
 
 class DownLevel(Level):
-    """A level on the way down; halves the resolution at its end unless it is the last."""
+    """A level of the encoder; halves the resolution at its end unless it is the last."""
 
     def __init__(
         self,
@@ -158,13 +156,10 @@ class DownLevel(Level):
         config: UNetConfig,
         attention: bool,
         motion: bool,
-        temporal: bool,
         downsample: bool,
     ) -> None:
         in_widths = [in_width] + [width] * (config.layers - 1)
-        super().__init__(
-            name, in_widths, width, config, attention, motion, temporal, after=config.layers
-        )
+        super().__init__(name, in_widths, width, config, attention, motion, config.layers)
         self.downsamplers = (
             nn.ModuleList([Downsample2D(width, use_conv=True, padding=1, name="op")])
             if downsample
@@ -174,11 +169,11 @@ class DownLevel(Level):
     def forward(
         self, x_NCHW: Tensor, context: LevelContext
     ) -> tuple[Tensor, list[Tensor], Written]:
-        """Return the feature map, the skip connections in order, and what was written."""
+        """Return the feature map, the skip connections in order, and the reference tokens."""
         skips: list[Tensor] = []
         written: Written = {}
         for index in range(len(self.resnets)):
-            x_NCHW, new = self.run(index, x_NCHW, context)
+            x_NCHW, new = self.run_layer(index, x_NCHW, context)
             written |= new
             skips.append(x_NCHW)
         if self.downsamplers is not None:
@@ -190,21 +185,19 @@ class DownLevel(Level):
 class MiddleLevel(Level):
     """The coarsest level: a full layer, then one more residual block."""
 
-    def __init__(
-        self, name: str, width: int, config: UNetConfig, motion: bool, temporal: bool
-    ) -> None:
-        super().__init__(name, [width, width], width, config, True, motion, temporal, after=1)
+    def __init__(self, name: str, width: int, config: UNetConfig, motion: bool) -> None:
+        super().__init__(name, [width, width], width, config, True, motion, layers=1)
 
     def forward(self, x_NCHW: Tensor, context: LevelContext) -> tuple[Tensor, Written]:
-        """Return the feature map, and what was written."""
-        x_NCHW, written = self.run(0, x_NCHW, context)
+        """Return the feature map and the reference tokens."""
+        x_NCHW, written = self.run_layer(0, x_NCHW, context)
         if context.last_writer in written:
             return x_NCHW, written
         return self.resnets[1](x_NCHW, context.time_NT), written
 
 
 class UpLevel(Level):
-    """A level on the way up; doubles the resolution at its end unless it is the last."""
+    """A level of the decoder; doubles the resolution at its end unless it is the last."""
 
     def __init__(
         self,
@@ -215,14 +208,11 @@ class UpLevel(Level):
         config: UNetConfig,
         attention: bool,
         motion: bool,
-        temporal: bool,
         upsample: bool,
     ) -> None:
         own_widths = [in_width] + [width] * (len(skip_widths) - 1)
         in_widths = [own + skip for own, skip in zip(own_widths, skip_widths, strict=True)]
-        super().__init__(
-            name, in_widths, width, config, attention, motion, temporal, after=len(in_widths)
-        )
+        super().__init__(name, in_widths, width, config, attention, motion, len(in_widths))
         self.upsamplers = nn.ModuleList([Upsample2D(width, use_conv=True)]) if upsample else None
 
     def forward(
@@ -232,17 +222,17 @@ class UpLevel(Level):
         context: LevelContext,
         size: tuple[int, int] | None,
     ) -> tuple[Tensor, Written]:
-        """Return the feature map, and what was written.
+        """Return the feature map and the reference tokens.
 
         Args:
             x_NCHW: Features of the level below.
-            skips: Skip connections in the order they were made; the last is used first.
-            context: What all layers share.
-            size: Resolution of the next level, which an odd size makes other than the double.
+            skips: Skip connections in encoder order; the last is used first.
+            context: Inputs that all layers share.
+            size: Resolution of the next level, not exactly the double where it is odd.
         """
         written: Written = {}
         for index, skip in enumerate(reversed(skips)):
-            x_NCHW, new = self.run(index, torch.cat([x_NCHW, skip], dim=1), context)
+            x_NCHW, new = self.run_layer(index, torch.cat([x_NCHW, skip], dim=1), context)
             written |= new
             if context.last_writer in written:
                 return x_NCHW, written

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from preprocessing.errors import UserError
-from xnemo.model.unet.copy_channels import CopierChannels
+from xnemo.model.unet.copy_channels import CopyChannels
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,11 @@ class UNetConfig:
 
     # Channels of a latent; must equal the autoencoder's.
     latent_channels: int = 4
-    # Channels of each level, finest first; each level after the first has half the resolution.
+    # Channels of each level, finest first; every level after the first halves the resolution.
     widths: tuple[int, ...] = (320, 640, 1280, 1280)
-    # Which levels have spatial transformers (and so read the reference). The middle always has.
+    # Which levels have spatial transformers, and so read the reference. The middle always has one.
     attention: tuple[bool, ...] = (True, True, True, False)
-    # Residual blocks per level on the way down; one more on the way up.
+    # Residual blocks per level of the encoder; the decoder has one more.
     layers: int = 2
     # Heads of every attention; widths must be multiples.
     heads: int = 8
@@ -32,12 +32,11 @@ class UNetConfig:
     motion_width: int = 16
     # Whether the denoiser has temporal modules.
     temporal: bool = True
-    # Most frames in a clip: length of the temporal modules' position tables.
+    # Maximum frames of a clip: length of the temporal modules' position tables.
     max_frames: int = 32
-    # Tell cells of both networks where they lie: self-attention turns queries and keys by their
-    # places, and the first feature map has a fixed table of them. Stable Diffusion knows places by
-    # its padding alone; with this, networks without weights start by copying the reference from the
-    # same place, and motion has but to move that (see fresh_copier).
+    # 2-D RoPE in the self-attention of both networks, and a fixed position table added to the first
+    # feature map. Stable Diffusion has positions through its padding alone. Networks without
+    # pretrained weights are then initialised to copy the reference (see `init_reference_copy`).
     use_2d_rope: bool = False
 
     def __post_init__(self) -> None:
@@ -55,15 +54,16 @@ class UNetConfig:
             for name in ("heads", "norm_groups", "module_norm_groups"):
                 if width < 1 or width % getattr(self, name):
                     raise UserError(
-                        f"unet.widths holds {width}, no multiple of {name} = {getattr(self, name)}",
+                        f"unet.widths contains {width}, which is not a multiple of"
+                        f" {name} = {getattr(self, name)}",
                         f"change the width or unet.{name}",
                     )
-        least = CopierChannels(self.latent_channels).least_width
-        if self.use_2d_rope and any(w < least or w // self.heads % 4 for w in self.widths):
+        minimum = CopyChannels(self.latent_channels).min_width
+        if self.use_2d_rope and any(w < minimum or w // self.heads % 4 for w in self.widths):
             raise UserError(
                 f"unet.widths = {self.widths} with use_2d_rope, {self.latent_channels} latent"
                 f" channels and {self.heads} heads",
-                f"use {least} or more, and a multiple of 4 for each head",
+                f"use {minimum} or more, and a multiple of 4 for each head",
             )
         if any(width % 2 for width in self.widths):
             raise UserError(f"unet.widths = {self.widths}", "use even widths")
@@ -74,10 +74,10 @@ class UNetConfig:
 
         Args:
             config: The parsed file.
-            changes: Fields that such a file does not know (motion width, temporal ...).
+            changes: Fields that such a file does not have (motion width, temporal, ...).
 
         Raises:
-            UserError: The file describes another family of networks than Stable Diffusion 1.x.
+            UserError: The file does not describe a Stable Diffusion 1.x UNet.
         """
         expected = {
             "act_fn": "silu",
@@ -94,7 +94,7 @@ class UNetConfig:
         for name, value in expected.items():
             if config.get(name, value) != value:
                 raise UserError(
-                    f"UNet config has {name} = {config[name]!r}, where Stable Diffusion 1.x has"
+                    f"UNet config has {name} = {config[name]!r}, but Stable Diffusion 1.x has"
                     f" {value!r}",
                     "give a Stable Diffusion 1.x UNet",
                 )

@@ -1,4 +1,4 @@
-"""The denoiser: Stable Diffusion's UNet on frames, moved by motion tokens."""
+"""The denoiser: Stable Diffusion's UNet on frames, conditioned on motion tokens."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xnemo.model.unet.blocks import LevelContext
-from xnemo.model.unet.config import UNetConfig
 from xnemo.model.unet.reference_attention import split_presence
 from xnemo.model.unet.reference_features import ReferenceFeatures
 from xnemo.model.unet.trunk import UNetTrunk
@@ -17,8 +16,8 @@ from xnemo.model.unet.trunk import UNetTrunk
 class DenoisingUNet(UNetTrunk):
     """Predict the noise in the frames of a clip; arguments are the fields of `UNetConfig`.
 
-    Everything that conditions it is an argument: image embeddings, motion tokens of each frame, and
-    reference features. Frames share weights and meet in the temporal modules alone.
+    All conditions are arguments: image embeddings, motion tokens of each frame, and reference
+    features. Frames share weights and interact only in the temporal modules.
     """
 
     @register_to_config
@@ -38,21 +37,7 @@ class DenoisingUNet(UNetTrunk):
         use_2d_rope: bool = False,
     ) -> None:
         super().__init__()
-        config = UNetConfig(
-            latent_channels,
-            tuple(widths),
-            tuple(attention),
-            layers,
-            heads,
-            norm_groups,
-            module_norm_groups,
-            image_embedding_width,
-            motion_width,
-            temporal,
-            max_frames,
-            use_2d_rope,
-        )
-        self._build(config, motion=True, temporal=temporal)
+        self._build(self._registered_config(), motion=True)
         self.frame_limit = max_frames if temporal else math.inf
         self.conv_norm_out = nn.GroupNorm(norm_groups, widths[0], eps=1e-5)
         self.conv_out = nn.Conv2d(widths[0], latent_channels, 3, padding=1)
@@ -68,21 +53,21 @@ class DenoisingUNet(UNetTrunk):
         """Return the predicted noise (B, C, F, h, w).
 
         Args:
-            z_BCFhw: Noisy latents of F frames; any size whose halvings leave at least one cell.
-            timestep: One for all samples, or (B,).
-            image_embeddings_BLD: Image tokens of the portrait; zeros where unconditional.
+            z_BCFhw: Noisy latents of F frames, of any size with at least one cell at every level.
+            timestep: One for all samples, or one each (B,).
+            image_embeddings_BLD: Image embeddings of the portraits; zeros where unconditional.
             motion_BFLD: Motion tokens of each frame.
-            reference: What the reference network said of the portraits; None for no reference.
+            reference: Features of the portraits from the reference network; None for no reference.
         """
         batch, frames = z_BCFhw.shape[0], z_BCFhw.shape[2]
         self._check(z_BCFhw, image_embeddings_BLD, motion_BFLD, reference)
-        reads, presence = split_presence(reference)
+        has_reference, presence = split_presence(reference)
         context = LevelContext(
             time_NT=self._embed_time(timestep, z_BCFhw).repeat_interleave(frames, dim=0),
             image_embeddings_NLD=image_embeddings_BLD.repeat_interleave(frames, dim=0),
             motion_NLD=motion_BFLD.flatten(0, 1),
             frames=frames,
-            reference=reference if reads else None,
+            reference=reference if has_reference else None,
             presence=presence,
         )
         x, _ = self._run(z_BCFhw.transpose(1, 2).flatten(0, 1), context)
@@ -105,7 +90,7 @@ class DenoisingUNet(UNetTrunk):
             )
         if frames > self.frame_limit:
             raise ValueError(
-                f"{frames} frames at once, but the temporal modules know {self.frame_limit:.0f}"
+                f"{frames} frames at once; the temporal modules take {self.frame_limit:.0f} at most"
             )
         if reference is None:
             return

@@ -1,12 +1,12 @@
-"""Self-attention that also reads reference tokens, absent from some samples."""
+"""Self-attention that also reads reference tokens, which some samples may lack."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xnemo.model.layers.rotary_embedding import place_turns, turned
+from xnemo.model.layers.rotary_embedding import apply_rope, rope_angles
 from xnemo.model.unet.reference_features import ReferenceFeatures
 
 
@@ -14,20 +14,20 @@ from xnemo.model.unet.reference_features import ReferenceFeatures
 class Presence:
     """Which samples of a batch have a reference, in the form that suits the pass.
 
-    Training masks keys: every parameter stays in the graph whatever was dropped, as distributed
-    engines need. Inference splits the batch: no sample pays for keys it must not see, and the fast
-    attention kernels, which take no mask, stay usable. Both give the same numbers.
+    Training masks keys: every parameter stays in the graph, as distributed engines require.
+    Inference splits the batch: no sample computes keys that it does not use, and fast attention
+    kernels that take no mask remain usable. Both give the same numbers.
     """
 
     # (B,) bool; set in training.
     mask_B: Tensor | None = None  # noqa: N815
-    # The same, known to Python; set in inference.
+    # The same as Python values; set at inference.
     rows: tuple[bool, ...] | None = None
 
 
 @dataclass(frozen=True)
 class ReferenceTokens:
-    """What one transformer block reads of the reference beside its own tokens."""
+    """The reference tokens of one transformer block."""
 
     # One set per sample.
     tokens_BMC: Tensor  # noqa: N815
@@ -35,12 +35,12 @@ class ReferenceTokens:
     frames: int
     # Which samples have a reference; None means all.
     presence: Presence | None = None
-    # Which cells of the feature map the tokens are; None means all of them, in order.
+    # Index of each token's cell in the feature map; None means all cells in order.
     cells_BM: Tensor | None = None  # noqa: N815
 
 
 def split_presence(reference: ReferenceFeatures | None) -> tuple[bool, Presence | None]:
-    """Return whether anything is to be read at all, and who reads it (None: everyone)."""
+    """Return whether any sample has a reference, and which ones do (None: all)."""
     if reference is None:
         return False, None
     if reference.present_B is None:
@@ -52,49 +52,49 @@ def split_presence(reference: ReferenceFeatures | None) -> tuple[bool, Presence 
 
 
 class ReferenceAttention(nn.Module):
-    """Attend from each frame's tokens to these and to its sample's reference tokens.
+    """Attention from each frame's tokens to themselves and to their sample's reference tokens.
 
-    The release projects the reference to keys and values anew for every frame that reads it; here
-    once a pass. State-dict names are those of diffusers' `Attention`.
+    Keys and values of the reference are projected once per pass; the release projects them for
+    every frame. State-dict names are those of diffusers' `Attention`.
 
     Args:
         width: Channels of the tokens.
         heads: Attention heads; `width` is a multiple.
-        places: Whether queries and keys are turned by where they lie (`rotary_places`).
+        use_2d_rope: Whether queries and keys have a 2-D RoPE.
     """
 
-    def __init__(self, width: int, heads: int, places: bool = False) -> None:
+    def __init__(self, width: int, heads: int, use_2d_rope: bool = False) -> None:
         super().__init__()
-        self.heads, self.places = heads, places
+        self.heads, self.use_2d_rope = heads, use_2d_rope
         self.to_q = nn.Linear(width, width, bias=False)
         self.to_k = nn.Linear(width, width, bias=False)
         self.to_v = nn.Linear(width, width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(
-        self, tokens_NLC: Tensor, read: ReferenceTokens | None, grid: tuple[int, int]
+        self, tokens_NLC: Tensor, reference: ReferenceTokens | None, grid: tuple[int, int]
     ) -> Tensor:
         """Return (N, L, C).
 
         Args:
             tokens_NLC: Normed tokens; N is samples × frames, the frames of a sample adjacent.
-            read: The reference tokens; None attends to the own tokens alone.
+            reference: Reference tokens; None for plain self-attention.
             grid: Height and width of the feature map.
         """
         query = self._split_heads(self.to_q(tokens_NLC))
         key = self._split_heads(self.to_k(tokens_NLC))
         value = self._split_heads(self.to_v(tokens_NLC))
-        if self.places:
-            turns = place_turns(grid, query.shape[3], tokens_NLC)
-            query, key = turned(query, turns), turned(key, turns)
-        if read is None:
+        if self.use_2d_rope:
+            angles = rope_angles(grid, query.shape[3], tokens_NLC)
+            query, key = apply_rope(query, angles), apply_rope(key, angles)
+        if reference is None:
             out_NHLD = F.scaled_dot_product_attention(query, key, value)
-        elif read.presence is None or read.presence.rows is None:
-            keys, values = self._with_reference(key, value, read, grid)
-            mask = _key_mask(read, key.shape[2])
+        elif reference.presence is None or reference.presence.rows is None:
+            keys, values = self._with_reference(key, value, reference, grid)
+            mask = _key_mask(reference, key.shape[2])
             out_NHLD = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
         else:
-            out_NHLD = self._by_rows(query, key, value, read, read.presence.rows, grid)
+            out_NHLD = self._by_rows(query, key, value, reference, reference.presence.rows, grid)
         return self.to_out[0](out_NHLD.transpose(1, 2).flatten(2))
 
     def _by_rows(
@@ -102,56 +102,61 @@ class ReferenceAttention(nn.Module):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        read: ReferenceTokens,
+        reference: ReferenceTokens,
         rows: tuple[bool, ...],
         grid: tuple[int, int],
     ) -> Tensor:
-        """Attend in two batches: the samples that have a reference, and those that have none."""
+        """Attend in two batches: samples with a reference, and samples without."""
         result = torch.empty_like(query)
+        count = reference.frames
         for present in (False, True):
             index = [row for row, there in enumerate(rows) if there is present]
-            frames = [row * read.frames + frame for row in index for frame in range(read.frames)]
+            frames = [row * count + frame for row in index for frame in range(count)]
             keys, values = key[frames], value[frames]
             if present:
-                cells = None if read.cells_BM is None else read.cells_BM[index]
-                chosen = ReferenceTokens(read.tokens_BMC[index], read.frames, None, cells)
-                keys, values = self._with_reference(keys, values, chosen, grid)
+                cells = None if reference.cells_BM is None else reference.cells_BM[index]
+                own = replace(reference, tokens_BMC=reference.tokens_BMC[index], cells_BM=cells)
+                keys, values = self._with_reference(keys, values, own, grid)
             result[frames] = F.scaled_dot_product_attention(query[frames], keys, values)
         return result
 
     def _with_reference(
-        self, key_NHLD: Tensor, value_NHLD: Tensor, read: ReferenceTokens, grid: tuple[int, int]
+        self,
+        key_NHLD: Tensor,
+        value_NHLD: Tensor,
+        reference: ReferenceTokens,
+        grid: tuple[int, int],
     ) -> tuple[Tensor, Tensor]:
         """Return keys and values of each frame's own tokens and of its sample's reference."""
-        tokens_BMC = read.tokens_BMC.to(self.to_k.weight.dtype)
+        tokens_BMC = reference.tokens_BMC.to(self.to_k.weight.dtype)
         key_BHMD = self._split_heads(self.to_k(tokens_BMC))
-        if self.places:
-            turns = place_turns(grid, key_BHMD.shape[3], tokens_BMC)
-            if read.cells_BM is not None:
+        if self.use_2d_rope:
+            angles = rope_angles(grid, key_BHMD.shape[3], tokens_BMC)
+            if reference.cells_BM is not None:
                 # (2, B, 1, M, D/2): each sample kept other cells.
-                turns = turns[:, read.cells_BM.to(turns.device)][:, :, None]
-            key_BHMD = turned(key_BHMD, turns)
+                angles = angles[:, reference.cells_BM.to(angles.device)][:, :, None]
+            key_BHMD = apply_rope(key_BHMD, angles)
         value_BHMD = self._split_heads(self.to_v(tokens_BMC))
         return (
-            _joined(key_NHLD, key_BHMD, read.frames),
-            _joined(value_NHLD, value_BHMD, read.frames),
+            _join(key_NHLD, key_BHMD, reference.frames),
+            _join(value_NHLD, value_BHMD, reference.frames),
         )
 
     def _split_heads(self, tokens_NLC: Tensor) -> Tensor:
         return tokens_NLC.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
-def _joined(own_NHLD: Tensor, reference_BHMD: Tensor, frames: int) -> Tensor:
+def _join(own_NHLD: Tensor, reference_BHMD: Tensor, frames: int) -> Tensor:
     own_BFHLD = own_NHLD.unflatten(0, (-1, frames))
     shared = reference_BHMD[:, None].expand(-1, frames, -1, -1, -1)
     return torch.cat([own_BFHLD, shared], dim=3).flatten(0, 1)
 
 
-def _key_mask(read: ReferenceTokens, own: int) -> Tensor | None:
-    """Return which keys each frame may see, (N, 1, 1, own + reference); None where all."""
-    if read.presence is None or read.presence.mask_B is None:
+def _key_mask(reference: ReferenceTokens, own: int) -> Tensor | None:
+    """Return which keys each frame may attend to, (N, 1, 1, own + reference); None for all."""
+    if reference.presence is None or reference.presence.mask_B is None:
         return None
-    mask_B1 = read.presence.mask_B.to(read.tokens_BMC.device)[:, None]
-    shared_BM = mask_B1.expand(-1, read.tokens_BMC.shape[1])
+    mask_B1 = reference.presence.mask_B.to(reference.tokens_BMC.device)[:, None]
+    shared_BM = mask_B1.expand(-1, reference.tokens_BMC.shape[1])
     mask_BS = torch.cat([torch.ones_like(mask_B1).expand(-1, own), shared_BM], dim=1)
-    return mask_BS.repeat_interleave(read.frames, dim=0)[:, None, None]
+    return mask_BS.repeat_interleave(reference.frames, dim=0)[:, None, None]

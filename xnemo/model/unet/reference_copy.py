@@ -1,4 +1,4 @@
-"""Where UNets begin that start from no weights at all: by copying the reference."""
+"""Reference copy initialisation of UNets that have no pretrained weights."""
 
 import math
 from typing import Any
@@ -10,48 +10,48 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from xnemo.model.layers.rotary_embedding import turns_per_picture
-from xnemo.model.unet.copy_channels import CopierChannels
+from xnemo.model.layers.rotary_embedding import rope_frequencies
+from xnemo.model.unet.copy_channels import CopyChannels
 from xnemo.model.unet.denoising_unet import DenoisingUNet
 from xnemo.model.unet.motion_module import MotionModule
 from xnemo.model.unet.reference_net import ReferenceNet
 from xnemo.model.unet.spatial_transformer import SpatialBlock, SpatialTransformer
 from xnemo.model.unet.trunk import UNetTrunk
 
-# Size of queries and keys. Attention is then a few cells wide on a 16×16 grid: twice as narrow
-# copies more sharply, and motion was learnt in three times as many samples.
+# Scale of queries and keys. Attention is then a few cells wide on a 16×16 grid; half that width
+# copies more sharply, but motion took three times as many samples to learn.
 _SHARPNESS = math.sqrt(6.0)
-# How much more the reference's cells are looked for than the frame's own, noisy ones.
+# Preference of reference cells over the frame's own, noisy ones.
 _REFERENCE = 1.0
-# Gain of the norm before self-attention, against the constants beside it: what a cell holds must
-# not outvote where it lies. Motion arrives through the same gain: at half of this it comes late.
+# Gain of the norm before self-attention, relative to the constant channels: content must not
+# outweigh position. Motion passes the same gain; half of it delays learning motion.
 _CONTENT = 0.4
-# Shift in pictures that one unit of a shift channel after the norm stands for.
+# Offset, in image sides, per unit of a shift channel after the norm.
 _SHIFT = 1.0
-# Deviation of the motion modules' output onto the shift channels.
-_AWAKE = 0.03
-# A feature lifted this far passes the output's SiLU nearly unchanged.
-_LIFT = 2.0
+# Standard deviation of the motion modules' initial output weights onto the shift channels.
+_MOTION_STD = 0.03
+# Offset at which features pass the output's SiLU nearly unchanged.
+_OFFSET = 2.0
 
 
 @torch.no_grad()
 def init_reference_copy(denoiser: DenoisingUNet, reference_net: ReferenceNet, seed: int) -> None:
-    """Set two fresh UNets so that the denoiser gives out the reference, and motion moves it.
+    """Initialise two UNets so that the denoiser outputs the reference and motion can shift it.
 
-    From random weights a denoiser needs thousands of samples before it repeats the portrait through
-    its attention, and only a repeated portrait can be moved: until then motion has no gradient. So
-    residual blocks begin as nothing, convolutions as the identity, every self-attention fetches the
-    latents that lie at its cell's place in the reference, and two channels say how far beside it.
-    All weights stay free to leave this.
+    From random weights a denoiser needs thousands of samples before its attention reproduces the
+    portrait, and until then motion has no useful gradient. Here residual blocks start at zero and
+    convolutions as the identity, every self-attention fetches the latents at its cell's position in
+    the reference, and two channels offset that position. All weights remain trainable. Not
+    published; chosen because networks without pretrained weights then learn in a short run.
 
     Args:
-        denoiser: with `use_2d_rope`, and fresh weights that this replaces.
-        reference_net: the same.
-        seed: of the pictures by which the output is calibrated, and of the motion modules' waking.
+        denoiser: With `use_2d_rope`; its weights are replaced.
+        reference_net: The same.
+        seed: Of the images that calibrate the output, and of the motion modules' output weights.
     """
-    channels = CopierChannels(denoiser.conv_in.in_channels)
+    channels = CopyChannels(denoiser.conv_in.in_channels)
     for unet in (denoiser, reference_net):
-        _pass_on(unet, channels.fetched)
+        _pass_through(unet, channels.fetched)
         for module in unet.modules():
             if isinstance(module, SpatialTransformer):
                 _fetch(module, channels, unet is reference_net)
@@ -59,15 +59,15 @@ def init_reference_copy(denoiser: DenoisingUNet, reference_net: ReferenceNet, se
     for module in denoiser.modules():
         if isinstance(module, MotionModule):
             last = module.temporal_transformer.proj_out.weight[channels.shift]
-            last.copy_(_AWAKE * torch.randn(last.shape, generator=generator))
-    _give_out(denoiser, channels)
+            last.copy_(_MOTION_STD * torch.randn(last.shape, generator=generator))
+    _read_output(denoiser, channels)
     _calibrate(denoiser, reference_net, generator)
 
 
-def copied(
+def reconstruct_reference(
     denoiser: DenoisingUNet, reference_net: ReferenceNet, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return smooth random latents (4, C, 16, 16), and what is made of them as a reference."""
+    """Return smooth random latents (4, C, 16, 16) and the output with them as the reference."""
     coarse = torch.randn(4, denoiser.conv_in.in_channels, 4, 4, generator=generator)
     z = F.interpolate(coarse, size=(16, 16), mode="bicubic", align_corners=False)
     noise = torch.randn(z.shape, generator=generator)
@@ -78,8 +78,8 @@ def copied(
     return z, denoiser(noise[:, :, None], 999, image_embedding, motion, reference)[:, :, 0]
 
 
-def _pass_on(unet: UNetTrunk, fetched: slice) -> None:
-    """Hand features through all levels unchanged, but for what was fetched on the way."""
+def _pass_through(unet: UNetTrunk, fetched: slice) -> None:
+    """Pass features through all levels unchanged, except the fetched channels."""
     _identity(unet.conv_in)
     for module in unet.modules():
         if isinstance(module, ResnetBlock2D):
@@ -90,7 +90,7 @@ def _pass_on(unet: UNetTrunk, fetched: slice) -> None:
             layer: Any = module.conv
             _identity(layer)
             if isinstance(module, Downsample2D):
-                # The mean of the four cells that become one.
+                # The mean of the four cells that are merged.
                 layer.weight[:, :, 1:, 1:] = layer.weight[:, :, 1:2, 1:2] / 4
             layer.weight[fetched] = 0
     levels: Any = unet
@@ -104,7 +104,7 @@ def _pass_on(unet: UNetTrunk, fetched: slice) -> None:
         for resnet in level.resnets:
             shortcut = resnet.conv_shortcut
             _identity(shortcut)
-            # The mean of what comes from below and of the skip connection.
+            # The mean of the level below and the skip connection.
             skip = torch.eye(shortcut.out_channels, shortcut.in_channels - below)
             shortcut.weight[:, below:] = skip[:, :, None, None]
             shortcut.weight /= 2
@@ -112,8 +112,8 @@ def _pass_on(unet: UNetTrunk, fetched: slice) -> None:
             below = resnet.out_channels
 
 
-def _fetch(transformer: SpatialTransformer, channels: CopierChannels, writes: bool) -> None:
-    """Let the self-attention copy latents from the place that the shift channels say."""
+def _fetch(transformer: SpatialTransformer, channels: CopyChannels, writes: bool) -> None:
+    """Make self-attention copy latents from the position given by the shift channels."""
     own, fetched = channels.own, channels.fetched
     block = transformer.transformer_blocks[0]
     assert isinstance(block, SpatialBlock)
@@ -121,7 +121,7 @@ def _fetch(transformer: SpatialTransformer, channels: CopierChannels, writes: bo
     width, heads = len(attention.to_q.weight), attention.heads
     _identity(transformer.proj_in)
     _identity(transformer.proj_out)
-    # Nothing but what was fetched is added to the feature map.
+    # Only the fetched channels are added to the feature map.
     kept = torch.zeros(width, 1, 1, 1)
     kept[fetched] = 1
     transformer.proj_out.weight *= kept
@@ -131,13 +131,13 @@ def _fetch(transformer: SpatialTransformer, channels: CopierChannels, writes: bo
     if writes:
         block.norm1.bias[channels.reference] = 1
 
-    turns = 2 * math.pi * turns_per_picture(width // heads).float()
-    # Pairs of channels of a head, (first, second): all first ones are told "here", and a second one
-    # that follows by as much as its pair turns over a distance asks for what lies there.
-    here = torch.cat([torch.ones(2 * len(turns)), torch.zeros(2 * len(turns))]).repeat(heads)
-    none = torch.zeros_like(turns)
+    radians = 2 * math.pi * rope_frequencies(width // heads).float()
+    # Channel pairs (first, second) of a head: the first ones are constant, and a second one in
+    # proportion to its pair's rotation over a distance makes the query match at that distance.
+    here = torch.cat([torch.ones(2 * len(radians)), torch.zeros(2 * len(radians))]).repeat(heads)
+    none = torch.zeros_like(radians)
     down, right = (
-        torch.cat([none, none, *pair]).repeat(heads) for pair in ((turns, none), (none, turns))
+        torch.cat([none, none, *pair]).repeat(heads) for pair in ((radians, none), (none, radians))
     )
     for layer in (attention.to_q, attention.to_k):
         nn.init.zeros_(layer.weight)
@@ -155,10 +155,10 @@ def _fetch(transformer: SpatialTransformer, channels: CopierChannels, writes: bo
         nn.init.zeros_(layer.bias)
 
 
-def _give_out(denoiser: DenoisingUNet, channels: CopierChannels) -> None:
-    """Read what was fetched, past the output's norm and SiLU."""
-    lifted: Any = denoiser.conv_norm_out.bias
-    lifted[channels.fetched] = _LIFT
+def _read_output(denoiser: DenoisingUNet, channels: CopyChannels) -> None:
+    """Output the fetched channels, through the output's norm and SiLU."""
+    bias: Any = denoiser.conv_norm_out.bias
+    bias[channels.fetched] = _OFFSET
     nn.init.zeros_(denoiser.conv_out.weight)
     middle = denoiser.conv_out.weight[:, channels.fetched, 1, 1]
     middle.copy_(torch.eye(channels.latent_channels))
@@ -167,8 +167,8 @@ def _give_out(denoiser: DenoisingUNet, channels: CopierChannels) -> None:
 def _calibrate(
     denoiser: DenoisingUNet, reference_net: ReferenceNet, generator: torch.Generator
 ) -> None:
-    """Bring the output to the size of latents: norms on the way have changed it."""
-    z, out = copied(denoiser, reference_net, generator)
+    """Rescale the output to the latents, undoing the effect of the norms on the way."""
+    z, out = reconstruct_reference(denoiser, reference_net, generator)
     deviation = z - z.mean()
     gain = float((deviation * out).sum() / deviation.square().sum())
     denoiser.conv_out.weight /= gain
@@ -177,7 +177,7 @@ def _calibrate(
 
 
 def _identity(layer: Any) -> None:
-    """Let a convolution hand on the channels that both sides have, cell by cell."""
+    """Make a convolution the identity on the channels that input and output share."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     middle = layer.weight[:, :, layer.weight.shape[2] // 2, layer.weight.shape[3] // 2]

@@ -1,4 +1,4 @@
-"""What the reference network says of a portrait, handed to the denoiser as a value."""
+"""Reference features of a portrait, passed to the denoiser as a value."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,25 @@ from torch import Tensor
 class ReferenceFeatures:
     """Tokens of the reference for every transformer block of the denoiser.
 
-    A value, not a memory: nothing in a network keeps it, so it can be reused for any number of
-    denoising steps, accumulated over micro-batches and recomputed under gradient checkpointing.
+    No network stores them, so they can be reused for any number of denoising steps, accumulated
+    over micro-batches and recomputed under gradient checkpointing.
     """
 
-    # By name of the transformer block that reads them, such as
-    # "mid_block.attentions.0.transformer_blocks.0": (B, tokens, channels).
+    # (B, tokens, channels) by name of the transformer block that reads them, such as
+    # "mid_block.attentions.0.transformer_blocks.0".
     by_block: Mapping[str, Tensor]
-    # Which samples have a reference at all, (B,) bool; None means all.
+    # Which samples have a reference, (B,) bool; None means all.
     present_B: Tensor | None = None  # noqa: N815
-    # By the same names, (B, tokens): which cells of the feature map the tokens are. Empty where
-    # they are all of them, in order.
+    # (B, tokens) by the same names: index of each token's cell in the feature map. Empty where the
+    # tokens are all cells in order.
     cells_by_block: Mapping[str, Tensor] = field(default_factory=dict)
 
     def with_presence(self, present_B: Tensor) -> "ReferenceFeatures":
         """Return the features with the reference absent from samples where `present_B` is False.
 
-        An absent sample attends to its own tokens alone, as if there were no reference network:
-        the unconditional branch of guidance, and condition dropout. Pass a CPU tensor in inference
-        to spare a synchronisation per step.
+        A sample without reference attends to its own tokens alone: for the unconditional branch of
+        guidance, and for condition dropout. Pass a CPU tensor at inference to avoid a
+        synchronisation per step.
         """
         batch = next(iter(self.by_block.values())).shape[0]
         if present_B.dtype != torch.bool or present_B.shape != (batch,):
@@ -42,14 +42,13 @@ class ReferenceFeatures:
         return replace(self, present_B=present_B)
 
     def mask_tokens(self, ratio: float, seeds: Sequence[int]) -> "ReferenceFeatures":
-        """Drop a random part of the tokens, anew for each block and sample.
+        """Drop random tokens, drawn separately per block and sample (reference feature masking).
 
-        Tokens are removed, not zeroed: int(tokens · (1 - ratio)) of each block remain. A sample's
-        draw depends on its seed and the block's name alone, so neither the batch it is in nor the
-        device changes it.
+        Tokens are removed, not zeroed: int(tokens · (1 - ratio)) of each block remain. The draw
+        depends only on the sample's seed and the block's name, not on batch or device.
 
         Args:
-            ratio: Part to drop, in [0, 1); 0.3 in the paper's training, 0 at inference.
+            ratio: Fraction to drop, in [0, 1); 0.3 in the paper's training, 0 at inference.
             seeds: One integer per sample.
         """
         if not 0 <= ratio < 1:
@@ -57,7 +56,7 @@ class ReferenceFeatures:
         if ratio == 0:
             return self
         if self.cells_by_block:
-            raise ValueError("tokens were dropped already")
+            raise ValueError("tokens are masked already")
         cells = {name: _kept(tokens, ratio, seeds, name) for name, tokens in self.by_block.items()}
         return replace(
             self,
@@ -69,7 +68,7 @@ class ReferenceFeatures:
         )
 
     def select(self, index_B: Tensor | Sequence[int]) -> "ReferenceFeatures":
-        """Return the features of some samples, repeated or reordered as the index says."""
+        """Return the features of the samples `index_B`, which may repeat or reorder them."""
         index = torch.as_tensor(index_B)
         return ReferenceFeatures(
             {name: t.index_select(0, index.to(t.device)) for name, t in self.by_block.items()},

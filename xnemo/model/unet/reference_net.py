@@ -1,4 +1,4 @@
-"""The reference network: a second UNet that reads the portrait once."""
+"""The reference network: a second UNet that encodes the portrait once."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -16,10 +16,10 @@ from xnemo.model.unet.trunk import UNetTrunk
 class ReferenceNet(UNetTrunk):
     """Stable Diffusion's UNet without output layers; arguments are fields of `UNetConfig`.
 
-    Each transformer block's normed self-attention input is what the denoiser's block of the same
-    name reads. The pass ends at the last of these. Parameters beyond it (they exist because
-    checkpoints have them) can influence nothing and do not require gradients, so that a
-    distributed engine never waits for any.
+    The denoiser's transformer block of the same name reads each block's normed self-attention
+    input. The pass ends at the last of these. Parameters beyond it exist because checkpoints have
+    them; they have no effect and do not require gradients, so that a distributed engine does not
+    wait for any.
     """
 
     @register_to_config
@@ -35,24 +35,13 @@ class ReferenceNet(UNetTrunk):
         use_2d_rope: bool = False,
     ) -> None:
         super().__init__()
-        config = UNetConfig(
-            latent_channels=latent_channels,
-            widths=tuple(widths),
-            attention=tuple(attention),
-            layers=layers,
-            heads=heads,
-            norm_groups=norm_groups,
-            module_norm_groups=1,
-            image_embedding_width=image_embedding_width,
-            use_2d_rope=use_2d_rope,
-        )
-        self._build(config, motion=False, temporal=False)
+        self._build(self._registered_config(module_norm_groups=1), motion=False)
         self.last_writer = self.transformer_names()[-1]
         self._freeze_unread()
 
     @classmethod
     def from_unet_config(cls, config: UNetConfig) -> "ReferenceNet":
-        """Build the network that suits the denoiser of a config."""
+        """Build the reference network of the denoiser that `config` describes."""
         return cls(
             config.latent_channels,
             config.widths,
@@ -71,8 +60,8 @@ class ReferenceNet(UNetTrunk):
 
         Args:
             z_ref_BChw: Scaled latents of the portraits, without noise.
-            image_embeddings_BLD: Image tokens of the portraits.
-            timestep: 0, the time step of a clean latent.
+            image_embeddings_BLD: Image embeddings of the portraits.
+            timestep: 0, the timestep of a clean latent.
         """
         context = LevelContext(
             time_NT=self._embed_time(timestep, z_ref_BChw),

@@ -1,6 +1,7 @@
-"""What the denoiser and the reference network have in common: the UNet of Stable Diffusion 1.x."""
+"""The Stable Diffusion 1.x UNet that denoiser and reference network share."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -13,14 +14,14 @@ from torch import Tensor, nn
 from xnemo.model.layers.position_embeddings import cell_table
 from xnemo.model.unet.blocks import DownLevel, Level, LevelContext, MiddleLevel, UpLevel, Written
 from xnemo.model.unet.config import UNetConfig
-from xnemo.model.unet.copy_channels import CopierChannels
+from xnemo.model.unet.copy_channels import CopyChannels
 
 
 class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Input convolution, time embedding and all levels, with the official state-dict names."""
 
     _supports_gradient_checkpointing = True
-    # What compile_repeated_blocks() compiles: each class once, not the network as a whole.
+    # Compiled by compile_repeated_blocks(): each class once, not the network as a whole.
     _repeated_blocks = [  # noqa: RUF012
         "ResnetBlock2D",
         "SpatialTransformer",
@@ -28,8 +29,17 @@ class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
         "TemporalModule",
     ]
 
-    def _build(self, config: UNetConfig, motion: bool, temporal: bool) -> None:
-        """Create the trunk's modules; to be called by a subclass's constructor."""
+    def _registered_config(self, **changes: Any) -> UNetConfig:
+        """Return the constructor's arguments, which `register_to_config` keeps, as a config."""
+        known = {field.name for field in fields(UNetConfig)}
+        shape = {name: value for name, value in self.config.items() if name in known}
+        for name in ("widths", "attention"):
+            # Lists where they were read from JSON.
+            shape[name] = tuple(shape[name])
+        return UNetConfig(**shape | changes)
+
+    def _build(self, config: UNetConfig, motion: bool) -> None:
+        """Create the trunk's modules; called by the constructors of subclasses."""
         widths, levels = config.widths, len(config.widths)
         self.skips_per_level = config.layers + 1
         self.use_2d_rope = config.use_2d_rope
@@ -49,7 +59,6 @@ class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
                     config,
                     config.attention[level],
                     motion,
-                    temporal,
                     downsample=not last,
                 )
             )
@@ -58,33 +67,31 @@ class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.up_blocks = nn.ModuleList()
         below = widths[-1]
         for level in reversed(range(levels)):
-            position = levels - 1 - level
-            taken = [skip_widths.pop() for _ in range(config.layers + 1)]
             self.up_blocks.append(
                 UpLevel(
-                    f"up_blocks.{position}",
+                    f"up_blocks.{levels - 1 - level}",
                     below,
-                    taken,
+                    [skip_widths.pop() for _ in range(config.layers + 1)],
                     widths[level],
                     config,
                     config.attention[level],
                     motion,
-                    temporal,
                     upsample=level > 0,
                 )
             )
             below = widths[level]
 
-        self.mid_block = MiddleLevel("mid_block", widths[-1], config, motion, temporal)
+        self.mid_block = MiddleLevel("mid_block", widths[-1], config, motion)
 
     def compile_repeated_blocks(self, *args: Any, **kwargs: Any) -> None:
         """Compile each block by itself, with the arguments of `torch.compile`.
 
-        Blocks of a class share one cache of compiled code, which by default holds eight entries; a
-        UNet has more widths and resolutions than that, and the rest would silently stay eager.
+        Blocks of a class share one cache of compiled code with eight entries by default. A UNet has
+        more widths and resolutions than that; without a higher limit the rest would silently stay
+        eager.
         """
         blocks = sum(type(module).__name__ in self._repeated_blocks for module in self.modules())
-        # Training, inference and the forms of a missing reference each make their own.
+        # Training, inference and the forms of a missing reference are compiled separately.
         limit = max(torch._dynamo.config.recompile_limit, 4 * blocks)
         torch._dynamo.config.recompile_limit = limit
         accumulated = torch._dynamo.config.accumulated_recompile_limit
@@ -105,17 +112,17 @@ class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
         ]
 
     def _embed_time(self, timestep: Tensor | int, z: Tensor) -> Tensor:
-        """Return (B, 4·width) embeddings of one time step, or of one for each sample."""
+        """Return (B, 4·width) embeddings of one timestep, or of one per sample."""
         timestep_B = torch.as_tensor(timestep, device=z.device).expand(z.shape[0])
         return self.time_embedding(self.time_proj(timestep_B).to(z.dtype))
 
     def _run(self, z_NChw: Tensor, context: LevelContext) -> tuple[Tensor, Written]:
-        """Return the last feature map before the output layers, and what was written."""
+        """Return the last feature map before the output layers, and the reference tokens."""
         x = self.conv_in(z_NChw)
         if self.use_2d_rope:
-            channels = CopierChannels(z_NChw.shape[1])
-            table = cell_table(x.shape[2], x.shape[3], x.shape[1] - channels.table).to(x)
-            x = torch.cat([x[:, : channels.table], x[:, channels.table :] + table], dim=1)
+            first = CopyChannels(z_NChw.shape[1]).table
+            table = cell_table(x.shape[2], x.shape[3], x.shape[1] - first).to(x)
+            x = torch.cat([x[:, :first], x[:, first:] + table], dim=1)
         skips, written = [x], Written()
         for down in self.down_blocks:
             x, new_skips, new = down(x, context)

@@ -1,1 +1,1 @@
-"""Reading, checking, initialising and writing weight files."""
+"""Reading, checking, initialising and writing weights."""

@@ -1,4 +1,4 @@
-"""Comparing a file's tensors with a network's, all before any is loaded."""
+"""Checking all tensors of a file against a network before any is loaded."""
 
 from collections.abc import Collection, Iterable, Mapping
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from preprocessing.errors import UserError
 
-# Names listed of each kind of fault; the rest are counted.
+# Names listed per kind of fault; the rest are counted.
 SHOWN = 6
-# What weights may be stored in; 8-bit and packed formats mean nothing without their scales.
+# Accepted types of stored weights; 8-bit and packed formats need separate scales.
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -20,18 +20,17 @@ def check_tensors(
     optional: Collection[str] = (),
     remedy: str = "use the weights and the configuration that belong together",
 ) -> None:
-    """Refuse tensors that are not exactly those expected, or not finite.
+    """Require exactly the expected tensors, all finite.
 
     Args:
         found: Tensors of the file.
         expected: Tensors of the network, by the same names; they may be on the meta device.
-        source: What to call the file.
+        source: Name of the file in the message.
         optional: Names that may be missing.
-        remedy: What to do, for the message.
+        remedy: How to fix it, for the message.
 
     Raises:
-        UserError: One line that names every missing, surplus and mis-shaped tensor, else every one
-            that holds NaN or infinity.
+        UserError: Tensors are missing, surplus, mis-shaped, of another type, or not finite.
     """
     missing = [name for name in expected if name not in found and name not in optional]
     surplus = [name for name in found if name not in expected]
@@ -58,30 +57,29 @@ def check_tensors(
     prefix = _common_prefix(missing, surplus)
     if prefix:
         raise UserError(
-            f'{source} does not fit: every name starts with "{prefix}", as those of a wrapper do',
-            "save the state dict of what is inside the wrapper",
+            f'{source} does not fit: every name has the prefix "{prefix}" of a wrapper module',
+            "save the state dict of the wrapped module",
         )
     if faults:
         raise UserError(f"{source} does not fit: {'; '.join(faults)}", remedy)
     broken = [name for name, tensor in found.items() if not _is_finite(tensor)]
     if broken:
         raise UserError(
-            f"{source} holds NaN or infinity in {len(broken)} of {len(found)} tensors:"
+            f"{source} contains NaN or infinity in {len(broken)} of {len(found)} tensors:"
             f" {_shorten(broken)}",
             "use a checkpoint from before the training diverged, or fetch it again",
         )
 
 
 def assign_tensors(module: nn.Module, tensors: Mapping[str, Tensor], keep_dtype: bool) -> None:
-    """Give a module checked tensors, all of its own or some.
+    """Load checked tensors into a module, completely or in part.
 
-    Where the module is still on the meta device the tensors become its parameters, mapped file and
-    all, so that there is never a second copy; otherwise they are copied into the parameters, which
-    optimisers and engines may hold already.
+    On the meta device the (mapped) tensors become the parameters, without a second copy; otherwise
+    they are copied into the parameters, which optimisers and engines may already reference.
 
     Args:
         module: The network.
-        tensors: By name; every name is known to be the module's.
+        tensors: By name; all names are the module's.
         keep_dtype: Keep the file's types instead of the module's (meta device only).
     """
     own = module.state_dict(keep_vars=True)
@@ -113,7 +111,7 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _common_prefix(missing: list[str], surplus: list[str]) -> str | None:
-    """Return what every surplus name has before a missing one, such as "module."; else None."""
+    """Return the prefix by which all surplus names differ from the missing ones, or None."""
     if not missing or not surplus:
         return None
     first = next((name for name in surplus if name.endswith(missing[0])), "")
@@ -126,7 +124,7 @@ def _common_prefix(missing: list[str], surplus: list[str]) -> str | None:
 def _is_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point():
         return True
-    # A sum makes no copy; large numbers may overflow it, so only then each is looked at.
+    # A sum makes no copy. It may overflow on large numbers; only then each is checked.
     total = tensor.sum(dtype=torch.float32 if tensor.dtype != torch.float64 else None)
     return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
 

@@ -1,9 +1,12 @@
-"""Reading weight files without running anything in them and without a second copy in memory."""
+"""Weight files: safe, memory-mapped reading, and folders that are written atomically."""
 
 import json
+import os
 import pickle
+import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from preprocessing.errors import UserError, first_line
 
-# In order of preference, as diffusers names them.
+# File names of diffusers, in order of preference.
 FOLDER_NAMES = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
@@ -23,17 +26,17 @@ FOLDER_NAMES = (
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Return the named tensors of a file, or of a folder that diffusers wrote.
+    """Return the named tensors of a weights file, or of a diffusers folder.
 
-    Tensors are mapped from the file: they cost memory only once they are used. Pickles are read
-    with PyTorch's restricted unpickler, which builds tensors and runs nothing else. A training
-    checkpoint that keeps its weights under "state_dict" is unwrapped.
+    Tensors are memory-mapped and use memory only when accessed. Pickles are read with PyTorch's
+    restricted unpickler, which executes nothing. A training checkpoint with its weights under
+    "state_dict" is unwrapped.
 
     Args:
-        path: `.safetensors`, an index of several, a PyTorch file, or a folder.
+        path: `.safetensors` file, index of several, PyTorch file, or folder.
 
     Raises:
-        UserError: No such file, a damaged file, or one that holds something else.
+        UserError: The file is missing, damaged or not a weights file.
     """
     path = _weights_file(Path(path).expanduser())
     _refuse_other_content(path)
@@ -59,49 +62,49 @@ def _weights_file(path: Path) -> Path:
 
 def _read_index(path: Path) -> dict[str, Tensor]:
     try:
-        places: dict[str, str] = json.loads(path.read_text())["weight_map"]
-        names = sorted(set(places.values()))
+        files: dict[str, str] = json.loads(path.read_text())["weight_map"]
+        names = sorted(set(files.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no index of safetensors files", "fetch it again") from error
+        raise UserError(f"{path} is not an index of safetensors files", "fetch it again") from error
     tensors: dict[str, Tensor] = {}
     for name in names:
-        # An index is data from elsewhere; it may name files beside it and no others.
+        # An index is untrusted: it may name only files in its own folder.
         if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
             raise UserError(f"{path} points outside its folder, to {name!r}", "do not use it")
         if not (path.parent / name).is_file():
-            raise UserError(f"{path} names {name}, which is not there", "fetch that file too")
+            raise UserError(f"{path} names {name}, which is missing", "fetch that file too")
         _refuse_other_content(path.parent / name)
         for key, tensor in _read_safetensors(path.parent / name).items():
-            if places.get(key) != name:
-                place = places.get(key, "no file")
+            if files.get(key) != name:
                 raise UserError(
-                    f"{path.parent / name} holds {key}, which the index places in {place}",
+                    f"{path.parent / name} contains {key}, which the index assigns to"
+                    f" {files.get(key, 'no file')}",
                     "fetch index and files of one version",
                 )
             tensors[key] = tensor
-    lost = [key for key in places if key not in tensors]
-    if lost:
+    missing = [key for key in files if key not in tensors]
+    if missing:
         raise UserError(
-            f"{path} places {lost[0]} in {places[lost[0]]}, which lacks it",
+            f"{path} assigns {missing[0]} to {files[missing[0]]}, which lacks it",
             "fetch index and files of one version",
         )
     return tensors
 
 
 def _refuse_other_content(path: Path) -> None:
-    """Name what is often found under the name of a weights file, before a reader guesses."""
+    """Report content that is often found in place of a weights file."""
     with path.open("rb") as file:
         start = file.read(512).lstrip().lower()
     if not start:
         raise UserError(f"{path} is empty", "fetch it again")
     if start.startswith(b"version https://git-lfs"):
         raise UserError(
-            f"{path} is a pointer of git-lfs, not the file itself", "run 'git lfs pull' there"
+            f"{path} is a git-lfs pointer, not the file itself", "run 'git lfs pull' there"
         )
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b'{"error')):
         raise UserError(
-            f"{path} is the answer of a web server, not weights",
-            "fetch it again by its direct address, logged in where its publisher asks for it",
+            f"{path} is the response of a web server, not weights",
+            "fetch it again from its direct URL, logged in if the publisher requires it",
         )
 
 
@@ -110,35 +113,33 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path} is damaged or no safetensors file ({first_line(error)})", "fetch it again"
+            f"{path} is damaged or not a safetensors file ({first_line(error)})", "fetch it again"
         ) from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        # Only the zip format of today can be mapped; older files are read whole.
+        # Only the current zip format can be mapped; older files are read whole.
         content = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} is no PyTorch file, or holds more than tensors, and was not opened",
+            f"{path} is not a PyTorch file, or contains more than tensors, and was not opened",
             "use a file of plain tensors from a source that you trust",
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"{path} is damaged or no PyTorch file ({first_line(error)})", "fetch it again"
+            f"{path} is damaged or not a PyTorch file ({first_line(error)})", "fetch it again"
         ) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not _is_state_dict(content):
         inner = [key for key, value in _items(content) if _is_state_dict(value)]
         remedy = (
-            f'save what it holds under "{inner[0]}" as a file of its own'
-            if inner
-            else "give a file of weights"
+            f'save its entry "{inner[0]}" as a separate file' if inner else "give a file of weights"
         )
-        raise UserError(f"{path} is no state dict (names to tensors)", remedy)
+        raise UserError(f"{path} is not a state dict (names to tensors)", remedy)
     return dict(content)
 
 
@@ -151,3 +152,24 @@ def _is_state_dict(content: object) -> bool:
     return bool(items) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in items
     )
+
+
+@contextmanager
+def atomic_folder(directory: str | Path) -> Iterator[Path]:
+    """Yield a hidden folder to write into; rename it to `directory` on success, else delete it.
+
+    Raises:
+        UserError: The folder exists and is not empty.
+    """
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory} exists already", "give a new folder")
+    partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        os.replace(partial, directory)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from preprocessing.errors import UserError
 from xnemo.config import from_dict, to_dict
-from xnemo.model.frozen_paths import FrozenPaths
+from xnemo.model.config import FrozenPaths
 from xnemo.model.networks import (
     TEMPORAL,
     TRAINING_PARTS,
@@ -120,7 +120,7 @@ def load_bundle(
     tensors = read_weights(folder, weights, meta)
     # Large networks are built on the meta device until the bundle's tensors are assigned.
     has_head = any(name.startswith("gan_head.") for name in tensors)
-    network = paths.applied(config.network) if paths else config.network
+    network = paths.apply_to(config.network) if paths else config.network
     networks = empty_networks(network, config.seed, training=has_head)
     for part in load_weights(networks, tensors, folder):
         if part in TRAINING_PARTS:
@@ -158,7 +158,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"there is no bundle at {folder}", remedy)
     try:
-        meta = json.loads((folder / "bundle.json").read_text())
+        meta: dict[str, Any] = json.loads((folder / "bundle.json").read_text())
         files = {
             name: {"bytes": about["bytes"], "sha256": about["sha256"]}
             for name, about in meta["files"].items()

@@ -195,7 +195,8 @@ class DeepSpeedEngine:
 
     def _shard(self, parameter: nn.Parameter) -> Tensor:
         if self._stage == 3:
-            return parameter.ds_tensor.detach()  # type: ignore[attr-defined]
+            shard: Tensor = parameter.ds_tensor.detach()  # type: ignore[attr-defined]
+            return shard
         return flat_shard(parameter.detach(), self._world.rank, self._world.size)
 
     def _updates(self) -> int:
@@ -228,7 +229,8 @@ def _import_deepspeed() -> Any:
     if not dist.is_initialized():
         # Without a process group DeepSpeed tries to create one with MPI.
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
     import deepspeed
     import deepspeed.comm
 

@@ -66,7 +66,8 @@ def build_optimizer(groups: list[ParameterGroup], config: OptimizerConfig) -> to
                 "optimizer.kind is 8bit and bitsandbytes is not installed",
                 "pip install 'xnemo[eight-bit]', or set optimizer.kind=fused",
             ) from None
-        return AdamW8bit(groups, eps=config.eps)
+        optimizer: torch.optim.Optimizer = AdamW8bit(groups, eps=config.eps)
+        return optimizer
     return torch.optim.AdamW(groups, eps=config.eps, fused=True if config.kind == "fused" else None)
 
 

@@ -21,11 +21,11 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         x = x_BCHW.float()
         count = x.new_tensor([x.numel() / channels])
         # Two passes, because E[x²] - E[x]² cancels in fp32.
-        totals = _SumOverWorkers.apply(torch.cat([x.sum(dim=(0, 2, 3)), count]))
+        totals = _sum_over_workers(torch.cat([x.sum(dim=(0, 2, 3)), count]))
         total = totals[-1].detach()
         mean = totals[:-1] / total
         centred = x - mean.view(1, -1, 1, 1)
-        var = _SumOverWorkers.apply(centred.square().sum(dim=(0, 2, 3))) / total
+        var = _sum_over_workers(centred.square().sum(dim=(0, 2, 3))) / total
         self._track(mean.detach(), var.detach(), total)
         normal = centred * (var + self.eps).rsqrt().view(1, -1, 1, 1)
         if self.affine:
@@ -50,6 +50,11 @@ def synchronise_batch_norms(module: nn.Module) -> None:
         if type(child) is nn.BatchNorm2d:
             # The subclass adds no attributes, only another forward.
             child.__class__ = SyncedBatchNorm2d
+
+
+def _sum_over_workers(values: Tensor) -> Tensor:
+    total: Tensor = _SumOverWorkers.apply(values)  # type: ignore[no-untyped-call]
+    return total
 
 
 class _SumOverWorkers(torch.autograd.Function):

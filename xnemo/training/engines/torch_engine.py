@@ -61,7 +61,7 @@ class TorchEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient of a micro-batch's loss."""
-        (loss / self._accumulation).backward()
+        torch.autograd.backward(loss / self._accumulation)
 
     @contextmanager
     def frozen(self) -> Iterator[nn.Module]:

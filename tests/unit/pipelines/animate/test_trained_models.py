@@ -20,9 +20,8 @@ from preprocessing.errors import UserError
 from xnemo.animation.pipeline_xnemo import XNeMoPipeline
 from xnemo.animation.trained_model import load_trained
 from xnemo.diffusion.schedule import DiffusionConfig
-from xnemo.model.config import NetworkConfig, full, tiny
+from xnemo.model.config import FrozenPaths, NetworkConfig, full, tiny
 from xnemo.model.frozen.autoencoder import AutoencoderConfig
-from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.loading.official import export_official
 from xnemo.model.networks import Networks, build_networks
 from xnemo.training.checkpoint.bundle import save_bundle
@@ -100,13 +99,13 @@ def test_a_saved_pipeline_is_exported_under_the_official_names(networks, models,
 
 def test_frozen_parts_are_looked_for_where_this_machine_has_them():
     paths = FrozenPaths(autoencoder="/models/svd", image_embedding="/models/clip")
-    found = paths.applied(full())
+    found = paths.apply_to(full())
     assert (found.autoencoder.path, found.image_embedding.path) == ("/models/svd", "/models/clip")
     assert (found.autoencoder.subfolder, found.image_embedding.subfolder) == (None, None)
     assert found.autoencoder.kind == full().autoencoder.kind
-    assert FrozenPaths().applied(full()) == full()
+    assert FrozenPaths().apply_to(full()) == full()
     # A part without weights has no place.
-    assert paths.applied(tiny()) == tiny()
+    assert paths.apply_to(tiny()) == tiny()
 
 
 def test_a_place_without_the_part_is_named(models, tmp_path):

@@ -176,7 +176,7 @@ def test_a_dry_run_suggests_the_same_command(monkeypatch, capsys):
     from pipelines.preprocess.result import Forecast
 
     forecast = Forecast(1, 1, 2.0, 1, 1, 1.0, 2.0, 3.0, 0.1, 2.0)
-    monkeypatch.setattr("pipelines.preprocess.job.forecast", lambda *args, **kwargs: forecast)
+    monkeypatch.setattr("pipelines.preprocess.forecast.forecast", lambda *args, **kwargs: forecast)
     words = ["preprocess", "my videos", "out", "tube.size=256", "--concurrency", "2"]
     assert cli.run([*words, "--dry-run"]) == 0
     command = capsys.readouterr().out.split("next: ")[1]
@@ -186,8 +186,8 @@ def test_a_dry_run_suggests_the_same_command(monkeypatch, capsys):
 def test_a_face_model_dir_selects_insightface(tmp_path, capsys):
     (tmp_path / "a.mp4").touch()
     words = ["preprocess", str(tmp_path), str(tmp_path / "out"), "--face-model-dir", "/no/pack"]
-    assert "no faces pack at /no/pack" in refusal(capsys, *words)
-    assert "reads no pack" in refusal(capsys, *words, "--detector", "centerface")
+    assert "the face model folder /no/pack does not exist" in refusal(capsys, *words)
+    assert "which reads none" in refusal(capsys, *words, "--detector", "centerface")
 
 
 def printed_config(capsys, *arguments: str) -> str:

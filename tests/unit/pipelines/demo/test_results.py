@@ -8,7 +8,7 @@ from pipelines.demo.record import held_out_metrics, record_results
 from pipelines.demo.stages import Stages, family_memory
 from pipelines.demo.trials import held_out_trials
 from pipelines.demo.videos import make_demo_videos
-from pipelines.tracking import Journal, default_uri
+from pipelines.tracking import RunLog, default_uri
 from pipelines.train.job import TrainResult
 from xnemo.evaluation.motion_correlation import NO_MOTION, TRAINED, Followed
 
@@ -64,10 +64,10 @@ def test_results_go_to_mlflow_once(tmp_path):
 
     run_dir = tmp_path / "runs" / "demo"
     uri = default_uri(tmp_path / "runs")
-    journal = Journal(run_dir)
-    journal.start(name="demo", experiment="xnemo")
-    journal.end("FINISHED")
-    journal.close()
+    log = RunLog(run_dir)
+    log.start(name="demo", experiment="xnemo")
+    log.end("FINISHED")
+    log.close()
     picture = tmp_path / "sheet.png"
     picture.write_bytes(b"png")
     scores = [Followed(TRAINED, l1=0.1, psnr=20, ssim=0.9, lpips=math.nan, follows=0.5)]

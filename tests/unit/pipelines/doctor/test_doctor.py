@@ -85,7 +85,7 @@ def test_an_invalid_tracking_uri_is_reported(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "./mlruns")
     check = by_name(check_services())["tracking"]
     assert check.state == "missing"
-    assert "'./mlruns' is no MLflow store" in check.found
+    assert "'./mlruns' is not an MLflow store" in check.found
 
 
 @pytest.mark.parametrize(

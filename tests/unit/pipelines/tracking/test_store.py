@@ -1,12 +1,12 @@
-"""What MLflow holds after a journal was sent, once or many times."""
+"""What MLflow holds after a run log was sent, once or many times."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipelines.tracking import Journal, default_uri, sync
-from pipelines.tracking.progress import load_progress
+from pipelines.tracking import RunLog, default_uri, sync
+from pipelines.tracking.delivery import Delivery
 from preprocessing.errors import UserError
 
 
@@ -24,17 +24,17 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         bundle.mkdir(parents=True)
         (bundle / "raw.safetensors").write_bytes(b"weights")
         (run_dir / "sample.png").write_bytes(b"png")
-        journal = Journal(run_dir)
-        journal.start(name=name, experiment="xnemo", parent=parent)
-        journal.params({"optimizer.lr": 1e-4, "samples": 64})
-        journal.tags({"git": "abc"})
-        journal.dataset(name="d", digest="e" * 64, source="/data", filter="yaw < 9", clips=3)
+        log = RunLog(run_dir)
+        log.start(name=name, experiment="xnemo", parent=parent)
+        log.params({"optimizer.lr": 1e-4, "samples": 64})
+        log.tags({"git": "abc"})
+        log.dataset(name="d", digest="e" * 64, source="/data", filter="yaw < 9", clips=3)
         for step in range(5):
-            journal.metrics(step, {"loss": 1 / (1 + step), "bad": float("nan")})
-        journal.artifact(run_dir / "sample.png", "samples")
-        journal.model(bundle, f"model-{name}")
-        journal.end("FINISHED")
-        journal.close()
+            log.metrics(step, {"loss": 1 / (1 + step), "bad": float("nan")})
+        log.artifact(run_dir / "sample.png", "samples")
+        log.model(bundle, f"model-{name}")
+        log.end("FINISHED")
+        log.close()
         return run_dir
 
     return write
@@ -86,9 +86,9 @@ def test_a_changed_setting_of_a_resumed_run_becomes_a_tag(
 
     run_dir = write_run("resumed")
     run_id = sync(run_dir, store).run_id
-    journal = Journal(run_dir)
-    journal.start(name="resumed", experiment="xnemo")
-    journal.params({"samples": 128})
+    log = RunLog(run_dir)
+    log.start(name="resumed", experiment="xnemo")
+    log.params({"samples": 128})
     result = sync(run_dir, store)
     assert (result.run_id, result.refused) == (run_id, 0)
     data = MlflowClient(store).get_run(run_id).data
@@ -98,7 +98,7 @@ def test_a_changed_setting_of_a_resumed_run_becomes_a_tag(
 def test_a_trial_hangs_under_its_parent(store: str, write_run: Callable[..., Path]) -> None:
     from mlflow import MlflowClient
 
-    from pipelines.tracking.journal import run_key
+    from xnemo.training.monitor.run_log import run_key
 
     parent = write_run("search")
     parent_id = sync(parent, store).run_id
@@ -110,18 +110,30 @@ def test_one_refused_entry_costs_no_other(store: str, write_run: Callable[..., P
     from mlflow import MlflowClient
 
     run_dir = write_run("refused")
-    journal = Journal(run_dir)
-    journal.metrics(9, {"not/allowed?*": 1.0})
-    journal.metrics(9, {"after": 2.0})
-    journal.artifact(run_dir / "gone.png")
+    log = RunLog(run_dir)
+    log.metrics(9, {"not/allowed?*": 1.0})
+    log.metrics(9, {"after": 2.0})
+    log.artifact(run_dir / "gone.png")
     result = sync(run_dir, store)
     assert result.refused == 2
     assert "gone.png" in (result.refusal or "")
     assert MlflowClient(store).get_run(result.run_id).data.metrics["after"] == 2.0
-    assert load_progress(run_dir, store).next_seq == 15
+    assert Delivery(run_dir, store).position.next_seq == 15
+
+
+def test_a_run_without_tracking_is_sent_once_a_tracked_job_resumes_it(
+    store: str, tmp_path: Path
+) -> None:
+    log = RunLog(tmp_path / "alone")
+    log.metrics(4, {"loss": 1.0})
+    with pytest.raises(UserError, match="was trained without tracking"):
+        sync(tmp_path / "alone", store)
+    log.start(name="alone", experiment="xnemo")
+    result = sync(tmp_path / "alone", store)
+    assert (result.sent, result.refused) == (2, 0)
 
 
 def test_a_store_of_no_known_kind_is_refused_in_one_line(write_run: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match="is no MLflow store") as refusal:
+    with pytest.raises(UserError, match="is not an MLflow store") as refusal:
         sync(write_run("nowhere"), "./mlruns")
     assert "\n" not in str(refusal.value)

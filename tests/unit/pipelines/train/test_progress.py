@@ -1,13 +1,14 @@
-"""What workers post becomes entries of the journal and words for the person, in order."""
+"""Messages of workers become run log records and progress reports, in order."""
 
 import logging
 from pathlib import Path
 
 import pytest
 
-from pipelines.tracking import Journal, journal
+from pipelines.tracking import RunLog
 from pipelines.train.control_actor import ControlActor
 from pipelines.train.progress import RunRecord, TrainProgress
+from xnemo.training.monitor.run_log import measurements, read_records
 
 FACTS = {
     "git": "abc", "workers": 2, "device": "cpu", "parameters": 3_000_000, "data": ["/d/faces"],
@@ -22,7 +23,7 @@ def told() -> list[TrainProgress]:
 
 @pytest.fixture
 def record(tmp_path: Path, told: list[TrainProgress]) -> RunRecord:
-    return RunRecord(Journal(tmp_path), 100, told.append)
+    return RunRecord(RunLog(tmp_path), 100, told.append)
 
 
 def test_a_run_is_told_from_start_to_end(
@@ -38,10 +39,10 @@ def test_a_run_is_told_from_start_to_end(
             ("end", {"samples_seen": 100, "loss": 1.5, "stopped": False}),
         ]
     )
-    entries = list(journal.read(tmp_path))
+    entries = list(read_records(tmp_path))
     assert [e["kind"] for e in entries] == ["tags", "dataset", "event", "metrics", "metrics"]
     assert entries[1]["digest"] == "f" * 32
-    assert entries[3]["values"] == {"loss": 2.0, "samples_per_s": 10.0}
+    assert measurements(entries[3]) == {"loss": 2.0, "samples_per_s": 10.0}
     assert told[0].message == "2 workers on cpu, 4 clips, 3.00 M parameters"
     assert next(p.eta_s for p in told if p.metrics.get("loss") == 2.0) == pytest.approx(8.0)
     assert record.checkpoint == Path("/runs/a/checkpoints/000000000020")
@@ -64,11 +65,11 @@ def test_the_first_refusal_counts_and_stops_the_next_start(record: RunRecord) ->
 
 def test_a_control_actor_knows_whether_anybody_asks() -> None:
     control_actor = ControlActor()
-    assert control_actor.silence() == float("inf")
+    assert control_actor.seconds_since_poll() == float("inf")
     control_actor.request_stop()
-    assert control_actor.silence() == float("inf"), "the driver is nobody"
+    assert control_actor.seconds_since_poll() == float("inf"), "the driver is nobody"
     assert control_actor.stop_requested()
-    assert 0 <= control_actor.silence() < 60
+    assert 0 <= control_actor.seconds_since_poll() < 60
 
 
 def test_a_failed_worker_is_told_and_kept(record: RunRecord, told: list[TrainProgress]) -> None:
@@ -89,5 +90,5 @@ def test_warnings_reach_a_person_once(
     record.take([warning])
     assert told[-1].message == "worker 0: loss spike"
     assert not caplog.records
-    RunRecord(Journal(tmp_path / "silent"), 1).take([warning])
+    RunRecord(RunLog(tmp_path / "silent"), 1).take([warning])
     assert [r.getMessage() for r in caplog.records] == ["worker 0: loss spike"]

@@ -49,13 +49,13 @@ def test_a_store_that_nothing_would_ever_arrive_at_is_refused_by_every_job(
     space = tmp_path / "space.yaml"
     space.write_text("optimizer.lr: {loguniform: [1e-4, 1e-3]}\n")
     for wrong in ("foo://bar", "./mlruns"):
-        with pytest.raises(UserError, match="is no MLflow store"):
+        with pytest.raises(UserError, match="is not an MLflow store"):
             train(nano_config(), data, "first", runs_dir=out, tracking_uri=wrong)
-        with pytest.raises(UserError, match="is no MLflow store"):
+        with pytest.raises(UserError, match="is not an MLflow store"):
             preprocess(videos, out, tracking=wrong)
-        with pytest.raises(UserError, match="is no MLflow store"):
+        with pytest.raises(UserError, match="is not an MLflow store"):
             tune(nano_config(), space, data, "search", runs_dir=out, tracking_uri=wrong)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "foo://bar")
-    with pytest.raises(UserError, match="is no MLflow store"):
+    with pytest.raises(UserError, match="is not an MLflow store"):
         train(nano_config(), data, "first", runs_dir=out)
     assert not out.exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_run import nano_config
 
-from pipelines.train.progress import root_cause
+from pipelines.train.failures import root_cause
 from pipelines.train.run_folder import open_folder, open_run
 from preprocessing.errors import UserError
 
@@ -20,7 +20,7 @@ def test_a_new_folder_is_made_and_starts_from_nothing(tmp_path: Path) -> None:
 
 def test_must_insists_on_a_checkpoint(tmp_path: Path) -> None:
     with (
-        pytest.raises(UserError, match="no sound checkpoint"),
+        pytest.raises(UserError, match="no valid checkpoint"),
         open_run(tmp_path, nano_config(), "must"),
     ):
         pass
@@ -28,7 +28,7 @@ def test_must_insists_on_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_url_is_no_run_folder(tmp_path: Path) -> None:
     with (
-        pytest.raises(UserError, match="give --runs-dir a folder"),
+        pytest.raises(UserError, match="set --runs-dir to a folder"),
         open_run(Path("s3://bucket/run"), nano_config(), "auto"),
     ):
         pass

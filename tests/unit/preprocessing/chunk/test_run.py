@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from preprocessing.chunk import run as chunk_run
-from preprocessing.chunk.output import read_part, read_part_member
-from preprocessing.chunk.task import Chunk, ChunkEnd, ClipResult
+from preprocessing.chunk.output import read_output, read_output_member
+from preprocessing.chunk.records import Chunk, ChunkEnd, ClipResult
 from preprocessing.config import DecodeConfig, PreprocessConfig
-from preprocessing.dataset.sources import status_now
-from preprocessing.sandbox.isolate import Failure, heartbeat
+from preprocessing.heartbeat import heartbeat
+from preprocessing.sandbox.isolate import Failure
+from preprocessing.storage.location import location_status
 from preprocessing.storage.store import open_store
 
 CHUNK = Chunk("/x", "x.mp4", "ab", "", 0, origin_us=0, seconds=20.0)
@@ -52,26 +53,26 @@ def test_a_crash_in_the_middle_costs_its_surroundings_only(monkeypatch, tmp_path
     (_, before_end), (after_start, after_end) = stretches[1:]
     assert 9 <= before_end < 10 < after_start <= 11
     assert after_end == 20.0
-    content = read_part(store, "p.tar")
-    starts = [row["start_ms"] for row in content["rows"]]
+    content = read_output(store, "p.tar")
+    starts = [row["start_ms"] for row in content.rows]
     assert len(starts) == len(set(starts))
     assert len(starts) >= 18
-    assert [d["reason"] for d in content["damage"]] == ["crash"]
-    assert record["status"] == "done"
-    assert record["damage"] == 1
+    assert [d["reason"] for d in content.damage] == ["crash"]
+    assert record.status == "done"
+    assert record.damage == 1
 
 
-def test_a_source_that_yields_nothing_gives_a_part_that_says_so(monkeypatch, tmp_path):
+def test_a_source_that_yields_nothing_gives_an_output_that_says_so(monkeypatch, tmp_path):
     def stream(chunk, config):
         yield Failure("no_frames", "a video stream without one frame")
 
     monkeypatch.setattr(chunk_run, "_stream", stream)
     store = open_store(tmp_path)
     record = chunk_run.run_chunk(CHUNK, "p.tar", store, PreprocessConfig())
-    content = read_part(store, "p.tar")
-    assert content["rows"] == []
-    assert content["damage"][0]["reason"] == "no_frames"
-    assert record["kept"] == 0
+    content = read_output(store, "p.tar")
+    assert content.rows == []
+    assert content.damage[0]["reason"] == "no_frames"
+    assert record.kept == 0
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_clips_of_a_source_that_changes_meanwhile_are_not_kept(
     """They would bear the checksum of what lay there before."""
     path = tmp_path / "x.mp4"
     path.write_bytes(b"one")
-    size, stamp = status_now(str(path))
+    size, stamp = location_status(str(path))
     chunk = replace(CHUNK, location=str(path), size=size, stamp=stamp)
 
     def stream(chunk, config):
@@ -100,8 +101,8 @@ def test_clips_of_a_source_that_changes_meanwhile_are_not_kept(
     monkeypatch.setattr(chunk_run, "_stream", stream)
     store = open_store(tmp_path / "out")
     record = chunk_run.run_chunk(chunk, "p.tar", store, PreprocessConfig())
-    assert [d["reason"] for d in read_part(store, "p.tar")["damage"]] == reasons
-    assert record["clips"] == (0 if reasons else 1)
+    assert [d["reason"] for d in read_output(store, "p.tar").damage] == reasons
+    assert record.clips == (0 if reasons else 1)
 
 
 def test_failures_everywhere_come_to_an_end(monkeypatch, tmp_path):
@@ -115,20 +116,20 @@ def test_failures_everywhere_come_to_an_end(monkeypatch, tmp_path):
     monkeypatch.setattr(chunk_run, "_stream", stream)
     record = chunk_run.run_chunk(CHUNK, "p.tar", open_store(tmp_path), PreprocessConfig())
     assert len(calls) < 20
-    assert record["damage"] >= 4
+    assert record.damage >= 4
 
 
-def test_members_are_found_in_a_part(monkeypatch, tmp_path):
+def test_members_are_found_in_a_chunk_output(monkeypatch, tmp_path):
     fake(monkeypatch, 99.0, None, length_s=3.0)
     store = open_store(tmp_path)
     chunk_run.run_chunk(CHUNK, "a/p.tar", store, PreprocessConfig())
-    for row in read_part(store, "a/p.tar")["rows"]:
-        assert read_part_member(store, row, "mp4") == b"mp4" * 10
-        assert read_part_member(store, row, "jpg") == b"jpg"
+    for row in read_output(store, "a/p.tar").rows:
+        assert read_output_member(store, row, "mp4") == b"mp4" * 10
+        assert read_output_member(store, row, "jpg") == b"jpg"
     import tarfile
 
     with tarfile.open(tmp_path / "a" / "p.tar") as archive:
-        assert archive.getnames()[:4] == ["part.json", "00000.mp4", "00000.npz", "00000.jpg"]
+        assert archive.getnames()[:4] == ["chunk.json", "00000.mp4", "00000.npz", "00000.jpg"]
 
 
 def counted(chunk, config):
@@ -145,8 +146,7 @@ def test_the_child_is_kept_from_chunk_to_chunk(monkeypatch, tmp_path):
     monkeypatch.setattr(chunk_run, "process_chunk", counted)
     store = open_store(tmp_path)
     frames = [
-        chunk_run.run_chunk(CHUNK, f"{n}.tar", store, PreprocessConfig())["frames"]
-        for n in range(3)
+        chunk_run.run_chunk(CHUNK, f"{n}.tar", store, PreprocessConfig()).frames for n in range(3)
     ]
     assert frames == [1, 2, 3]
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from preprocessing.chunk.filters import FILTERS, THRESHOLDS, judge
+from preprocessing.chunk.filters import FILTERS, THRESHOLDS, drop_reason
 from preprocessing.chunk.overlay import occlusion_of, overlay_of
 from preprocessing.chunk.score import motion_of, sharpness_of
 from preprocessing.config import FilterConfig, PreprocessConfig
@@ -40,18 +40,18 @@ BAD = {
 
 
 def test_a_good_clip_passes_every_filter():
-    assert judge(good(), FilterConfig()) is None
+    assert drop_reason(good(), FilterConfig()) is None
 
 
 def test_every_filter_drops_its_own_kind():
     assert set(BAD) == set(FILTERS)
     for reason, change in BAD.items():
-        assert judge({**good(), **change}, FilterConfig()) == reason
+        assert drop_reason({**good(), **change}, FilterConfig()) == reason
 
 
 def test_the_first_filter_names_the_reason_and_a_missing_score_drops_nothing():
-    assert judge({**good(), "face_px": 1, "sharpness": 0}, FilterConfig()) == "face_too_small"
-    assert judge({**good(), "overlay": None}, FilterConfig()) is None
+    assert drop_reason({**good(), "face_px": 1, "sharpness": 0}, FilterConfig()) == "face_too_small"
+    assert drop_reason({**good(), "overlay": None}, FilterConfig()) is None
 
 
 def test_every_threshold_is_some_filter_s():

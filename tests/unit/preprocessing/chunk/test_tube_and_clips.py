@@ -4,7 +4,7 @@ import pytest
 
 from preprocessing.chunk.clips import ClipCutter
 from preprocessing.chunk.scan import Detection, Scanned
-from preprocessing.chunk.tube import covers, cut, keep, pad_fraction, stored_size, tube_box
+from preprocessing.chunk.tube import buffer_crop, covers, cut, pad_fraction, stored_size, tube_box
 from preprocessing.config import TubeConfig
 from preprocessing.decode import Tick
 from preprocessing.decode.frame import Frame, frame_from_rgb
@@ -53,10 +53,10 @@ def test_stored_size_is_the_tube_s_own_below_the_limit():
 def test_cutting_from_what_was_kept_equals_cutting_from_the_frame(box):
     frame = frame_from_rgb(gradient(720, 1280), pts_us=0, index=0)
     tube = tube_box(np.array(box, float), (720, 1280), CONFIG)
-    part = keep(frame, np.array(box, np.float32), CONFIG)
-    assert covers(part.box, tube, (720, 1280))
+    crop = buffer_crop(frame, np.array(box, np.float32), CONFIG)
+    assert covers(crop.box, tube, (720, 1280))
     size = stored_size(tube, CONFIG)
-    ours = Frame(cut(part, tube, (720, 1280), size), pts_us=0, index=0).rgb()
+    ours = Frame(cut(crop, tube, (720, 1280), size), pts_us=0, index=0).rgb()
     x0, y0, x1, y1 = (int(edge) for edge in tube)
     rows = np.clip((np.arange(size) + 0.5) * (y1 - y0) / size + y0, -1e9, 1e9)
     columns = (np.arange(size) + 0.5) * (x1 - x0) / size + x0
@@ -75,11 +75,11 @@ def test_cutting_from_what_was_kept_equals_cutting_from_the_frame(box):
 
 def test_four_k_is_kept_at_the_memory_of_hd():
     frame = frame_from_rgb(np.zeros((2160, 3840, 3), np.uint8), pts_us=0, index=0)
-    part = keep(frame, np.array([1000, 500, 2000, 1700], np.float32), CONFIG)
-    assert part.shrink > 1
-    assert part.bytes < 1.5 * 1300 * 1300
+    crop = buffer_crop(frame, np.array([1000, 500, 2000, 1700], np.float32), CONFIG)
+    assert crop.shrink > 1
+    assert crop.bytes < 1.5 * 1300 * 1300
     # Never smaller than what will be stored of it.
-    assert 2400 / part.shrink >= 512
+    assert 2400 / crop.shrink >= 512
 
 
 @pytest.mark.parametrize("frame_hw", [(722, 1278), (718, 1282), (721, 1279)])
@@ -89,12 +89,12 @@ def test_faces_at_the_far_edges_of_frames_of_any_size_are_covered(frame_hw):
     frame = frame_from_rgb(gradient(height, width), pts_us=0, index=0)
     face = np.array([width - 404, height - 504, width - 4, height - 4], np.float32)
     config = TubeConfig(size=128)
-    part = keep(frame, face, config)
-    assert part.shrink > 2
+    crop = buffer_crop(frame, face, config)
+    assert crop.shrink > 2
     tube = tube_box(face, frame_hw, config)
-    assert covers(part.box, tube, frame_hw)
-    ours = Frame(cut(part, tube, frame_hw, 128), pts_us=0, index=0).rgb().astype(int)
-    whole = keep(frame, face, TubeConfig(size=1024))
+    assert covers(crop.box, tube, frame_hw)
+    ours = Frame(cut(crop, tube, frame_hw, 128), pts_us=0, index=0).rgb().astype(int)
+    whole = buffer_crop(frame, face, TubeConfig(size=1024))
     assert whole.shrink == 1
     wanted = Frame(cut(whole, tube, frame_hw, 128), pts_us=0, index=0).rgb()
     assert np.abs(ours - wanted).mean() < 1.5
@@ -127,7 +127,7 @@ class Feeder:
 
     def end(self):
         self.clips += self.cutter.flush()
-        return [(clip.moments[0].tick, clip.moments[-1].tick + 1) for clip in self.clips]
+        return [(clip.frames[0].tick, clip.frames[-1].tick + 1) for clip in self.clips]
 
 
 STILL = (120, 80, 170, 140)
@@ -158,7 +158,7 @@ def test_gaps_are_bridged_and_ends_without_a_face_are_cut_off():
         feeder.tick(number, p0=None if lost else (120 + number / 2, 80, 170 + number / 2, 140))
     assert feeder.end() == [(0, 70)]
     clip = feeder.clips[0]
-    assert [m.detection.bridged for m in clip.moments] == [30 <= n < 40 for n in range(70)]
+    assert [f.detection.bridged for f in clip.frames] == [30 <= n < 40 for n in range(70)]
     np.testing.assert_allclose(clip.bbox[35], [137.5, 80, 187.5, 140], atol=0.5)
 
 
@@ -170,7 +170,7 @@ def test_a_face_that_wanders_off_starts_a_new_clip_and_every_tube_was_kept():
     assert len(spans) > 1
     assert [a for a, _ in spans[1:]] == [b for _, b in spans[:-1]]
     for clip in feeder.clips:
-        assert all(covers(m.part.box, clip.tube, clip.frame_hw) for m in clip.moments)
+        assert all(covers(f.crop.box, clip.tube, clip.frame_hw) for f in clip.frames)
         side = clip.tube[2] - clip.tube[0]
         union = union_box(clip.bbox)
         assert side == pytest.approx(2 * (union[2:] - union[:2]).max(), abs=3)
@@ -195,7 +195,7 @@ def test_what_comes_after_a_face_wandered_gets_a_head_start(moved_at, frames, ex
     spans = feeder.end()
     assert spans == expected
     for clip in feeder.clips:
-        assert all(covers(m.part.box, clip.tube, clip.frame_hw) for m in clip.moments)
+        assert all(covers(f.crop.box, clip.tube, clip.frame_hw) for f in clip.frames)
 
 
 def test_memory_is_bounded_by_cutting_earlier():
@@ -208,7 +208,7 @@ def test_memory_is_bounded_by_cutting_earlier():
         most = max(most, held)
     spans = feeder.end()
     assert most <= 33 * 2**20 + 2 * 3_200_000
-    covered = {p: sum(len(c.moments) for c in feeder.clips if c.track == p) for p in (0, 1)}
+    covered = {p: sum(len(c.frames) for c in feeder.clips if c.track == p) for p in (0, 1)}
     assert covered == {0: 250, 1: 250}
     assert len(spans) > 2
 

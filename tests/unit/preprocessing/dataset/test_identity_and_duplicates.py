@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
+from preprocessing.chunk.signature import Signature, signature_of
 from preprocessing.config import ShardConfig
 from preprocessing.dataset import duplicates
-from preprocessing.dataset.duplicates import Signature, find_duplicates, likeness, signature_of
+from preprocessing.dataset.duplicates import find_duplicates, likeness
 from preprocessing.dataset.identity import assign_identities, assign_splits, split_of
 
 
@@ -262,5 +263,5 @@ def test_likeness_is_what_trying_every_shift_finds(seed: int) -> None:
     expected = plainly_alike(a, b)
     assert duplicates.likeness(a, b) == pytest.approx(expected, abs=1e-12)
     for least in (0.5, 0.9):
-        # Where only a verdict is asked for, it is the same one.
+        # The shortcut decides the same.
         assert duplicates._is_copy(a, b, least) == (expected >= least)

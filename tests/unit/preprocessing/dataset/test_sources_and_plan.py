@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 
 from preprocessing.config import PlanConfig, PreprocessConfig
-from preprocessing.dataset.plan import (
-    SourceEntry,
-    analysis_digest,
-    chunks_of,
-    is_unchanged,
-    part_name,
-    read_entries,
-    write_entries,
-)
+from preprocessing.dataset.chunking import analysis_digest, chunks_of, output_name
+from preprocessing.dataset.entries import SourceEntry, read_entries, write_entries
 from preprocessing.dataset.sources import SourceFile, find_sources
 from preprocessing.decode import DecodeError
 from preprocessing.decode.source import check_path
@@ -172,14 +165,14 @@ def test_without_key_frames_to_cut_at_a_source_stays_whole():
     assert len(chunks_of(FILE, entry(3600, key_every_s=4000), CONFIG)) == 1
 
 
-def test_parts_are_named_after_what_decides_their_content():
+def test_outputs_are_named_after_what_decides_their_content():
     (chunk,) = chunks_of(FILE, entry(100), CONFIG)
     models = {"detection": "1"}
 
     def name(config=CONFIG, models=models, **changes):
         from dataclasses import replace
 
-        return part_name(replace(chunk, **changes), analysis_digest(config, models))
+        return output_name(replace(chunk, **changes), analysis_digest(config, models))
 
     assert name() == name(location="/elsewhere/b.mp4", source="b.mp4", licence="other")
     assert name() != name(sha256="cd")
@@ -198,11 +191,10 @@ def test_entries_are_remembered_until_a_file_changes(tmp_path):
     write_entries(store, [entry(10)])
     (known,) = read_entries(store).values()
     assert known == entry(10)
-    assert is_unchanged(FILE, known)
-    assert not is_unchanged(SourceFile("a.mp4", "/x/a.mp4", 1001, "1"), known)
-    assert not is_unchanged(SourceFile("a.mp4", "/x/a.mp4", 1000, "2"), known)
-    assert not is_unchanged(FILE, None)
-    (tmp_path / "_work/plan/sources.parquet").write_bytes(b"damaged")
+    assert known.is_of(FILE)
+    assert not known.is_of(SourceFile("a.mp4", "/x/a.mp4", 1001, "1"))
+    assert not known.is_of(SourceFile("a.mp4", "/x/a.mp4", 1000, "2"))
+    (tmp_path / "_work/sources.parquet").write_bytes(b"damaged")
     assert read_entries(store) == {}
 
 

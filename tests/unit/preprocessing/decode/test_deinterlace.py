@@ -48,7 +48,7 @@ def interlaced(tmp_path):
     return path
 
 
-def test_a_moving_edge_has_no_comb(interlaced):
+def test_deinterlaced_frames_have_no_combing(interlaced):
     with open_video(interlaced) as reader:
         assert reader.info.interlaced
         frames = list(reader.frames())
@@ -63,7 +63,7 @@ def test_a_moving_edge_has_no_comb(interlaced):
             assert min(np.abs(picture.astype(float) - one).mean() for one in moments) < 4
 
 
-def test_frames_by_number_and_from_a_time_are_whole_too(interlaced):
+def test_random_access_is_deinterlaced(interlaced):
     with open_video(interlaced) as reader:
         assert combing(reader.frames_at([3])[0]) < 4
         (late,) = reader.frames(0.16, 0.2)
@@ -71,7 +71,7 @@ def test_frames_by_number_and_from_a_time_are_whole_too(interlaced):
         assert combing(late.rgb()) < 4
 
 
-def test_what_is_not_interlaced_is_not_touched(tmp_path):
+def test_progressive_frames_are_unchanged(tmp_path):
     path = tmp_path / "plain.mp4"
     write(path, [woven(n) for n in range(6)], "tff=0")
     with open_video(path) as reader:

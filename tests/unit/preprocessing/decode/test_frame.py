@@ -1,4 +1,4 @@
-"""A frame's lazy ways out: crops at every place, size, turn and depth against plain cropping."""
+"""Crops of frames at every position, size, orientation and depth against plain cropping."""
 
 from fractions import Fraction
 from itertools import product
@@ -32,7 +32,7 @@ TURNS = [
 
 @pytest.mark.parametrize("orientation", TURNS, ids=str)
 @pytest.mark.parametrize("box", [(8, 4, 40, 36), (7, 3, 41, 37), (0, 0, 64, 64), (31, 0, 63, 64)])
-def test_crops_are_pieces_of_the_whole(orientation: Orientation, box: tuple[int, ...]) -> None:
+def test_crops_equal_regions_of_the_frame(orientation: Orientation, box: tuple[int, ...]) -> None:
     frame = _frame(orientation=orientation)
     whole = frame.rgb().astype(int)
     assert whole.shape == (frame.height, frame.width, 3)
@@ -46,7 +46,7 @@ def test_crops_are_pieces_of_the_whole(orientation: Orientation, box: tuple[int,
 
 
 @pytest.mark.parametrize("orientation", TURNS, ids=str)
-def test_scaled_crops_agree_with_scaling_the_whole(orientation: Orientation) -> None:
+def test_scaled_crops_equal_regions_of_the_scaled_frame(orientation: Orientation) -> None:
     frame = _frame(orientation=orientation)
     whole = Image.fromarray(frame.rgb())
     for box in [(8, 4, 48, 44), (7.25, 3.5, 47.75, 44.0)]:
@@ -95,7 +95,7 @@ def test_scaling_never_enlarges() -> None:
     assert frame.luma_scaled(1000).shape == (H, W)
 
 
-def test_a_crop_is_the_callers_own() -> None:
+def test_crops_do_not_share_memory() -> None:
     """Encoding a crop must not reach back into the decoder's frame."""
     frame = _frame()
     planes = frame.crop((0, 0, W, H), (W, H))
@@ -141,16 +141,16 @@ def test_pixel_aspect(aspect: Fraction | None, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("orientation", TURNS, ids=str)
-def test_boxes_follow_pixels(orientation: Orientation) -> None:
-    """The displayed picture at a box is the coded picture at the coded box, turned."""
-    coded = np.arange(W * H).reshape(H, W)
-    shown = orientation.turn(coded)
+def test_boxes_and_pixels_have_one_orientation(orientation: Orientation) -> None:
+    """The displayed frame in a box is the coded frame in the coded box, rotated."""
+    coded = np.arange(W * H, dtype=np.int32).reshape(H, W)
+    shown = orientation.apply(coded)
     x0, y0, x1, y1 = 3, 5, 21, 17
     a0, b0, a1, b1 = (int(edge) for edge in orientation.coded_box((x0, y0, x1, y1), W, H))
-    assert np.array_equal(shown[y0:y1, x0:x1], orientation.turn(coded[b0:b1, a0:a1]))
+    assert np.array_equal(shown[y0:y1, x0:x1], orientation.apply(coded[b0:b1, a0:a1]))
 
 
-def test_padding_of_rows_does_not_show() -> None:
+def test_planes_exclude_row_padding() -> None:
     """Planes are wider in memory than on the screen."""
     frame = _frame()
     assert plane_array(frame.video_frame, 0).shape == (H, W)

@@ -21,7 +21,7 @@ def _frames(times_us: list[int]) -> list[Shown]:
     return [Shown(time_us) for time_us in times_us]
 
 
-def test_a_steady_25_stays_itself() -> None:
+def test_a_constant_25_is_unchanged() -> None:
     ticks = list(resample(_frames([number * 40_000 for number in range(250)])))
     assert [tick.number for tick in ticks] == list(range(250))
     assert all(tick.frame.pts_us == tick.time_us for tick in ticks)
@@ -55,7 +55,7 @@ def test_milliseconds_of_rounding_do_not_double_frames() -> None:
     steps=st.lists(st.integers(1_000, 499_000), min_size=1, max_size=60),
     first=st.integers(-10_000_000, 10_000_000),
 )
-def test_every_beat_has_the_nearest_frame(steps: list[int], first: int) -> None:
+def test_every_tick_has_the_nearest_frame(steps: list[int], first: int) -> None:
     times = (first + np.concatenate([[0], np.cumsum(steps)])).tolist()
     ticks = list(resample(_frames(times)))
     numbers = [tick.number for tick in ticks]
@@ -86,7 +86,7 @@ def test_chunks_with_one_origin_agree(steps: list[int], cut: int) -> None:
     assert second[-1].number == max(whole)
 
 
-def test_holes_stay_holes() -> None:
+def test_gaps_have_no_ticks() -> None:
     day = 86_400_000_000
     one = [number * 40_000 for number in range(25)]
     two = [day + time_us for time_us in one]
@@ -97,13 +97,13 @@ def test_holes_stay_holes() -> None:
     assert (jumps > 1).sum() == 1
 
 
-def test_lone_frames_are_no_motion() -> None:
+def test_isolated_frames_are_left_out() -> None:
     assert list(resample(_frames([0]))) == []
     assert list(resample(_frames([number * 1_000_000 for number in range(1000)]))) == []
     assert list(resample([])) == []
 
 
-def test_it_streams() -> None:
+def test_resampling_holds_two_frames() -> None:
     """Two frames are held, not the film."""
     given_out = 0
 

@@ -40,7 +40,7 @@ def test_paths_bytes_streams_and_urls(plain: Path) -> None:
     assert _numbers("memory://clip.mp4") == expected
 
 
-def test_missing_and_foreign_things(tmp_path: Path) -> None:
+def test_missing_and_unsuitable_sources(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     (tmp_path / "empty").touch()
@@ -62,7 +62,7 @@ def test_missing_and_foreign_things(tmp_path: Path) -> None:
         assert caught.value.reason == reason
 
 
-def test_playlists_cannot_reach_out(tmp_path: Path, plain: Path) -> None:
+def test_playlists_open_nothing_else(tmp_path: Path, plain: Path) -> None:
     """A list that names a readable video, and a server, is still no video."""
     for text in (
         f"ffconcat version 1.0\nfile '{plain}'\n",
@@ -107,7 +107,7 @@ def test_decoding_uses_one_thread(plain: Path) -> None:
     assert threading.active_count() == before
 
 
-def test_probe_tells_what_a_plan_needs(marked) -> None:
+def test_probe_has_the_facts_for_planning(marked) -> None:
     video = marked("h264 with B-frames")
     facts = probe(video.path)
     assert facts.sha256 == content_id(video.path.read_bytes())[0]
@@ -123,7 +123,7 @@ def test_probe_tells_what_a_plan_needs(marked) -> None:
     assert late.duration_s == pytest.approx(1.6, abs=0.002)
 
 
-def test_key_frames_of_a_probe_are_places_to_start(tmp_path: Path) -> None:
+def test_decoding_can_start_at_probed_key_frames(tmp_path: Path) -> None:
     from marked_video import marked_picture, write
 
     path = tmp_path / "long.mkv"
@@ -160,7 +160,7 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
     assert held_mb[1] - held_mb[0] < 8
 
 
-def test_a_hidden_size_change_is_refused_where_one_array_is_asked(tmp_path: Path) -> None:
+def test_frames_at_refuses_frames_of_different_sizes(tmp_path: Path) -> None:
     from marked_video import marked_picture, write
 
     parts = []
@@ -176,7 +176,7 @@ def test_a_hidden_size_change_is_refused_where_one_array_is_asked(tmp_path: Path
         reader.frames_at([4, 5])
 
 
-def test_pictures_stay_what_they_are_after_the_reader_is_gone(plain: Path) -> None:
+def test_frames_outlive_their_reader(plain: Path) -> None:
     with open_video(plain) as reader:
         kept = [frame for frame, _ in zip(reader.frames(), range(5), strict=False)]
     assert [read_number(frame.rgb()) for frame in kept] == [0, 1, 2, 3, 4]

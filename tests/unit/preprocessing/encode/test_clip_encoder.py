@@ -16,9 +16,8 @@ import pytest
 from preprocessing.config import EncodeConfig
 from preprocessing.decode import DecodeError, decode_clip
 from preprocessing.decode.clip import ClipReader
-from preprocessing.encode.clip_encoder import encode_clip
+from preprocessing.encode.clip_encoder import encode_clip, x264_vectors
 from preprocessing.encode.mp4_layout import index_first
-from preprocessing.encode.x264_vectors import x264_vectors
 from preprocessing.errors import UserError
 
 
@@ -42,7 +41,7 @@ def clip() -> bytes:
     return encode_clip(_moving(60))
 
 
-def test_the_stream_is_what_the_contract_says(clip: bytes) -> None:
+def test_stream_parameters(clip: bytes) -> None:
     with av.open(io.BytesIO(clip)) as container:
         assert [stream.type for stream in container.streams] == ["video"]
         stream = container.streams.video[0]
@@ -60,7 +59,7 @@ def test_the_stream_is_what_the_contract_says(clip: bytes) -> None:
     assert max(np.diff([*keys, len(packets)])) <= 12
 
 
-def test_every_group_is_closed(clip: bytes) -> None:
+def test_groups_of_pictures_are_closed(clip: bytes) -> None:
     """Decoding from any key frame gives what decoding from the start gives."""
     whole = decode_clip(clip)
     with ClipReader(clip) as reader:
@@ -69,13 +68,13 @@ def test_every_group_is_closed(clip: bytes) -> None:
         assert np.array_equal(decode_clip(clip, range(key, after)), whole[key:after])
 
 
-def test_the_index_comes_first_and_no_trace_of_the_writer(clip: bytes) -> None:
+def test_index_comes_first_without_version_tags(clip: bytes) -> None:
     assert clip.index(b"moov") < clip.index(b"mdat")
     assert b"Lavf" not in clip
     assert index_first(clip) == clip
 
 
-def test_the_same_pictures_give_the_same_bytes_in_any_process(clip: bytes) -> None:
+def test_bytes_are_equal_across_processes(clip: bytes) -> None:
     code = (
         "import hashlib, sys; sys.path[:0] = ['.', 'tests/unit/preprocessing/encode'];"
         "import test_clip_encoder as t; from preprocessing.encode.clip_encoder import encode_clip;"
@@ -94,7 +93,7 @@ def test_the_same_pictures_give_the_same_bytes_in_any_process(clip: bytes) -> No
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names vector code of x86")
 @pytest.mark.parametrize("side", [96, 144, 304, 512])
-def test_an_old_cpu_and_a_new_one_write_the_same_bytes(
+def test_bytes_are_equal_across_vector_extensions(
     side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_vectors = encode_clip(_moving(25, side))
@@ -102,18 +101,16 @@ def test_an_old_cpu_and_a_new_one_write_the_same_bytes(
     assert with_vectors == encode_clip(_moving(25, side))
 
 
-def test_a_cpu_is_asked_for_avx512_and_one_that_cannot_be_asked_has_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_avx512_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for flags, expected in (("fma avx2 avx512f", "asm=avx2"), ("fma avx2", "asm=auto")):
         (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
-        monkeypatch.setattr("preprocessing.encode.x264_vectors._CPU", tmp_path / "cpuinfo")
+        monkeypatch.setattr("preprocessing.encode.clip_encoder._CPU", tmp_path / "cpuinfo")
         assert x264_vectors.__wrapped__() == expected
-    monkeypatch.setattr("preprocessing.encode.x264_vectors._CPU", tmp_path / "none")
+    monkeypatch.setattr("preprocessing.encode.clip_encoder._CPU", tmp_path / "none")
     assert x264_vectors.__wrapped__() == "asm=auto"
 
 
-def test_planes_from_a_decoder_carry_nothing_but_pixels() -> None:
+def test_side_data_of_decoded_frames_is_not_encoded() -> None:
     """A source's picture types and captions must not reach our encoder."""
     pictures = _moving(30)
     source = encode_clip(pictures, config=EncodeConfig(gop=3))
@@ -164,7 +161,7 @@ def test_random_windows_decode_few_frames(clip: bytes) -> None:
     assert most <= 28
 
 
-def test_any_numbers_in_any_order(clip: bytes) -> None:
+def test_frame_numbers_in_any_order(clip: bytes) -> None:
     whole = decode_clip(clip)
     wanted = [59, 0, 13, 13, 12, 40, 11]
     with ClipReader(clip) as reader:
@@ -177,7 +174,7 @@ def test_any_numbers_in_any_order(clip: bytes) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text", "noise"])
-def test_a_damaged_member_is_told(clip: bytes, damage: str) -> None:
+def test_damaged_clips_raise(clip: bytes, damage: str) -> None:
     start = clip.index(b"mdat") + 8
     data = {
         "cut": clip[: len(clip) * 2 // 3],

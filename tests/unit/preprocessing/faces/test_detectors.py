@@ -8,8 +8,9 @@ import skimage.data
 
 from preprocessing.errors import UserError
 from preprocessing.faces import DETECTORS, make_detector
+from preprocessing.faces.centerface import suppress
 from preprocessing.faces.pose import FACE_POINTS, head_pose, rotation
-from preprocessing.faces.suppression import iou_matrix, suppress
+from preprocessing.geometry import iou_matrix
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_a_pack_is_found_in_insightface_s_own_folder(assets_dir):
     assert below.model_sha256 == named.model_sha256
 
 
-def test_of_several_packs_one_is_to_be_named(tmp_path):
+def test_a_folder_of_several_packs_is_refused(tmp_path):
     for name in ("large", "small"):
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "det.onnx").touch()
@@ -97,25 +98,25 @@ def test_of_several_packs_one_is_to_be_named(tmp_path):
     [
         (("centreface",), "did you mean 'centerface'"),
         (("yolo",), "choose one of centerface, insightface"),
-        (("centerface", "/some/pack"), "reads no pack"),
-        (("insightface", "/no/such/pack"), "no faces pack at /no/such/pack"),
+        (("centerface", "/some/pack"), "which reads none"),
+        (("insightface", "/no/such/pack"), "the face model folder /no/such/pack does not exist"),
     ],
 )
-def test_wrong_detectors_are_told(arguments, message):
+def test_wrong_detector_arguments_raise(arguments, message):
     with pytest.raises(UserError, match=message):
         make_detector(*arguments)
 
 
-def test_a_pack_without_a_detector_is_told(tmp_path):
+def test_a_pack_without_a_detection_model_raises(tmp_path):
     with pytest.raises(UserError, match="has no detection model"):
         make_detector("insightface", str(tmp_path))
 
 
-def test_no_thread_of_the_runtime_outlives_the_work():
+def test_onnx_runtime_starts_no_telemetry_thread():
     """ONNX Runtime's telemetry keeps one, which can abort a process that is done."""
     script = """
 import os
-from preprocessing.detect import make_detector
+from preprocessing.faces import make_detector
 before = set(os.listdir("/proc/self/task"))
 make_detector("centerface")
 print(len(set(os.listdir("/proc/self/task")) - before), os.environ["ORT_DISABLE_TELEMETRY"])
@@ -139,7 +140,7 @@ def test_pose_recovers_the_angles_of_the_average_face(angles):
     np.testing.assert_allclose(found, angles, atol=4)
 
 
-def test_pose_has_the_signs_it_says():
+def test_signs_of_the_pose_angles():
     points = FACE_POINTS[:, :2].copy()
     to_the_right, up, tilted = points.copy(), points.copy(), points.copy()
     to_the_right[2, 0] += 10

@@ -1,10 +1,13 @@
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
 
+from preprocessing.chunk.records import ChunkEnd
 from preprocessing.config import PreprocessConfig
-from preprocessing.report.numbers import clips_to_show, funnel, report_numbers
+from preprocessing.dataset.gather import ChunkSummary
+from preprocessing.report.numbers import RunFacts, clips_to_show, funnel, report_numbers
 from preprocessing.report.page import report_page
 from preprocessing.storage.index import SCORES
 
@@ -25,12 +28,9 @@ ROWS = [
     *(row(n) for n in range(60)), row(60, "blurred"), row(61, "blurred", 6.0),
     row(62, "too_short", 0.5), row(63, "duplicate"),
 ]  # fmt: skip
-END = {"source_s": 250.0, "frames": 6000, "looks": 800, "stages": {"decode": 2.0, "encode": 4.0}}
-ENDS = [{"source": "<s>&0.mp4", **END}]
-FACTS = {
-    "sources": 4, "readable": 3, "ignored": {".txt": 2}, "seconds": 10.0, "processed_s": 250.0,
-    "workers": 2,
-}  # fmt: skip
+END = ChunkEnd((), 6000, 800, (), {"decode": 2.0, "encode": 4.0})
+CHUNKS = [ChunkSummary("<s>&0.mp4", 250.0, END)]
+RUN = RunFacts(4, 3, {".txt": 2}, seconds=10.0, processed_s=250.0, workers=2)
 BAD = [
     {"source": "<b>.mp4", "reason": "not_video", "detail": "x & y", "start_s": None, "end_s": None},
     {"source": "c.mp4", "reason": "truncated", "detail": "ends", "start_s": 3.0, "end_s": 4.5},
@@ -54,9 +54,9 @@ def test_the_funnel_adds_up():
 @pytest.mark.parametrize("identity", ["person_1", "source_1"])
 def test_it_is_told_where_identities_are_only_sources(identity):
     rows = [{**row(n), "identity": identity} for n in range(3)]
-    numbers = report_numbers(rows, BAD, ENDS, CONFIG, FACTS)
+    numbers = report_numbers(rows, BAD, CHUNKS, CONFIG, RUN)
     page = report_page("faces", numbers, {"kept": []}, BAD)
-    assert ("recognises nobody" in page) == identity.startswith("source")
+    assert ("has no recogniser" in page) == identity.startswith("source")
 
 
 def test_a_reason_nobody_gives_is_a_defect():
@@ -73,7 +73,7 @@ def test_the_choice_of_clips_is_bounded_fair_and_stable():
 
 
 def test_numbers():
-    numbers = report_numbers(ROWS, BAD, ENDS, CONFIG, FACTS)
+    numbers = report_numbers(ROWS, BAD, CHUNKS, CONFIG, RUN)
     assert numbers["kept"]["clips"] == 60
     assert numbers["kept"]["bytes_per_frame"] == 10
     assert numbers["quarantine"] == {"not_video": 1, "truncated": 1}
@@ -91,12 +91,14 @@ def test_a_source_without_a_clip_says_why():
     dropped = [
         {**row(n, reason), "source": "<d>.mp4"} for n, reason in ((70, "still"), (71, "flat"))
     ]
-    none = {**END, "frames": 0}
-    ends = [
-        *ENDS, {"source": "<d>.mp4", **END}, {"source": "<n>.mp4", **END},
-        {"source": "slides.mp4", **none}, {"source": "c.mp4", **none},
+    none = replace(END, frames=0)
+    chunks = CHUNKS + [
+        ChunkSummary(source, 250.0, end)
+        for source, end in (
+            ("<d>.mp4", END), ("<n>.mp4", END), ("slides.mp4", none), ("c.mp4", none)
+        )
     ]  # fmt: skip
-    numbers = report_numbers([*ROWS, *dropped], BAD, ends, CONFIG, {**FACTS, "readable": 7})
+    numbers = report_numbers([*ROWS, *dropped], BAD, chunks, CONFIG, replace(RUN, readable=7))
     assert numbers["sources"]["without_a_clip"] == 4
     assert numbers["sources"]["why_without"] == {
         "<d>.mp4": {"still": 1, "flat": 1}, "<n>.mp4": {"no_face": 0},
@@ -105,14 +107,14 @@ def test_a_source_without_a_clip_says_why():
     page = report_page("Data", numbers, {}, [])
     assert "<td>&lt;d&gt;.mp4</td><td>1 still, 1 flat</td>" in page
     assert "<td>&lt;n&gt;.mp4</td><td>no face was found</td>" in page
-    assert "<td>slides.mp4</td><td>no two pictures are within" in page
+    assert "<td>slides.mp4</td><td>no two frames are within" in page
     assert "Sources without a clip" not in report_page(
-        "Data", report_numbers(ROWS, [], ENDS, CONFIG, FACTS), {}, []
+        "Data", report_numbers(ROWS, [], CHUNKS, CONFIG, RUN), {}, []
     )
 
 
 def test_the_page_is_well_formed_escaped_and_needs_nothing_else():
-    numbers = report_numbers(ROWS, BAD, ENDS, CONFIG, FACTS)
+    numbers = report_numbers(ROWS, BAD, CHUNKS, CONFIG, RUN)
     shown = {k: [(r, b"jpg") for r in v] for k, v in clips_to_show(ROWS).items()}
     page = report_page("Data <set>", numbers, shown, BAD)
     open_tags = []
@@ -140,6 +142,6 @@ def test_the_page_is_well_formed_escaped_and_needs_nothing_else():
 
 
 def test_an_empty_job_has_a_report_too():
-    numbers = report_numbers([], [], [], CONFIG, {**FACTS, "seconds": 0.0, "processed_s": 0.0})
+    numbers = report_numbers([], [], [], CONFIG, replace(RUN, seconds=0.0, processed_s=0.0))
     assert numbers["kept"]["clips"] == 0
     assert "<h2>Funnel</h2>" in report_page("empty", numbers, {}, [])

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from preprocessing.decode import DecodeError
-from preprocessing.sandbox.isolate import heartbeat
+from preprocessing.heartbeat import heartbeat
 
 
 def add(left: int, right: int = 1) -> int:

@@ -12,10 +12,10 @@ import misbehaving
 import psutil
 import pytest
 
+from preprocessing.heartbeat import heartbeat
 from preprocessing.sandbox.isolate import (
     Failure,
     Isolated,
-    heartbeat,
     run_isolated,
     stream_isolated,
 )
@@ -31,7 +31,7 @@ def child():
         yield child
 
 
-def test_results_come_back_and_the_child_is_kept(child: Isolated) -> None:
+def test_results_return_and_the_child_is_reused(child: Isolated) -> None:
     first = child.run(misbehaving.own_pid, time_limit_s=10)
     assert child.run(misbehaving.add, 2, right=3, time_limit_s=10) == 5
     assert child.run(misbehaving.own_pid, time_limit_s=10) == first
@@ -39,7 +39,7 @@ def test_results_come_back_and_the_child_is_kept(child: Isolated) -> None:
     assert 10 < child.peak_memory_mb < 1000
 
 
-def test_a_child_that_keeps_more_and_more_is_replaced_before_the_next_work() -> None:
+def test_a_leaking_child_is_replaced() -> None:
     with Isolated() as child:
         first = child.run(misbehaving.own_pid, time_limit_s=30)
         assert child.run(misbehaving.keep, 500, time_limit_s=30) == 500
@@ -50,7 +50,7 @@ def test_a_child_that_keeps_more_and_more_is_replaced_before_the_next_work() -> 
 
 
 def test_a_child_with_large_models_is_kept() -> None:
-    """What it holds from its first piece of work on is no leak."""
+    """Memory held since its first call is not a leak."""
     with Isolated() as child:
         assert child.run(misbehaving.keep, 500, time_limit_s=30) == 500
         first = child.run(misbehaving.own_pid, time_limit_s=30)
@@ -58,8 +58,8 @@ def test_a_child_with_large_models_is_kept() -> None:
         assert child.starts == 1
 
 
-def test_a_child_that_has_freed_its_memory_is_kept() -> None:
-    """A clip's frames, once freed, lie beneath what came after; the system gets them back."""
+def test_a_child_returns_freed_memory() -> None:
+    """Freed frames lie beneath later allocations; the child still returns them to the system."""
     with Isolated() as child:
         first = child.run(misbehaving.own_pid, time_limit_s=30)
         assert child.run(misbehaving.leave_a_heap_in_pieces, 500, time_limit_s=30) == 7999
@@ -72,11 +72,11 @@ def test_large_arguments_and_results(child: Isolated) -> None:
     assert len(child.run(misbehaving.big_result, 20, time_limit_s=20)) == 20 << 20
 
 
-def test_a_child_keeps_to_one_core(child: Isolated) -> None:
+def test_a_child_uses_one_core(child: Isolated) -> None:
     assert child.run(misbehaving.opencv_threads, time_limit_s=30) == 1
 
 
-def test_standard_streams_do_not_matter(child: Isolated) -> None:
+def test_standard_streams_are_closed(child: Isolated) -> None:
     assert child.run(misbehaving.print_and_read, time_limit_s=10) == ""
 
 
@@ -112,7 +112,7 @@ def test_a_hang_is_killed_in_time(child: Isolated, work) -> None:
     assert failure == Failure("timeout", "not done within 1 s")
 
 
-def test_no_progress_is_told_long_before_the_limit(child: Isolated) -> None:
+def test_a_stall_is_reported_before_the_time_limit(child: Isolated) -> None:
     child.run(misbehaving.add, 1, time_limit_s=20)
     began = time.monotonic()
     failure = child.run(misbehaving.beat_from_a_thread_and_hang, time_limit_s=60, stall_limit_s=1.0)
@@ -120,7 +120,7 @@ def test_no_progress_is_told_long_before_the_limit(child: Isolated) -> None:
     assert failure == Failure("timeout", "no progress for 1 s")
 
 
-def test_heartbeats_keep_long_work_alive_but_not_for_ever(child: Isolated) -> None:
+def test_heartbeats_prevent_a_stall_but_not_the_time_limit(child: Isolated) -> None:
     assert child.run(misbehaving.beat_for, 6.0, time_limit_s=60, stall_limit_s=5.0) == "done"
     began = time.monotonic()
     failure = child.run(misbehaving.beat_for, 60, time_limit_s=1.0, stall_limit_s=0.9)
@@ -129,8 +129,8 @@ def test_heartbeats_keep_long_work_alive_but_not_for_ever(child: Isolated) -> No
 
 
 @pytest.mark.parametrize("how", ["segfault", "raise_surprise", "hang_in_native_code"])
-def test_a_failure_says_how_far_the_work_had_come(child: Isolated, how: str) -> None:
-    """To the last heartbeat, however quickly they followed each other."""
+def test_a_failure_reports_progress(child: Isolated, how: str) -> None:
+    """The value of the last heartbeat, even of a rapid series."""
     failure = child.run(misbehaving.go_to, 12345, how, time_limit_s=60, stall_limit_s=2.0)
     assert failure.reached == 12345
     assert child.run(misbehaving.go_to, 0, how, time_limit_s=60, stall_limit_s=2.0).reached == 0
@@ -163,7 +163,7 @@ def test_an_endless_stream_ends(child: Isolated) -> None:
     assert items
 
 
-def test_a_consumer_may_leave_or_be_slow(child: Isolated) -> None:
+def test_a_consumer_may_stop_early_or_be_slow(child: Isolated) -> None:
     for item in child.stream(misbehaving.count_for_ever, time_limit_s=20):
         if item == 3:
             break
@@ -217,7 +217,7 @@ _PARENT = """
 import sys, time
 sys.path.insert(0, {folder!r})
 import misbehaving
-from preprocessing.isolate import Isolated
+from preprocessing.sandbox.isolate import Isolated
 child = Isolated()
 print(child.run(misbehaving.own_pid, time_limit_s=30), flush=True)
 child.run(misbehaving.hang_in_native_code, time_limit_s=1000)

@@ -10,7 +10,10 @@ import pytest
 from preprocessing.storage.local_store import LocalStore
 from preprocessing.storage.unfinished import is_abandoned, unfinished_name
 
-NAME = "from preprocessing.unfinished import unfinished_name; print(unfinished_name(), flush=True)"
+NAME = (
+    "from preprocessing.storage.unfinished import unfinished_name;"
+    " print(unfinished_name(), flush=True)"
+)
 
 
 def begun_by(code: str) -> tuple[subprocess.Popen[str], str]:

@@ -4,7 +4,7 @@ import torch
 
 from preprocessing import geometry
 from preprocessing.errors import UserError
-from preprocessing.faces.face import Face
+from preprocessing.faces.detector import Face
 from xnemo.animation.driving import FaceTrack, blend_motion, box_vectors, encode_motion, find_faces
 from xnemo.animation.pictures import to_pictures, to_tensor
 

@@ -14,9 +14,9 @@ from preprocessing.errors import UserError
 from xnemo.animation.animator import AnimateConfig, Animator
 from xnemo.animation.pipeline_xnemo import XNeMoPipeline
 from xnemo.diffusion.sampler import SamplerConfig
+from xnemo.model.config import FrozenPaths
 from xnemo.model.frozen import autoencoder
 from xnemo.model.frozen.autoencoder import AutoencoderConfig, make_autoencoder
-from xnemo.model.frozen_paths import FrozenPaths
 from xnemo.model.networks import build_networks
 
 # A learned autoencoder of Stable Diffusion's kind, small.

@@ -63,7 +63,7 @@ def test_threads_may_share_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = SampleOrder(people, seed=1, balance="identity")
     expected = [alone.at(n) for n in range(1000)]
     # Almost nothing is kept, so that each drops what another is about to use.
-    monkeypatch.setattr(order, "_KEPT", 2)
+    monkeypatch.setattr(order, "_CACHED", 2)
     shared = SampleOrder(people, seed=1, balance="identity")
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):

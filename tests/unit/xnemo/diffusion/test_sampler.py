@@ -10,10 +10,9 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from preprocessing.errors import UserError
 from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.initial_latents import initial_latents
-from xnemo.diffusion.sampler import SamplerConfig, sample_latents
+from xnemo.diffusion.sampler import SamplerConfig, make_windows, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.diffusion.scheduler import make_scheduler
-from xnemo.diffusion.windows import make_windows
 from xnemo.model.unet.config import UNetConfig
 from xnemo.model.unet.denoising_unet import DenoisingUNet
 from xnemo.model.unet.reference_net import ReferenceNet
@@ -133,7 +132,7 @@ def test_only_the_generator_is_random(model):
 
 
 @pytest.mark.parametrize("scheduler", ["dpm", "unipc"])
-def test_faster_solvers_reach_what_many_ddim_steps_reach(scheduler):
+def test_multistep_schedulers_reach_the_result_of_many_ddim_steps(scheduler):
     """With a denoiser whose answer is known, every scheduler must end at the data."""
     goal = torch.linspace(-1, 1, 4 * 64).view(1, 4, 1, 8, 8)
     table = make_scheduler(DiffusionConfig()).alphas_cumprod
@@ -171,7 +170,7 @@ def test_stepping_block_by_block_changes_nothing(model, monkeypatch, scheduler):
     assert torch.equal(sample(model, 9, config, denoiser=quick), whole)
 
 
-def test_solvers_that_scale_their_latents_are_refused(model):
+def test_schedulers_that_scale_their_latents_are_refused(model):
     z, conditions = make_conditions(model, 2)
     generator = torch.Generator()
     with pytest.raises(UserError, match="EulerDiscreteScheduler scales its latents"):
@@ -189,7 +188,7 @@ def test_callback_sees_every_step_and_may_replace_latents(model):
     assert seen == [(0, 501, 7), (1, 1, 7)]
 
 
-def test_low_precision_networks_leave_the_solver_in_fp32(model):
+def test_the_scheduler_runs_in_fp32_with_low_precision_networks(model):
     low = copy.deepcopy(model[0]).bfloat16()
     z, conditions = make_conditions(model, 6)
     result = sample_latents(

@@ -34,7 +34,7 @@ def test_noising_and_targets_are_the_schedulers(config):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_the_right_prediction_gives_the_latents_back(config):
+def test_the_exact_prediction_recovers_the_latents(config):
     schedule = NoiseSchedule(config)
     z, noise = torch.randn(2, 3, 4, 6, 6)
     t = torch.tensor([1, 400, 800])
@@ -127,7 +127,7 @@ def test_contradictions_name_the_field(arguments, field):
         DiffusionConfig(**arguments)
 
 
-def test_zero_terminal_snr_must_start_where_it_was_trained_to():
+def test_zero_terminal_snr_requires_trailing_spacing():
     config = DiffusionConfig(prediction_type="v_prediction", zero_terminal_snr=True)
     with pytest.raises(UserError, match="set spacing to trailing"):
         make_scheduler(config, "ddim", "leading")
@@ -137,7 +137,7 @@ def test_zero_terminal_snr_must_start_where_it_was_trained_to():
         assert scheduler.timesteps.tolist() == [999, 749, 499, 249]
 
 
-def test_a_bias_draws_noisier_timesteps_and_none_draws_as_before():
+def test_timestep_bias_draws_noisier_timesteps():
     plain = NoiseSchedule(DiffusionConfig())
     expected = np.random.default_rng(4).integers(1000)
     assert plain.draw_timestep(np.random.default_rng(4)) == expected

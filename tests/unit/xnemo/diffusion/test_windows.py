@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xnemo.diffusion.windows import make_windows
+from xnemo.diffusion.sampler import make_windows
 
 
 @given(

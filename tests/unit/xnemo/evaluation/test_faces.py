@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from preprocessing.faces.face import Face
+from preprocessing.faces.detector import Face
 from preprocessing.faces.pose import FACE_POINTS, rotation
 from xnemo.evaluation.faces import face_distances, landmark_distance
 from xnemo.evaluation.motion_correlation import change_correlation, score

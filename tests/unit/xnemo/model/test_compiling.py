@@ -30,7 +30,7 @@ def asked_anew():
     require_compiling.cache_clear()
 
 
-def test_a_machine_without_a_compiler_is_told_so_in_one_line(tmp_path):
+def test_a_missing_compiler_is_reported_in_one_line(tmp_path):
     code = "from xnemo.model.compiling import require_compiling as ask; ask('cpu')"
     caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
@@ -43,10 +43,10 @@ def test_a_machine_without_a_compiler_is_told_so_in_one_line(tmp_path):
     assert "UserError: torch.compile does not work on this machine's cpu" in last
     assert "No working C++ compiler found" in last
     assert "/nowhere/c++" in last
-    assert "leave compiling off" in last
+    assert "disable compilation" in last
 
 
-def test_a_path_with_a_space_is_named(monkeypatch):
+def test_a_path_with_a_space_is_reported(monkeypatch):
     def compile_nothing(function):
         raise RuntimeError(LINKER)
 
@@ -57,7 +57,7 @@ def test_a_path_with_a_space_is_named(monkeypatch):
     assert "/a b/torch/__init__.py" in raised.value.remedy
 
 
-def test_one_answer_serves_a_process(monkeypatch):
+def test_the_check_runs_once_per_process(monkeypatch):
     asked = []
     monkeypatch.setattr(torch, "compile", lambda function: asked.append(function) or function)
     require_compiling("cpu")

@@ -1,4 +1,4 @@
-"""The forecast of a training step's cost, held against real steps."""
+"""The computed cost of a training step against real steps."""
 
 from dataclasses import asdict, replace
 
@@ -23,7 +23,7 @@ def real() -> tuple[float, int]:
     parts = networks.trained_parts()
     for part in parts.values():
         part.train()
-    # There is nothing to standardise a single sample by.
+    # A single sample has no batch statistics.
     networks.motion_encoder.standards.eval()
     weights = {t.data_ptr() for m in parts.values() for t in (*m.parameters(), *m.buffers())}
     kept: dict[int, Tensor] = {}
@@ -41,9 +41,9 @@ def real() -> tuple[float, int]:
         latent = networks.motion_encoder(torch.randn(1, 3, 1, 32, 32), torch.randn(1, 1, 3))
         reference = networks.reference_net(z[:, :, 0], tokens)
         loss = networks.denoiser(z, 9, tokens, latent.tokens, reference).sum()
-        picture = networks.gan_head(torch.randn(1, 3, 32, 32), latent.face[:, 0])
-        for judged in (picture, picture.detach(), picture.detach()):
-            loss = loss + sum(scale.logits.sum() for scale in networks.discriminator(judged))
+        image = networks.gan_head(torch.randn(1, 3, 32, 32), latent.face[:, 0])
+        for image_in in (image, image.detach(), image.detach()):
+            loss = loss + sum(scale.logits.sum() for scale in networks.discriminator(image_in))
         size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
         loss.backward()
     return counter.get_total_flops(), size
@@ -68,7 +68,7 @@ def test_activations_grow_with_the_batch_and_shrink_with_checkpoints():
     assert plain.recompute_flops_per_sample == 0
 
 
-def test_states_follow_the_parameters_and_zero_shards_them():
+def test_states_scale_with_parameters_and_zero_shards_them():
     networks = build_networks(config())
     trained = sum(
         p.numel()

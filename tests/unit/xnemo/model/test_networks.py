@@ -48,7 +48,7 @@ def test_saved_networks_load_bit_for_bit(networks, saved):
         assert flags == {k: p.requires_grad for k, p in getattr(loaded, name).named_parameters()}
 
 
-def test_loaded_networks_train_apart_from_their_files(networks, saved):
+def test_training_loaded_networks_does_not_change_their_files(networks, saved):
     """Mapped weights may be written to; the file stays as it is."""
     loaded = Networks.load(saved)
     before = load_file(saved / "denoiser" / WEIGHTS)["conv_in.weight"].clone()
@@ -88,7 +88,7 @@ def test_a_part_saved_by_diffusers_loads_again(networks, tmp_path, name, low_mem
     assert_same_bits(part, again)
 
 
-def test_the_same_seed_gives_the_same_weights_whatever_else_there_is(networks):
+def test_weights_depend_only_on_seed_and_name(networks):
     again = build_networks(tiny(), seed=3)
     torch.manual_seed(99)
     with_modules = build_networks(with_temporal(tiny()), seed=3, training=False)
@@ -102,7 +102,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_else_there_is(networks):
     assert not torch.equal(ours, theirs)
 
 
-def test_building_leaves_the_global_generator_alone():
+def test_building_does_not_change_the_global_generator():
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -134,7 +134,7 @@ def test_the_image_stage_can_take_a_temporal_network(tmp_path):
     assert all(torch.equal(whole[k], v) for k, v in image.denoiser.state_dict().items())
 
 
-def test_nothing_is_written_over(networks, saved):
+def test_existing_folders_are_not_overwritten(networks, saved):
     with pytest.raises(UserError, match="exists already"):
         networks.save(saved)
 
@@ -206,7 +206,7 @@ def test_a_foreign_tensor_is_refused(saved):
     one_line(error, "1 surplus: stranger")
 
 
-def test_presets_hold_together():
+def test_presets_are_consistent():
     assert full().latent_size == 64
     assert full().unet == UNetConfig()
     assert small().latent_size == 32

@@ -15,14 +15,14 @@ from preprocessing.errors import UserError
 from xnemo.training.config import GuardConfig
 from xnemo.training.loop import run_training
 from xnemo.training.monitor.guards import COLLAPSE_STEPS, LATENT_STD, StepGuard
-from xnemo.training.monitor.run_log import RunLog, read_log
+from xnemo.training.monitor.run_log import read_log
 from xnemo.training.monitor.watchdog import Watchdog
 
 FINE = {"loss": 1.0, "diffusion": 1.0}
 
 
 def test_a_run_leaves_what_it_promises(short_run: Path) -> None:
-    records = read_log(short_run / "log.jsonl")
+    records = read_log(short_run)
     assert records[0]["event"] == "started"
     assert records[0]["index_digest"]
     assert records[-1]["event"] == "finished"
@@ -96,7 +96,7 @@ def test_non_finite_steps_are_skipped_without_a_trace_and_counted(
     result = run_training(nano(samples=12, checkpoint__every_samples=100), str(faces), run)
     assert result["skipped_steps"] == 1
     assert math.isfinite(result["loss"])
-    events = [r for r in read_log(run / "log.jsonl") if r.get("event") == "step skipped"]
+    events = [r for r in read_log(run) if r.get("event") == "step skipped"]
     assert len(events) == 1
     assert "not finite" in events[0]["cause"]
     assert events[0]["keys"]
@@ -148,24 +148,6 @@ def test_the_watchdog_names_the_stage(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "test_the_watchdog_names_the_stage" in report
 
 
-def test_a_torn_log_is_mended_and_repeated_steps_count_once(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    log = RunLog(path)
-    for seen in (4, 8):
-        log.write({"samples_seen": seen, "loss": float("nan")})
-    log.close()
-    with path.open("a") as file:
-        file.write('{"samples_seen": 12, "lo')
-    log = RunLog(path)
-    log.write({"event": "resumed", "samples_seen": 4})
-    log.write({"samples_seen": 8, "loss": 2.0})
-    log.close()
-    records = read_log(path)
-    assert [r["samples_seen"] for r in records] == [4, 4, 8]
-    assert records[0]["loss"] is None
-    assert records[-1]["loss"] == 2.0
-
-
 def test_bad_samples_are_named_counted_and_bounded(
     faces: Path, tmp_path: Path, nano: Callable[..., Any]
 ) -> None:
@@ -184,7 +166,7 @@ def test_bad_samples_are_named_counted_and_bounded(
     changes = {"samples": 8, "checkpoint__every_samples": 100, "data__retries": 0}
     result = run_training(nano(**changes), str(root), tmp_path / "run")
     assert result["bad_samples"] >= 1
-    named = [r for r in read_log(tmp_path / "run" / "log.jsonl") if r.get("event") == "bad sample"]
+    named = [r for r in read_log(tmp_path / "run") if r.get("event") == "bad sample"]
     assert row["key"] in named[0]["cause"]
     with pytest.raises(UserError, match=row["key"]):
         run_training(nano(**changes, data__max_bad_samples=1), str(root), tmp_path / "second")
@@ -206,6 +188,6 @@ def test_a_motion_latent_that_falls_silent_is_reported_once() -> None:
 
 
 def test_the_spread_of_the_motion_latent_is_in_the_log(short_run: Path) -> None:
-    records = [r for r in read_log(short_run / "log.jsonl") if "loss" in r]
+    records = [r for r in read_log(short_run) if "loss" in r]
     assert records
     assert all(0 < r[LATENT_STD] < 10 for r in records)

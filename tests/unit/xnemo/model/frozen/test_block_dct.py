@@ -1,4 +1,4 @@
-"""The autoencoder of low frequencies."""
+"""The block DCT autoencoder."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ def autoencoder(**changes):
     return make_autoencoder(AutoencoderConfig("block_dct", path=None, **changes))
 
 
-def test_all_frequencies_give_the_picture_back():
+def test_all_frequencies_reconstruct_the_image():
     whole = autoencoder(factor=4, dct_kept=(16, 16))
     x = torch.rand(2, 3, 16, 24) * 2 - 1
     z = whole.encode(x)
@@ -19,8 +19,8 @@ def test_all_frequencies_give_the_picture_back():
     torch.testing.assert_close(whole.decode(z), x, rtol=0, atol=1e-5)
 
 
-def test_what_is_kept_is_the_nearest_picture_of_its_kind():
-    """Coding twice changes nothing more, and what was lost is orthogonal to what was kept."""
+def test_coding_is_an_orthogonal_projection():
+    """Coding is a projection: idempotent, with an orthogonal error."""
     low = autoencoder(factor=8)
     x = torch.rand(1, 3, 32, 32) * 2 - 1
     kept = low.decode(low.encode(x))

@@ -128,7 +128,7 @@ def test_an_autoencoder_in_half_precision_takes_and_gives_fp32(folders):
     assert ours.decode(torch.rand(1, 4, 4, 4)).dtype == torch.float32
 
 
-def test_fp16_is_not_asked_of_an_encoder_that_overflows_in_it(folders):
+def test_an_encoder_that_overflows_in_fp16_runs_in_fp32(folders):
     root, models = folders
     autoencoder = make_autoencoder(AutoencoderConfig("kl", str(root / "kl"))).half()
     assert models["kl"].config.force_upcast
@@ -149,7 +149,7 @@ def test_a_pipelines_folder_is_searched_for_its_vae(folders, tmp_path):
     assert make_autoencoder(AutoencoderConfig("kl", str(tmp_path))).factor == 8
 
 
-def test_clip_is_what_its_own_processor_gives(folders):
+def test_clip_equals_its_library_processor(folders):
     root, models = folders
     token = make_image_embedding(ImageEmbeddingConfig("clip", str(root / "clip"), None, width=12))
     picture = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
@@ -171,7 +171,7 @@ def test_resizing_for_clip_is_pils_bicubic():
     assert np.abs(error).mean() < 0.3
 
 
-def test_the_pooled_token_is_the_pictures_mean_colours():
+def test_the_pooled_token_is_the_mean_colours():
     token = make_image_embedding(ImageEmbeddingConfig("pooled", None, None, width=14))
     x = torch.rand(2, 3, 8, 8)
     out = token(x)
@@ -181,14 +181,14 @@ def test_the_pooled_token_is_the_pictures_mean_colours():
 
 
 @pytest.mark.parametrize("kind", ["kl", "tiny", "temporal"])
-def test_weights_that_are_not_there_are_one_clear_line(kind, tmp_path):
+def test_missing_weights_are_reported_in_one_line(kind, tmp_path):
     with pytest.raises(UserError, match=r"autoencoder\.path = .*no such folder"):
         make_autoencoder(AutoencoderConfig(kind, str(tmp_path / "none")))
     with pytest.raises(UserError, match=r"holds no config\.json"):
         make_autoencoder(AutoencoderConfig(kind, str(tmp_path)))
 
 
-def test_an_unreachable_hub_is_one_clear_line():
+def test_an_unreachable_hub_is_reported_in_one_line():
     with pytest.raises(UserError, match="hub could not be reached"):
         make_autoencoder(AutoencoderConfig("kl", "nobody/nothing"))
 

@@ -40,7 +40,7 @@ def test_features_are_the_published_networks(published):
             torch.testing.assert_close(ours, layers[: tap + 1](normalised))
 
 
-def test_gradient_goes_to_the_picture_alone():
+def test_gradient_flows_to_the_first_image_only():
     loss = PerceptualLoss(PerceptualConfig("vgg16", "random"))
     image, target = (torch.rand(1, 3, 32, 32, requires_grad=True) for _ in range(2))
     loss(image, target).backward()
@@ -66,14 +66,14 @@ def test_none_costs_nothing_and_keeps_the_graph_usable():
     (image.mean() + value).backward()
 
 
-def test_wrong_files_are_named(published, tmp_path):
+def test_wrong_files_are_reported(published, tmp_path):
     _, path = published
     with pytest.raises(UserError, match="no such file"):
         PerceptualLoss(PerceptualConfig("vgg16", str(tmp_path / "none.pth")))
-    with pytest.raises(UserError, match="is no vgg19"):
+    with pytest.raises(UserError, match="is not vgg19"):
         PerceptualLoss(PerceptualConfig("vgg19", str(path)))
     (tmp_path / "text.pth").write_text("not a checkpoint")
-    with pytest.raises(UserError, match="no file of tensors"):
+    with pytest.raises(UserError, match="not a file of tensors"):
         PerceptualLoss(PerceptualConfig("vgg16", str(tmp_path / "text.pth")))
     save_file({"features.0.weight": torch.zeros(1)}, tmp_path / "bad.safetensors")
     with pytest.raises(UserError, match=r"features\.0\.weight is missing or of another shape"):
@@ -86,5 +86,5 @@ def test_a_pickle_with_code_is_refused(tmp_path):
             return (print, ("executed",))
 
     torch.save({"features.0.weight": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match="no file of tensors"):
+    with pytest.raises(UserError, match="not a file of tensors"):
         PerceptualLoss(PerceptualConfig("vgg16", str(tmp_path / "evil.pth")))

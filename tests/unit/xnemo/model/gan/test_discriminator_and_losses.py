@@ -13,11 +13,11 @@ from xnemo.model.gan.adversarial_losses import (
     r1_penalty,
     r1_penalty_by_difference,
 )
+from xnemo.model.gan.convolutions import SpectralConv2d
 from xnemo.model.gan.discriminator import (
     Discriminator,
     DiscriminatorConfig,
     DiscriminatorOutput,
-    SpectralConv2d,
 )
 
 TINY = DiscriminatorConfig(scales=2, width=8, max_width=16, layers=2)
@@ -40,7 +40,7 @@ def test_hinge_is_zero_beyond_the_margin_and_linear_inside():
     assert hinge_generator([output(3), output(1)]) == -2
 
 
-def test_feature_matching_leaves_the_real_side_alone():
+def test_feature_matching_has_no_gradient_on_the_real_side():
     real, fake = (torch.ones(1, 2, requires_grad=True) * v for v in (3, 1))
     real.retain_grad()
     fake.retain_grad()
@@ -86,7 +86,7 @@ def test_r1_matches_finite_differences_and_trains_the_discriminator(discriminato
     assert expected == pytest.approx((values[0] - values[1]) / (2 * step), rel=0.02, abs=1e-7)
 
 
-def test_each_scale_sees_half_the_picture(discriminator):
+def test_each_scale_halves_the_image(discriminator):
     sides = [o.logits.shape[-1] for o in discriminator(torch.randn(1, 3, 64, 64))]
     assert sides[0] > sides[1]
     assert len(discriminator(torch.randn(1, 3, 64, 64))[0].features) == TINY.layers + 1
@@ -115,13 +115,15 @@ def test_spectral_norm_is_the_largest_singular_value_and_still_while_frozen():
     assert not torch.equal(conv.left, before)
 
 
-def test_generator_pass_through_a_frozen_discriminator_reaches_the_picture_only(discriminator):
+def test_a_frozen_discriminator_passes_gradients_to_the_image_only(
+    discriminator,
+):
     state = {name: tensor.clone() for name, tensor in discriminator.state_dict().items()}
     discriminator.requires_grad_(False)
     fake = torch.randn(2, 3, 32, 32, requires_grad=True)
     real = discriminator(torch.randn(2, 3, 32, 32))
-    judged = discriminator(fake)
-    (hinge_generator(judged) + feature_matching(real, judged)).backward()
+    logits = discriminator(fake)
+    (hinge_generator(logits) + feature_matching(real, logits)).backward()
     assert fake.grad.abs().sum() > 0
     assert all(p.grad is None for p in discriminator.parameters())
     assert all(
@@ -148,7 +150,7 @@ def test_bf16_stays_near_fp32(discriminator):
 
 
 @pytest.mark.parametrize("norm", ["spectral_instance", "spectral", "instance", "none"])
-def test_norms_are_what_their_name_says(norm):
+def test_norm_options_select_the_layers(norm):
     discriminator = Discriminator(**asdict(TINY) | {"norm": norm})
     kinds = {type(m) for m in discriminator.modules()}
     assert (SpectralConv2d in kinds) == ("spectral" in norm)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from preprocessing.errors import UserError
+from xnemo.model.gan.convolutions import ModulatedConv2d
 from xnemo.model.gan.gan_head import GanHead, GanHeadConfig
-from xnemo.model.gan.modulated_convolution import ModulatedConv2d
 
 TINY = GanHeadConfig(image_size=32, widths=(8, 12, 16), motion_dim=10, appearance_dim=6)
 
@@ -44,7 +44,7 @@ def test_shared_kernel_equals_one_kernel_per_sample_in_value_and_gradient(demodu
         torch.testing.assert_close(ours, expected)
 
 
-def test_gradient_reaches_motion_as_finite_differences_say(head):
+def test_motion_gradient_equals_finite_differences(head):
     head = copy.deepcopy(head).double()
     reference, weights = torch.randn(2, 1, 3, 32, 32, dtype=torch.double)
     motion = torch.randn(1, 10, dtype=torch.double, requires_grad=True)
@@ -69,7 +69,7 @@ def test_every_parameter_has_a_gradient(head):
     assert not without
 
 
-def test_picture_is_bounded_depends_on_both_inputs_and_not_on_its_batch(head):
+def test_image_is_bounded_and_depends_on_both_inputs_but_not_on_its_batch(head):
     reference, motion = torch.randn(3, 3, 32, 32), torch.randn(3, 10)
     with torch.no_grad():
         picture = head(reference, motion)
@@ -93,7 +93,7 @@ def test_bf16_stays_near_fp32(head):
     assert (low.float() - exact).abs().max() < 0.15
 
 
-def test_noise_is_told_by_the_samples_seed_alone():
+def test_noise_depends_only_on_the_samples_seed():
     torch.manual_seed(0)
     head = GanHead(**asdict(TINY) | {"noise": True})
     for name, parameter in head.named_parameters():

@@ -1,4 +1,4 @@
-"""What is found under the name of a weights file and is none: told in one line, nothing loaded."""
+"""Damaged or wrong weights files are reported in one line and nothing is loaded."""
 
 import json
 import shutil
@@ -110,11 +110,11 @@ CONTENTS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], tuple[str, ...]]] 
     ),
     "parallel wrapper": (
         lambda t: {f"module.{n}": x for n, x in t.items()},
-        ('every name starts with "module."', "inside the wrapper"),
+        ('every name has the prefix "module."', "of the wrapped module"),
     ),
     "compiled wrapper inside a checkpoint": (
         lambda t: {"state_dict": {f"net._orig_mod.{n}": x for n, x in t.items()}, "step": 3},
-        ('every name starts with "net._orig_mod."',),
+        ('every name has the prefix "net._orig_mod."',),
     ),
     "wrapped and one too few": (
         lambda t: {f"module.{n}": x for n, x in t.items() if n != "pe"},
@@ -122,12 +122,12 @@ CONTENTS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], tuple[str, ...]]] 
     ),
     "another key": (
         lambda t: {"model": t, "epoch": 7},
-        ("no state dict", 'under "model"'),
+        ("not a state dict", 'its entry "model"'),
     ),
-    "numbers for names": (lambda t: dict(enumerate(t.values())), ("no state dict",)),
+    "numbers for names": (lambda t: dict(enumerate(t.values())), ("not a state dict",)),
     "arrays": (lambda t: {n: x.numpy() for n, x in t.items()}, ("not opened",)),
     "a whole module": (lambda t: nn.Linear(2, 2), ("not opened",)),
-    "nothing": (lambda t: {}, ("no state dict",)),
+    "nothing": (lambda t: {}, ("not a state dict",)),
 }
 
 
@@ -195,7 +195,7 @@ def entry(first: int, last: int, dtype: str = "F32", shape: tuple[int, ...] = (4
 )  # fmt: skip
 def test_a_safetensors_header_that_lies_is_refused(tmp_path, content):
     (tmp_path / "weights.safetensors").write_bytes(content)
-    refuse(tmp_path / "weights.safetensors", "damaged or no safetensors file")
+    refuse(tmp_path / "weights.safetensors", "damaged or not a safetensors file")
 
 
 @pytest.fixture
@@ -209,8 +209,8 @@ def sharded(sound, tmp_path) -> Path:
     return tmp_path
 
 
-def write_map(folder: Path, places: Any) -> None:
-    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+def write_map(folder: Path, files: Any) -> None:
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": files}))
 
 
 def read_map(folder: Path) -> dict[str, str]:
@@ -228,20 +228,20 @@ def _overwrite(folder: Path, **changes: Tensor) -> None:
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (lambda f: (f / "two.safetensors").unlink(), ("two.safetensors, which is not there",)),
+        (lambda f: (f / "two.safetensors").unlink(), ("two.safetensors, which is missing",)),
         (lambda f: (f / "two.safetensors").write_bytes(b"<html>"), ("web server",)),
         (lambda f: _overwrite(f, stranger=torch.zeros(1)), ("stranger", "no file")),
         (lambda f: shutil.copy(f / "one.safetensors", f / "two.safetensors"),
-         ("which the index places in one.safetensors",)),
+         ("which the index assigns to one.safetensors",)),
         (lambda f: write_map(f, read_map(f) | {"more": "one.safetensors"}),
-         ("places more in one.safetensors, which lacks it",)),
-        (lambda f: write_map(f, read_map(f) | {"pe": 5}), ("no index",)),
+         ("assigns more to one.safetensors, which lacks it",)),
+        (lambda f: write_map(f, read_map(f) | {"pe": 5}), ("not an index",)),
         (lambda f: write_map(f, read_map(f) | {"pe": ".."}), ("points outside",)),
         (lambda f: write_map(f, read_map(f) | {"pe": "/etc/passwd"}), ("points outside",)),
         (lambda f: write_map(f, {}), ("missing: pe",)),
-        (lambda f: write_map(f, None), ("no index",)),
-        (lambda f: (f / INDEX).write_text("[1]"), ("no index",)),
-        (lambda f: (f / INDEX).write_bytes(b"\xff\xfe\x00"), ("no index",)),
+        (lambda f: write_map(f, None), ("not an index",)),
+        (lambda f: (f / INDEX).write_text("[1]"), ("not an index",)),
+        (lambda f: (f / INDEX).write_bytes(b"\xff\xfe\x00"), ("not an index",)),
         (lambda f: [p.unlink() for p in f.iterdir()] and (f / "config.json").write_text("{}"),
          ("holds none of",)),
     ],

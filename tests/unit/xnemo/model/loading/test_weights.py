@@ -1,4 +1,4 @@
-"""Checkpoints of others: loaded whole and exactly, or refused in one line with nothing loaded."""
+"""Published checkpoints load completely and exactly, or fail in one line with nothing loaded."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def empty() -> Networks:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> tuple[Networks, Path]:
-    """Awake networks and their export under the authors' names."""
+    """Networks with random weights everywhere, and their export as official files."""
     networks = empty()
     initialise_missing(networks, seed=5)
     with torch.no_grad():

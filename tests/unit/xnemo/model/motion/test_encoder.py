@@ -1,4 +1,4 @@
-"""What training does to the motion encoder, and what must not change its numbers."""
+"""Training behaviour and invariances of the motion encoder."""
 
 import copy
 from dataclasses import asdict, replace
@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from preprocessing.errors import UserError
-from xnemo.model.motion.encoder import MotionEncoder, MotionEncoderConfig
+from xnemo.model.motion.config import MotionEncoderConfig
+from xnemo.model.motion.encoder import MotionEncoder
 
 CONFIG = MotionEncoderConfig(
     image_size=32, stem_width=8, heatmaps=6, hourglass_depth=2, attention_width=32,
@@ -30,7 +31,7 @@ def crops():
 
 
 @torch.no_grad()
-def test_frames_are_encoded_each_for_itself(encoder, crops):
+def test_frames_are_encoded_independently(encoder, crops):
     image, box = crops
     encoder.eval()
     clip = encoder(image, box)
@@ -45,7 +46,7 @@ def test_frames_are_encoded_each_for_itself(encoder, crops):
 
 
 @torch.no_grad()
-def test_face_motion_does_not_know_position_and_scale(encoder, crops):
+def test_face_motion_is_independent_of_position_and_scale(encoder, crops):
     image, box = crops
     encoder.eval()
     here, there = encoder(image, box), encoder(image, box + 1)
@@ -115,8 +116,8 @@ def test_new_patch_attention_changes_nothing_until_it_is_trained():
 
 
 @torch.no_grad()
-def test_patches_come_back_where_they_were(encoder):
-    """One changed patch changes its own pixels most directly: the residual keeps its place."""
+def test_patches_are_reassembled_in_place(encoder):
+    """A change of one patch changes only its own pixels."""
     attention = encoder.eval().model.att_1
     # Without attention and feed-forward a token is its patch alone.
     block = attention.transformer_blocks[0]

@@ -1,4 +1,4 @@
-"""What a network that starts from nothing is given, and the published one is not."""
+"""Initialisation and position encodings of networks without pretrained weights."""
 
 from dataclasses import asdict, replace
 
@@ -9,12 +9,12 @@ from xnemo.model.config import full, small, tiny
 from xnemo.model.layers.position_embeddings import cell_table
 from xnemo.model.motion.encoder import MotionEncoder
 from xnemo.model.networks import Networks, build_networks
-from xnemo.model.unet.copy_channels import CopierChannels
+from xnemo.model.unet.copy_channels import CopyChannels
 from xnemo.model.unet.denoising_unet import DenoisingUNet
-from xnemo.model.unet.reference_copy import copied
+from xnemo.model.unet.reference_copy import reconstruct_reference
 
 
-def test_the_published_network_has_none_of_it():
+def test_the_published_network_uses_neither_rope_nor_standardisation():
     assert not full().unet.use_2d_rope
     assert not full().motion.standardise
     assert small().motion.standardise
@@ -26,16 +26,16 @@ def likeness(a, b):
 
 @torch.no_grad()
 @pytest.mark.parametrize("seed", [0, 7])
-def test_fresh_networks_give_out_the_reference(seed):
+def test_untrained_networks_output_the_reference(seed):
     networks = build_networks(tiny(), seed=seed).eval()
     generator = torch.Generator().manual_seed(seed + 100)
-    z, made = copied(networks.denoiser, networks.reference_net, generator)
+    z, made = reconstruct_reference(networks.denoiser, networks.reference_net, generator)
     assert likeness(z, made) > 0.92
     assert float((z * made).sum() / z.square().sum()) == pytest.approx(1, abs=0.05)
 
 
 @torch.no_grad()
-def test_they_do_at_the_size_of_small_too():
+def test_untrained_networks_of_small_output_the_reference():
     config = small().unet
     config = replace(config, temporal=False)
     networks = build_networks(
@@ -47,12 +47,14 @@ def test_they_do_at_the_size_of_small_too():
         ),
         training=False,
     ).eval()
-    z, made = copied(networks.denoiser, networks.reference_net, torch.Generator().manual_seed(1))
+    z, made = reconstruct_reference(
+        networks.denoiser, networks.reference_net, torch.Generator().manual_seed(1)
+    )
     assert likeness(z, made) > 0.92
 
 
 def portrait(networks, height=16, width=16):
-    """Smooth latents whose amplitudes fall as those of pictures, and their conditions."""
+    """Smooth latents whose amplitudes fall as those of images, and their conditions."""
     coarse = torch.randn(1, 12, height // 4, width // 4, generator=torch.Generator().manual_seed(3))
     size = torch.tensor([1.2, *[0.4] * 7, 0.3, 0.1, 0.1, 0.1])[:, None, None]
     z = size * torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")
@@ -63,10 +65,10 @@ def portrait(networks, height=16, width=16):
 
 @torch.no_grad()
 @pytest.mark.parametrize(("down", "right"), [(0, 1), (-1, 0), (1, -1)])
-def test_two_channels_move_what_is_fetched(down, right):
+def test_shift_channels_shift_what_is_fetched(down, right):
     networks = build_networks(tiny(), seed=2).eval()
     z, image_embedding, motion, reference = portrait(networks)
-    shift = CopierChannels(12).shift
+    shift = CopyChannels(12).shift
     made = {}
     for amount in (0, 3):
         networks.denoiser.conv_in.bias[shift] = amount * torch.tensor([down, right]).float()
@@ -83,12 +85,12 @@ def test_two_channels_move_what_is_fetched(down, right):
 
 
 @torch.no_grad()
-def test_dropped_tokens_leave_the_others_their_places():
+def test_masked_tokens_keep_the_positions_of_the_others():
     networks = build_networks(tiny(), seed=2).eval()
     z, image_embedding, motion, reference = portrait(networks, 12, 20)
     noise = torch.randn(1, 12, 1, 12, 20, generator=torch.Generator().manual_seed(4))
     masked = reference.mask_tokens(0.4, [11])
-    # Tokens are a set: in another order, with their cells, they say the same.
+    # Attention is invariant to the order of tokens with their cells.
     mixed = replace(
         masked,
         by_block={name: tokens.flip(1) for name, tokens in masked.by_block.items()},
@@ -97,17 +99,17 @@ def test_dropped_tokens_leave_the_others_their_places():
     made = networks.denoiser(noise, 999, image_embedding, motion, masked)
     again = networks.denoiser(noise, 999, image_embedding, motion, mixed)
     torch.testing.assert_close(again, made, rtol=0, atol=1e-4)
-    # And without their cells they would say something else.
+    # With the wrong cells the result differs.
     lost = replace(mixed, cells_by_block=masked.cells_by_block)
     other = networks.denoiser(noise, 999, image_embedding, motion, lost)
     assert float((other - made).abs().max()) > 0.05
     cells = masked.cells_by_block["up_blocks.1.attentions.1.transformer_blocks.0"][0]
     assert likeness(z.flatten(2)[:, :, cells], made.flatten(2)[:, :, cells]) > 0.9
-    with pytest.raises(ValueError, match="dropped already"):
+    with pytest.raises(ValueError, match="masked already"):
         masked.mask_tokens(0.4, [11])
 
 
-def test_training_hides_a_reference_as_inference_leaves_it_out():
+def test_a_masked_reference_in_training_equals_an_absent_one_at_inference():
     networks = build_networks(tiny(), seed=2).eval()
     z, image_embedding, motion, _ = portrait(networks)
     both = z.repeat(3, 1, 1, 1)

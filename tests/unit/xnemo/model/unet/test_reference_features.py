@@ -24,7 +24,7 @@ def test_tokens_are_removed_not_zeroed(features, ratio, kept):
             assert set(rows) <= whole
 
 
-def test_a_draw_depends_on_seed_and_block_alone(features):
+def test_masking_depends_only_on_seed_and_block(features):
     whole = features.mask_tokens(0.3, [1, 2, 3])
     alone = features.select([2]).mask_tokens(0.3, [3])
     again = features.select([2, 0]).mask_tokens(0.3, [3, 1])
@@ -38,7 +38,7 @@ def test_a_draw_depends_on_seed_and_block_alone(features):
     assert not torch.equal(masked["a"][0], masked["b"][0])
 
 
-def test_every_token_is_dropped_as_often_as_any_other():
+def test_all_tokens_are_dropped_equally_often():
     tokens = torch.arange(20.0)[None, :, None].expand(2000, -1, -1)
     masked = ReferenceFeatures({"a": tokens}).mask_tokens(0.3, range(2000)).by_block["a"]
     counts = torch.bincount(masked.flatten().long(), minlength=20)
@@ -46,14 +46,14 @@ def test_every_token_is_dropped_as_often_as_any_other():
     assert (counts - 1400).abs().max() < 110
 
 
-def test_masking_leaves_gradients_to_the_kept_tokens(features):
+def test_only_kept_tokens_get_gradients(features):
     tokens = features.by_block["a"].clone().requires_grad_()
     ReferenceFeatures({"a": tokens}).mask_tokens(0.3, [1, 2, 3]).by_block["a"].sum().backward()
     assert tokens.grad is not None
     assert tokens.grad.sum().item() == 3 * 7 * 4
 
 
-def test_the_portrait_is_not_masked_at_ratio_zero(features):
+def test_ratio_zero_masks_nothing(features):
     assert features.mask_tokens(0.0, [1, 2, 3]) is features
 
 
@@ -64,7 +64,7 @@ def test_selection_follows_presence(features):
     assert torch.equal(chosen.by_block["b"][0], features.by_block["b"][1])
 
 
-def test_nonsense_is_refused(features):
+def test_invalid_arguments_are_refused(features):
     with pytest.raises(ValueError, match="ratio"):
         features.mask_tokens(1.0, [1, 2, 3])
     with pytest.raises(ValueError, match="2 seeds for 3"):

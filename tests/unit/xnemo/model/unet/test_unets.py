@@ -1,4 +1,4 @@
-"""What must not change the UNets' numbers, and what must reach their parameters."""
+"""Invariances of the UNets, and gradients of their parameters."""
 
 from dataclasses import asdict, replace
 
@@ -76,7 +76,7 @@ def test_every_trainable_parameter_gets_a_gradient_whatever_is_dropped(little, p
         assert all(not g.any() for g in read)
 
 
-def test_parameters_behind_the_last_reader_are_the_only_ones_frozen(little):
+def test_only_parameters_beyond_the_last_written_block_are_frozen(little):
     last = "up_blocks.2.attentions.1"
     frozen = {name for name, p in little.reference_net.named_parameters() if not p.requires_grad}
     assert all(name.startswith(last) for name in frozen)
@@ -129,7 +129,7 @@ def test_a_frame_is_the_same_alone_and_in_a_clip_without_temporal_modules(little
 
 
 @torch.no_grad()
-def test_frames_meet_in_the_temporal_modules(little):
+def test_frames_interact_in_the_temporal_modules(little):
     clip = predict(little)
     little.noisy = little.noisy.clone()
     little.noisy[:, :, 0] += 1
@@ -138,7 +138,7 @@ def test_frames_meet_in_the_temporal_modules(little):
 
 @torch.no_grad()
 def test_time_can_be_reversed_only_with_positions(little):
-    """Full attention over frames: what tells their order is the position table alone."""
+    """Attention over frames is bidirectional: only the position table encodes their order."""
     for name, buffer in little.denoiser.named_buffers():
         if name.endswith(".pe"):
             buffer.zero_()
@@ -190,7 +190,7 @@ def test_arguments_that_do_not_belong_together_are_refused(little):
         little.denoiser(*arguments, reference.select([0, 1]))
     with pytest.raises(ValueError, match="motion tokens"):
         little.denoiser(little.noisy, 5, little.tokens, little.motion[:, :1])
-    with pytest.raises(ValueError, match="temporal modules know 4"):
+    with pytest.raises(ValueError, match="temporal modules take 4"):
         little.denoiser(torch.randn(1, 3, 5, 8, 8), 5, little.tokens[:1], torch.randn(1, 5, 5, 6))
 
 
@@ -208,7 +208,7 @@ def test_impossible_shapes_are_refused(change, message):
         UNetConfig(**change)
 
 
-def test_another_family_of_unets_is_refused():
+def test_other_unet_families_are_refused():
     with pytest.raises(UserError, match="use_linear_projection"):
         UNetConfig.from_diffusers({"use_linear_projection": True})
     with pytest.raises(UserError, match="in_channels"):

@@ -1,5 +1,7 @@
-"""Logs hold whole lines and stop nobody, also where the disk is full."""
+"""The run log survives crashes and a full disk."""
 
+import json
+import math
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +9,93 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tracking import Journal, journal
-from xnemo.training.monitor.run_log import AppendOnlyFile, RunLog, read_log
+from preprocessing.errors import UserError
+from xnemo.training.monitor import run_log
+from xnemo.training.monitor.run_log import RunLog, measurements, read_log, read_records
+
+
+def numbers(run_dir: Path) -> list[int]:
+    return [record["seq"] for record in read_records(run_dir)]
+
+
+def test_records_are_numbered_across_restarts_and_the_key_stays(tmp_path: Path) -> None:
+    first = RunLog(tmp_path)
+    key = first.start(name="a", experiment="xnemo")
+    first.metrics(4, {"loss": 1.5})
+    first.close()
+    second = RunLog(tmp_path)
+    assert second.start(name="a", experiment="xnemo") == key == run_log.run_key(tmp_path)
+    second.metrics(8, {"loss": 1.0})
+    assert numbers(tmp_path) == [0, 1, 2, 3]
+    assert second.length == 4
+    assert [r["samples_seen"] for r in read_log(tmp_path)] == [4, 8]
+
+
+def test_a_log_is_ended_by_its_last_record_alone(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.end("KILLED")
+    assert log.ended
+    log.start(name="a", experiment="xnemo")
+    assert not log.ended
+    log.end("FINISHED")
+    assert RunLog(tmp_path).ended
+
+
+@pytest.mark.parametrize("torn", [b'{"seq": 1, "ki', b"x" * 10_000])
+def test_a_line_torn_by_a_crash_is_cut_off_and_nothing_else(tmp_path: Path, torn: bytes) -> None:
+    first = RunLog(tmp_path)
+    first.tags({"git": "abc"})
+    first.close()
+    with first.path.open("ab") as file:
+        file.write(torn)
+    assert numbers(tmp_path) == [0]
+    second = RunLog(tmp_path)
+    second.tags({"git": "def"})
+    assert [record["values"]["git"] for record in read_records(tmp_path)] == ["abc", "def"]
+    assert numbers(tmp_path) == [0, 1]
+
+
+def test_repeated_steps_count_once(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    for seen in (4, 8, 12):
+        log.metrics(seen, {"loss": float("nan")})
+    log.event({"event": "resumed", "samples_seen": 4})
+    log.artifact(tmp_path / "a.png")
+    log.metrics(8, {"loss": 2.0})
+    records = read_log(tmp_path)
+    assert [r["samples_seen"] for r in records] == [4, 4, 8]
+    assert records[0]["loss"] is None
+    assert records[-1]["loss"] == 2.0
+    assert len(numbers(tmp_path)) == 6
+
+
+def test_numbers_that_json_lacks_come_back_as_numbers(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.metrics(1, {"a": math.nan, "b": math.inf, "c": 2})
+    log.event({"event": "loss spike", "samples_seen": 1, "losses": [math.nan]})
+    for line in log.path.read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    metrics, event = read_records(tmp_path)
+    assert math.isnan(measurements(metrics)["a"])
+    assert measurements(metrics) | {"a": 0} == {"a": 0, "b": math.inf, "c": 2.0}
+    assert event["losses"] == ["nan"]
+
+
+def test_the_time_of_a_measurement_is_kept(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.metrics(1, {"a": 1.0}, at=12.3456)
+    log.event({"event": "checkpoint", "samples_seen": 1, "time": 13.0})
+    assert [r["time"] for r in read_log(tmp_path)] == [12.346, 13.0]
+
+
+def test_an_artifact_outside_the_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="subpath"):
+        RunLog(tmp_path / "run").artifact(tmp_path / "elsewhere.png")
+
+
+def test_a_folder_without_a_log_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a run"):
+        list(read_records(tmp_path))
 
 
 @contextmanager
@@ -22,44 +109,17 @@ def no_file_above(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_line_that_does_not_fit_leaves_nothing_and_is_told_once(
+def test_a_full_disk_drops_whole_lines_and_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "log"
-    file = AppendOnlyFile(path)
-    assert file.append(b"first")
-    with no_file_above(10):
-        assert not file.append(b"second, torn")
-        assert not file.append(b"third, torn")
-        assert path.read_bytes() == b"first\n"
-        assert file.append(b"4th")
-    assert caplog.text.count("cannot be written") == 1
-    assert file.append(b"fifth")
-    file.close()
-    assert path.read_bytes() == b"first\n4th\nfifth\n"
-
-
-@pytest.mark.parametrize("torn", [b"ha", b"x" * 10_000])
-def test_what_a_crash_tore_is_cut_off(tmp_path: Path, torn: bytes) -> None:
-    path = tmp_path / "log"
-    path.write_bytes(b"whole\n" + torn)
-    file = AppendOnlyFile(path)
-    file.append(b"next")
-    file.close()
-    assert path.read_bytes() == b"whole\nnext\n"
-
-
-def test_log_and_journal_of_a_run_outlast_a_full_disk(tmp_path: Path) -> None:
-    log, run = RunLog(tmp_path / "log.jsonl"), Journal(tmp_path)
-    run.start(name="run", experiment="xnemo")
-    log.write({"samples_seen": 1})
-    with no_file_above((tmp_path / "journal.jsonl").stat().st_size + 20):
+    log = RunLog(tmp_path)
+    log.start(name="run", experiment="xnemo")
+    whole = log.path.read_bytes()
+    with no_file_above(len(whole) + 20):
         for step in range(20):
-            run.metrics(step, {"loss": 1.0})
-            log.write({"samples_seen": 2, "text": "x" * 400})
-    run.metrics(99, {"loss": 1.0})
-    log.write({"samples_seen": 3})
-    entries = list(journal.read(tmp_path))
-    assert [e["seq"] for e in entries] == [0, 1]
-    assert entries[-1]["step"] == 99
-    assert [r["samples_seen"] for r in read_log(tmp_path / "log.jsonl")] == [1, 3]
+            log.metrics(step, {"loss": 1.0})
+        assert log.path.read_bytes() == whole
+    assert caplog.text.count("cannot write") == 1
+    log.metrics(99, {"loss": 1.0})
+    assert numbers(tmp_path) == [0, 1]
+    assert [r["samples_seen"] for r in read_log(tmp_path)] == [99]
