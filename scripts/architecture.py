@@ -32,7 +32,489 @@ class Room:
         return self.name.split(".")[0]
 
 
-ROOMS: tuple[Room, ...] = ()  # FILL
+ROOMS: tuple[Room, ...] = (
+    Room(
+        "preprocessing.errors",
+        "the error users read; checks of settings",
+    ),
+    Room(
+        "preprocessing.config",
+        "settings of a preprocessing job",
+        ("preprocessing.errors",),
+    ),
+    Room(
+        "preprocessing.retry",
+        "retries with backoff",
+        ("preprocessing.errors",),
+    ),
+    Room(
+        "preprocessing.heartbeat",
+        "sign of life from long work",
+    ),
+    Room(
+        "preprocessing.geometry",
+        "crop geometry, shared with training and animation",
+    ),
+    Room(
+        "preprocessing.decode",
+        "video decoders behind one protocol, colour, orientation, timeline",
+        (
+            "preprocessing.errors",
+            "preprocessing.heartbeat",
+        ),
+    ),
+    Room(
+        "preprocessing.encode",
+        "H.264 clips with reproducible bytes",
+        (
+            "preprocessing.config",
+            "preprocessing.decode",
+        ),
+    ),
+    Room(
+        "preprocessing.sandbox",
+        "work in child processes that can be killed",
+        (
+            "preprocessing.heartbeat",
+            "preprocessing.decode",
+        ),
+    ),
+    Room(
+        "preprocessing.faces",
+        "face detectors, pose, tracking",
+        (
+            "preprocessing.errors",
+            "preprocessing.config",
+            "preprocessing.geometry",
+        ),
+    ),
+    Room(
+        "preprocessing.synthetic",
+        "rendered people with exactly known motion",
+        ("preprocessing.errors",),
+    ),
+    Room(
+        "preprocessing.storage",
+        "local and fsspec stores; shards, samples, index",
+        (
+            "preprocessing.errors",
+            "preprocessing.retry",
+        ),
+    ),
+    Room(
+        "preprocessing.chunk",
+        "one chunk of a source: shots, clips, scores, filters, encoding",
+        (
+            "preprocessing.config",
+            "preprocessing.heartbeat",
+            "preprocessing.geometry",
+            "preprocessing.decode",
+            "preprocessing.encode",
+            "preprocessing.sandbox",
+            "preprocessing.faces",
+            "preprocessing.storage",
+        ),
+    ),
+    Room(
+        "preprocessing.dataset",
+        "the data set: sources, plan, finalize, duplicates, identities, verify",
+        (
+            "preprocessing.errors",
+            "preprocessing.config",
+            "preprocessing.heartbeat",
+            "preprocessing.decode",
+            "preprocessing.sandbox",
+            "preprocessing.storage",
+            "preprocessing.chunk",
+        ),
+    ),
+    Room(
+        "preprocessing.report",
+        "the HTML report and its numbers",
+        (
+            "preprocessing.config",
+            "preprocessing.storage",
+            "preprocessing.chunk",
+            "preprocessing.dataset",
+        ),
+    ),
+    Room(
+        "preprocessing",
+        "public names",
+    ),
+    Room(
+        "xnemo.config",
+        "nested dataclasses as settings",
+        ("preprocessing.errors",),
+    ),
+    Room(
+        "xnemo.data",
+        "selection, order, pairs, augmentation, batches",
+        (
+            "preprocessing.errors",
+            "preprocessing.geometry",
+            "preprocessing.decode",
+            "preprocessing.storage",
+        ),
+    ),
+    Room(
+        "xnemo.model.layers",
+        "layers shared by networks",
+    ),
+    Room(
+        "xnemo.model.motion",
+        "motion encoder",
+        (
+            "preprocessing.errors",
+            "xnemo.model.layers",
+        ),
+    ),
+    Room(
+        "xnemo.model.unet",
+        "denoiser and reference network",
+        (
+            "preprocessing.errors",
+            "xnemo.model.layers",
+        ),
+    ),
+    Room(
+        "xnemo.model.gan",
+        "GAN head, discriminator, adversarial losses",
+        ("preprocessing.errors",),
+    ),
+    Room(
+        "xnemo.model.frozen",
+        "autoencoder, image embedding, perceptual features",
+        ("preprocessing.errors",),
+    ),
+    Room(
+        "xnemo.model.weights",
+        "weight files: read, check, initialize, write",
+        ("preprocessing.errors",),
+    ),
+    Room(
+        "xnemo.model",
+        "all networks together: configuration, build, save, load, cost",
+        (
+            "preprocessing.errors",
+            "xnemo.config",
+            "xnemo.data",
+            "xnemo.model.motion",
+            "xnemo.model.unet",
+            "xnemo.model.gan",
+            "xnemo.model.frozen",
+            "xnemo.model.weights",
+        ),
+    ),
+    Room(
+        "xnemo.model.loading",
+        "official, Stable Diffusion and AnimateDiff weights",
+        (
+            "preprocessing.errors",
+            "xnemo.model.unet",
+            "xnemo.model.weights",
+            "xnemo.model",
+        ),
+    ),
+    Room(
+        "xnemo.diffusion",
+        "noise schedule, guidance, sampler",
+        (
+            "preprocessing.errors",
+            "xnemo.model.unet",
+        ),
+    ),
+    Room(
+        "xnemo.training.config",
+        "settings of a training run",
+        (
+            "preprocessing.errors",
+            "xnemo.data",
+            "xnemo.model.frozen",
+            "xnemo.model",
+            "xnemo.diffusion",
+        ),
+    ),
+    Room(
+        "xnemo.training.engines",
+        "PyTorch/DDP and DeepSpeed behind one protocol",
+        (
+            "preprocessing.errors",
+            "xnemo.training.config",
+        ),
+    ),
+    Room(
+        "xnemo.training.checkpoint",
+        "bundles, checkpoints, uploads",
+        (
+            "preprocessing.errors",
+            "preprocessing.storage",
+            "xnemo.config",
+            "xnemo.model.weights",
+            "xnemo.model",
+            "xnemo.training.config",
+            "xnemo.training.engines",
+        ),
+    ),
+    Room(
+        "xnemo.training.monitor",
+        "run log, guards, speed, watchdog",
+        (
+            "preprocessing.errors",
+            "xnemo.training.config",
+            "xnemo.training.engines",
+        ),
+    ),
+    Room(
+        "xnemo.training",
+        "loop, step, state",
+        (
+            "preprocessing.errors",
+            "xnemo.config",
+            "xnemo.data",
+            "xnemo.model.gan",
+            "xnemo.model.frozen",
+            "xnemo.model",
+            "xnemo.model.loading",
+            "xnemo.diffusion",
+            "xnemo.training.config",
+            "xnemo.training.engines",
+            "xnemo.training.checkpoint",
+            "xnemo.training.monitor",
+        ),
+    ),
+    Room(
+        "xnemo.animation",
+        "driving video, animator, diffusers pipeline",
+        (
+            "preprocessing.errors",
+            "preprocessing.geometry",
+            "preprocessing.decode",
+            "preprocessing.faces",
+            "xnemo.model.unet",
+            "xnemo.model",
+            "xnemo.model.loading",
+            "xnemo.diffusion",
+            "xnemo.training.checkpoint",
+        ),
+    ),
+    Room(
+        "xnemo.evaluation",
+        "metrics, motion correlation, probes",
+        (
+            "preprocessing.errors",
+            "preprocessing.geometry",
+            "preprocessing.decode",
+            "preprocessing.faces",
+            "preprocessing.storage",
+            "xnemo.data",
+            "xnemo.animation",
+        ),
+    ),
+    Room(
+        "xnemo.recipes",
+        "training recipes",
+        (
+            "preprocessing.errors",
+            "xnemo.data",
+            "xnemo.model",
+            "xnemo.diffusion",
+            "xnemo.training.config",
+        ),
+    ),
+    Room(
+        "xnemo",
+        "public names",
+    ),
+    Room(
+        "pipelines.terminal",
+        "progress, tables, next steps",
+    ),
+    Room(
+        "pipelines.cluster",
+        "Ray: connect, resources, signals",
+        ("preprocessing.errors",),
+    ),
+    Room(
+        "pipelines.tracking",
+        "MLflow that may be away",
+        (
+            "preprocessing.errors",
+            "xnemo.training.monitor",
+        ),
+    ),
+    Room(
+        "pipelines.preprocess",
+        "Ray Data job: videos to shards",
+        (
+            "preprocessing.errors",
+            "preprocessing.config",
+            "preprocessing.decode",
+            "preprocessing.sandbox",
+            "preprocessing.faces",
+            "preprocessing.storage",
+            "preprocessing.chunk",
+            "preprocessing.dataset",
+            "preprocessing.report",
+            "xnemo.config",
+            "pipelines.terminal",
+            "pipelines.cluster",
+            "pipelines.tracking",
+        ),
+    ),
+    Room(
+        "pipelines.train",
+        "Ray Train job: shards to a bundle",
+        (
+            "preprocessing.errors",
+            "preprocessing.encode",
+            "preprocessing.faces",
+            "xnemo.config",
+            "xnemo.data",
+            "xnemo.diffusion",
+            "xnemo.training.config",
+            "xnemo.training.engines",
+            "xnemo.training.checkpoint",
+            "xnemo.training",
+            "xnemo.animation",
+            "xnemo.evaluation",
+            "pipelines.cluster",
+            "pipelines.tracking",
+        ),
+    ),
+    Room(
+        "pipelines.tune",
+        "Ray Tune search over training runs",
+        (
+            "preprocessing.errors",
+            "xnemo.config",
+            "xnemo.data",
+            "xnemo.training.config",
+            "pipelines.cluster",
+            "pipelines.tracking",
+            "pipelines.train",
+        ),
+    ),
+    Room(
+        "pipelines.animate",
+        "model, portrait and driving video to a video",
+        (
+            "preprocessing.errors",
+            "preprocessing.encode",
+            "preprocessing.faces",
+            "xnemo.model",
+            "xnemo.animation",
+        ),
+    ),
+    Room(
+        "pipelines.evaluate",
+        "measure a model",
+        (
+            "preprocessing.errors",
+            "preprocessing.faces",
+            "xnemo.model",
+            "xnemo.training.checkpoint",
+            "xnemo.animation",
+            "xnemo.evaluation",
+            "pipelines.animate",
+        ),
+    ),
+    Room(
+        "pipelines.inspect",
+        "what a file or folder holds",
+        (
+            "preprocessing.errors",
+            "preprocessing.decode",
+            "preprocessing.sandbox",
+            "preprocessing.faces",
+            "preprocessing.storage",
+            "xnemo.config",
+            "xnemo.model.weights",
+            "xnemo.model",
+            "xnemo.model.loading",
+            "xnemo.training.checkpoint",
+            "pipelines.terminal",
+            "pipelines.animate",
+        ),
+    ),
+    Room(
+        "pipelines.webui",
+        "animation in a browser",
+        (
+            "preprocessing.errors",
+            "xnemo.config",
+            "xnemo.animation",
+            "pipelines.cluster",
+            "pipelines.animate",
+        ),
+    ),
+    Room(
+        "pipelines.demo",
+        "the whole path at small size",
+        (
+            "preprocessing.errors",
+            "preprocessing.config",
+            "preprocessing.geometry",
+            "preprocessing.decode",
+            "preprocessing.encode",
+            "preprocessing.faces",
+            "xnemo.model",
+            "xnemo.diffusion",
+            "xnemo.training.checkpoint",
+            "xnemo.training.monitor",
+            "xnemo.animation",
+            "xnemo.evaluation",
+            "xnemo.recipes",
+            "pipelines.terminal",
+            "pipelines.cluster",
+            "pipelines.tracking",
+            "pipelines.preprocess",
+            "pipelines.train",
+            "pipelines.animate",
+        ),
+    ),
+    Room(
+        "pipelines.doctor",
+        "check of this machine",
+        (
+            "preprocessing.errors",
+            "preprocessing.encode",
+            "preprocessing.faces",
+            "xnemo.model.frozen",
+            "xnemo.model",
+            "xnemo.training.config",
+            "pipelines.tracking",
+        ),
+    ),
+    Room(
+        "pipelines.cli",
+        "the command line",
+        (
+            "preprocessing.errors",
+            "preprocessing.config",
+            "xnemo.config",
+            "xnemo.model.loading",
+            "xnemo.training.config",
+            "xnemo.animation",
+            "xnemo.recipes",
+            "pipelines.terminal",
+            "pipelines.tracking",
+            "pipelines.preprocess",
+            "pipelines.train",
+            "pipelines.tune",
+            "pipelines.animate",
+            "pipelines.evaluate",
+            "pipelines.inspect",
+            "pipelines.webui",
+            "pipelines.demo",
+            "pipelines.doctor",
+        ),
+    ),
+    Room(
+        "pipelines",
+        "the package",
+    ),
+)
 
 
 def modules() -> dict[str, Path]:
@@ -138,7 +620,7 @@ def picture() -> str:
             f"{package}/</text>"
         )
     for name, (x, y) in places.items():
-        label = name.split(".", 1)[-1].replace(".", "/")
+        label = name.split(".", 1)[1].replace(".", "/") if "." in name else "__init__"
         out.append(
             f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="5" fill="#eef3f8"'
             f' stroke="#567"/><text x="{x + width // 2}" y="{y + 17}"'
