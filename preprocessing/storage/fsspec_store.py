@@ -1,4 +1,4 @@
-"""The store that is any filesystem fsspec knows."""
+"""The store on any fsspec filesystem."""
 
 import contextlib
 import os
@@ -11,12 +11,12 @@ from preprocessing.errors import UserError
 from preprocessing.retry import reraise_when_full, retry
 from preprocessing.storage.unfinished import UNFINISHED, unfinished_name
 
-# Object stores publish an object whole or not at all; elsewhere a rename does.
+# Object stores write objects atomically; other filesystems rename atomically.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
 
 
 class FsspecStore:
-    """Any filesystem that fsspec knows, with retries of what may pass."""
+    """Any fsspec filesystem, with retries of transient failures."""
 
     def __init__(self, url: str, filesystem: Any = None) -> None:
         self._url = url.rstrip("/")
@@ -24,7 +24,7 @@ class FsspecStore:
         self._filesystem = filesystem
 
     def __reduce__(self) -> tuple[type["FsspecStore"], tuple[str, Any]]:
-        """Open the connection anew in another process."""
+        """Connect again in another process."""
         return (type(self), (self._url, None))
 
     @property
@@ -48,7 +48,7 @@ class FsspecStore:
 
     @cached_property
     def root(self) -> str:
-        """The root as the filesystem names it, without scheme."""
+        """The root in the filesystem's notation, without scheme."""
         return str(self.filesystem._strip_protocol(self._url)).rstrip("/")
 
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
@@ -58,7 +58,7 @@ class FsspecStore:
         )
 
     def write_atomic(self, path: str, data: bytes) -> None:
-        """Put one object, or write and rename where there are none; see `storage.Store`."""
+        """Put one object, or write and rename; see `storage.Store`."""
 
         def put(target: str) -> None:
             if not self._is_object_store:
@@ -82,9 +82,9 @@ class FsspecStore:
         local.unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file is there."""
+        """Return whether a file exists."""
         try:
-            # fsspec's own `isfile` takes every error for "no".
+            # fsspec's own `isfile` returns False for every error.
             return bool(retry(lambda: self._info(path))["type"] == "file")
         except FileNotFoundError:
             return False
@@ -100,7 +100,7 @@ class FsspecStore:
         }
 
     def delete(self, path: str) -> None:
-        """Remove a file if it is there."""
+        """Remove a file if it exists."""
         with contextlib.suppress(FileNotFoundError):
             retry(lambda: self.filesystem.rm(self._full(path)))
 
@@ -113,7 +113,7 @@ class FsspecStore:
         return folder
 
     def sweep(self) -> None:
-        """Do nothing: what an object store was never given whole, it does not show."""
+        """Do nothing: an object store never shows unfinished objects."""
 
     @property
     def _is_object_store(self) -> bool:
@@ -142,7 +142,7 @@ class FsspecStore:
 def find_all(filesystem: Any, folder: str) -> dict[str, dict[str, Any]]:
     """Return all files in a folder of a filesystem and below, by path; none where it is missing.
 
-    fsspec by itself leaves out what it fails to list; here that is an error after some attempts.
+    fsspec itself omits folders that it fails to list; here that raises OSError after retries.
     """
 
     def find() -> dict[str, dict[str, Any]]:
