@@ -22,6 +22,7 @@ from pipelines.cli.preprocess import preprocess
 from pipelines.cli.recipes import recipes
 from pipelines.cli.settings import SETTINGS_CLASSES
 from pipelines.cli.sync import sync
+from pipelines.cli.synthesize import synthesize
 from pipelines.cli.train import train
 from pipelines.cli.tune import tune
 from pipelines.cli.ui import ui
@@ -36,6 +37,7 @@ EXIT_BAD_INPUT = 2
 _COMMANDS: tuple[Callable[..., int | None], ...] = (
     demo,
     doctor,
+    synthesize,
     preprocess,
     verify,
     inspect,
@@ -50,7 +52,7 @@ _COMMANDS: tuple[Callable[..., int | None], ...] = (
 )
 
 # The other commands write at their end or not at all.
-_RESUMABLE = ("demo", "preprocess", "train", "tune", "sync")
+_RESUMABLE = ("demo", "synthesize", "preprocess", "train", "tune", "sync")
 
 # Errors of the operating system about a path that was given.
 _WRONG_PATH = (

@@ -1,4 +1,4 @@
-"""Who is who across videos, and which side of the train/validation/test line each person is on."""
+"""Identities across videos, and the train/validation/test split by identity."""
 
 import hashlib
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -8,9 +8,9 @@ import numpy as np
 
 from preprocessing.config import ShardConfig
 
-#: How an identity begins that is a source's, for want of a recogniser.
+#: Prefix of an identity that stands for a source, where no recogniser ran.
 BY_SOURCE = "source_"
-# Vectors compared with all groups at once; one by one, memory would be read once for each.
+# Vectors compared with all groups at once, to read the groups from memory once.
 _BLOCK = 512
 
 
@@ -19,9 +19,9 @@ def assign_identities(
 ) -> None:
     """Set `identity` of kept rows.
 
-    With descriptors, clips whose faces are alike share an identity, named after the smallest key
-    among them. Without, all clips of one source share one: that never puts a person of one video on
-    both sides of a split, but it knows neither a person in two videos nor two people in one.
+    With descriptors, clips with similar faces share an identity, named after the smallest key among
+    them. Without, all clips of one source share one: a person of one video is never on both sides
+    of a split, but a person in two videos counts twice and two people in one video count once.
 
     Args:
         rows: index rows; only kept ones are touched.
@@ -46,8 +46,7 @@ def assign_identities(
 def assign_splits(rows: Sequence[MutableMapping[str, Any]], config: ShardConfig) -> None:
     """Set `split` (train, val or test) of kept rows by a hash of their identity.
 
-    All of a person's clips share one. Where chance would leave nobody to train on, everybody is
-    trained on.
+    All clips of an identity share one split. Where no identity falls into train, all of them do.
     """
     kept = [row for row in rows if row["status"] == "kept"]
     for row in kept:
@@ -58,20 +57,19 @@ def assign_splits(rows: Sequence[MutableMapping[str, Any]], config: ShardConfig)
 
 
 def split_of(identity: str, config: ShardConfig) -> str:
-    """Return `train`, `val` or `test` for an identity; it depends on nothing else."""
-    place = int(hashlib.sha256(identity.encode()).hexdigest()[:12], 16) / 16**12
-    if place < config.test:
+    """Return `train`, `val` or `test` for an identity; it depends on its name only."""
+    position = int(hashlib.sha256(identity.encode()).hexdigest()[:12], 16) / 16**12
+    if position < config.test:
         return "test"
-    return "val" if place < config.test + config.validation else "train"
+    return "val" if position < config.test + config.validation else "train"
 
 
 def _cluster(
     positions: Sequence[int], descriptors: Mapping[int, np.ndarray], likeness: float
 ) -> np.ndarray:
-    """Return a label for each position: who is alike is joined, then groups whose means are.
+    """Return a label for each position: similar clips are joined, then groups with similar means.
 
-    One clip says little of a person; groups that began apart by chance come together once their
-    means are known.
+    A single descriptor is noisy; groups of one identity that start apart are joined by their means.
     """
     labels = np.arange(len(positions))
     if not len(positions):
@@ -85,7 +83,7 @@ def _cluster(
 
 
 def _join(sums: np.ndarray, likeness: float) -> tuple[np.ndarray, np.ndarray]:
-    """Join vectors in order, each to the likest group so far, or found a new group.
+    """Join vectors in order, each to the most similar group so far or to a new one.
 
     Groups move to their members' mean after each block of vectors. Returns the group of each
     vector and the groups' sums.

@@ -1,8 +1,8 @@
-"""Which sample lies in which shard, decided by names and sizes alone.
+"""Assigns samples to shards by names and sizes alone.
 
 Sources are leaves of a binary trie over the sha1 in their samples' keys. A branch whose samples fit
 into one shard is that shard; a larger one is split by the next bit. Adding a source therefore
-rewrites the one shard it falls into, and nothing depends on the order in which samples came to be.
+rewrites the one shard it falls into, and the order in which samples are made does not matter.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ _BITS = 48
 
 @dataclass(frozen=True)
 class Placed:
-    """A sample to be laid out."""
+    """A sample to assign to a shard."""
 
     # Its key, which begins with twelve hexadecimal digits of its source.
     key: str
@@ -67,7 +67,7 @@ def _cut(samples: list[Placed], prefix: str, limit: int, shards: list[ShardPlan]
 
 
 def _named(prefix: str, number: int, samples: list[Placed]) -> ShardPlan:
-    """Name a shard after its branch and its content, so that old and new never share a name."""
+    """Return a shard named after its branch and content, so that versions never share a name."""
     text = "\n".join(f"{s.key} {s.digest}" for s in samples)
     content = hashlib.sha256(text.encode()).hexdigest()[:12]
     branch = f"{prefix}-" if prefix else ""

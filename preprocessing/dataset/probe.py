@@ -1,4 +1,4 @@
-"""What a source is before any of it is processed: content id, length, where to cut it."""
+"""Facts of a source before it is processed: checksum, length, key frames."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from preprocessing.decode.timeline import MICROSECONDS, Timeline
 from preprocessing.heartbeat import heartbeat
 
 _HASH_PIECE = 1 << 20
-# Key frames closer than this are not listed: nobody cuts an all-intra file at every frame.
+# Key frames closer than this are not listed; an all-intra file has one at every frame.
 _KEY_SPACING_US = MICROSECONDS
 # Frame distances may differ by this share of the usual one before the rate counts as variable;
 # millisecond containers round 33.37 to 33 or 34, and one late frame is not a variable rate.
@@ -23,7 +23,7 @@ _STEADY_SHARE = 0.98
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """A place where decoding can start."""
+    """A frame at which decoding can start."""
 
     # Presentation time in microseconds on the source's time line.
     time_us: int
@@ -33,7 +33,7 @@ class KeyFrame:
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """Everything a plan needs to know of one readable source."""
+    """What a plan needs to know of one readable source."""
 
     # Facts of the video stream.
     info: VideoInfo
@@ -41,7 +41,7 @@ class SourceFacts:
     sha256: str
     # Size of the file.
     size_bytes: int
-    # Frames by count of packets that show a picture; decoding has the last word.
+    # Number of packets that show an image; decoding may give fewer frames.
     frames: int
     # Time at which the last frame leaves the screen, by packets, in microseconds.
     end_us: int
@@ -59,10 +59,13 @@ class SourceFacts:
 
 
 def probe(source: Source, limits: DecodeLimits | None = None) -> SourceFacts:
-    """Look at a source: decode its first frame, pass once over its packets, hash its bytes.
+    """Probe a source: decode its first frame, read all packets once, hash its bytes.
 
-    Costs two sequential reads and 16 bytes of memory a frame. Raises DecodeError with its reason.
-    Run it isolated: a hostile file can hang or crash already here.
+    Costs two sequential reads and 16 bytes of memory a frame. Run it in the sandbox, as a
+    hostile file can hang or crash already here.
+
+    Raises:
+        DecodeError: the source cannot be read.
     """
     sha256, size = content_id(source)
     with PyavReader(source, limits) as reader:
@@ -75,7 +78,7 @@ def probe(source: Source, limits: DecodeLimits | None = None) -> SourceFacts:
             times = np.array([frame.pts_us for frame in reader.frames()], dtype=np.int64)
         timeline = Timeline(times, np.zeros(1, dtype=np.int64), is_exact=False)
     if len(times) == 0:
-        raise DecodeError("no_frames", "a video stream without one frame")
+        raise DecodeError("no_frames", "the video stream has no frames")
     steps = np.diff(times)
     usual = float(np.median(steps)) if len(steps) else 0.0
     span = int(times[-1] - times[0])
@@ -94,7 +97,7 @@ def probe(source: Source, limits: DecodeLimits | None = None) -> SourceFacts:
 
 
 def content_id(source: Source) -> tuple[str, int]:
-    """Return (SHA-256 in hexadecimal, size in bytes) of a source, read in pieces."""
+    """Return the SHA-256 in hexadecimal and the size in bytes of a source."""
     digest, size = hashlib.sha256(), 0
     stream = open_bytes(source)
     try:
@@ -110,7 +113,7 @@ def content_id(source: Source) -> tuple[str, int]:
 
 def _spaced_keys(timeline: Timeline) -> tuple[KeyFrame, ...]:
     if not timeline.is_exact:
-        # Frames cannot be numbered from packets, so a cut would number them anew: do not offer any.
+        # Frames cannot be numbered from packets, so a cut would number them again: offer none.
         first = int(timeline.pts_us[0])
         return (KeyFrame(first, 0),)
     kept: list[KeyFrame] = []

@@ -1,4 +1,4 @@
-"""The store that is any filesystem fsspec knows."""
+"""The store on any fsspec filesystem."""
 
 import contextlib
 import os
@@ -14,12 +14,12 @@ from preprocessing.errors import UserError
 from preprocessing.retry import reraise_when_full, retry
 from preprocessing.storage.unfinished import UNFINISHED, unfinished_name
 
-# Object stores publish an object whole or not at all; elsewhere a rename does.
+# Object stores write objects atomically; other filesystems rename atomically.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
 
 
 class FsspecStore:
-    """Any filesystem that fsspec knows, with retries of what may pass."""
+    """Any fsspec filesystem, with retries of transient failures."""
 
     def __init__(self, url: str, filesystem: Any = None) -> None:
         self._url = url.rstrip("/")
@@ -27,7 +27,7 @@ class FsspecStore:
         self._filesystem = filesystem
 
     def __reduce__(self) -> tuple[type["FsspecStore"], tuple[str, Any]]:
-        """Open the connection anew in another process."""
+        """Connect again in another process."""
         return (type(self), (self._url, None))
 
     @property
@@ -51,7 +51,7 @@ class FsspecStore:
 
     @cached_property
     def root(self) -> str:
-        """The root as the filesystem names it, without scheme."""
+        """The root in the filesystem's notation, without scheme."""
         return str(self.filesystem._strip_protocol(self._url)).rstrip("/")
 
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
@@ -61,7 +61,7 @@ class FsspecStore:
         )
 
     def write_atomic(self, path: str, data: bytes) -> None:
-        """Put one object, or write and rename where there are none; see `storage.Store`."""
+        """Put one object, or write and rename; see `storage.Store`."""
 
         def put(target: str) -> None:
             if not self._is_object_store:
@@ -85,9 +85,9 @@ class FsspecStore:
         local.unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file is there."""
+        """Return whether a file exists."""
         try:
-            # fsspec's own `isfile` takes every error for "no".
+            # fsspec's own `isfile` returns False for every error.
             return bool(retry(lambda: self._info(path))["type"] == "file")
         except FileNotFoundError:
             return False
@@ -103,7 +103,7 @@ class FsspecStore:
         }
 
     def delete(self, path: str) -> None:
-        """Remove a file if it is there."""
+        """Remove a file if it exists."""
         with contextlib.suppress(FileNotFoundError):
             retry(lambda: self.filesystem.rm(self._full(path)))
 
@@ -116,7 +116,7 @@ class FsspecStore:
         return folder
 
     def sweep(self) -> None:
-        """Do nothing: what an object store was never given whole, it does not show."""
+        """Do nothing: an object store never shows unfinished objects."""
 
     @property
     def _is_object_store(self) -> bool:

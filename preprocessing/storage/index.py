@@ -1,4 +1,4 @@
-"""The index: one row for every clip that was found, kept or dropped, in one Parquet file."""
+"""The index: one row per clip found, kept or dropped, in one Parquet file."""
 
 import hashlib
 import io
@@ -28,8 +28,8 @@ SCORES = (
     "pad_fraction", "others", "occlusion", "overlay", "repeated",
 )  # fmt: skip
 
-#: Columns and their types. Dropped clips have 0 where a member's place would be, and empty text;
-#: whole numbers are never missing, for pandas would turn their column into floating point.
+#: Columns and their types. Dropped clips have 0 as offset and length of members, and empty text;
+#: integers are never missing, as pandas would turn their column into floating point.
 SCHEMA = pa.schema(
     [
         ("key", _TEXT),
@@ -59,7 +59,7 @@ SCHEMA = pa.schema(
 )
 
 
-#: Columns by which clips are found and told apart; the others may come and go between versions.
+#: Columns that every reader relies on; others may change between versions.
 ESSENTIAL = (
     "key", "status", "shard", "frames", "identity",
     *[f"{m}_{what}" for m in ("mp4", "npz", "json") for what in ("offset", "length", "sha256")],
@@ -80,7 +80,7 @@ def write_index(store: Store, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """Return a table as Parquet bytes that depend on nothing but its rows."""
+    """Return a table as Parquet bytes that depend on its rows only."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", row_group_size=65536)
     return buffer.getvalue()
@@ -89,8 +89,8 @@ def parquet_bytes(table: pa.Table) -> bytes:
 def read_parquet(data: bytes) -> pa.Table:
     """Return a table from Parquet bytes; raises ArrowInvalid or OSError where they are damaged.
 
-    No thread of Arrow's takes part: one that still lets go of a Python object while the interpreter
-    ends brings the whole process down after its work is done.
+    Arrow's threads are not used: one that releases a Python object during interpreter shutdown
+    crashes the process.
     """
     with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
         return file.read(use_threads=False)
@@ -113,12 +113,13 @@ def read_table(root: str | os.PathLike[str]) -> pa.Table:
         data = store.read(INDEX_NAME)
     except FileNotFoundError as error:
         raise UserError(
-            f"{store.url} is no finished data set: it has no {INDEX_NAME}",
-            "name a folder that 'xnemo preprocess' wrote, or run it again to finish",
+            f"{store.url} is not a finished data set: it has no {INDEX_NAME}",
+            "give a folder that 'xnemo preprocess' wrote, or run it again to finish",
         ) from error
     except OSError as error:
         raise UserError(
-            f"{store.url}/{INDEX_NAME} cannot be read: {error}", "name another data set, or retry"
+            f"{store.url}/{INDEX_NAME} cannot be read: {error}",
+            "check the connection and permissions, and retry",
         ) from error
     try:
         table = read_parquet(data)
@@ -131,7 +132,7 @@ def read_table(root: str | os.PathLike[str]) -> pa.Table:
 
 
 def _require_columns(table: pa.Table, url: str) -> None:
-    """Refuse an index without the columns that every reader relies on, or with others' types."""
+    """Raise UserError for an index without an essential column or with a wrong type."""
     for name in ESSENTIAL:
         wanted = SCHEMA.field(name).type
         found = table.schema.field(name).type if name in table.schema.names else None
@@ -150,7 +151,7 @@ def _is_text(kind: pa.DataType) -> bool:
 def index_digest(root: str | os.PathLike[str]) -> str:
     """Return a sha256 over the kept samples (keys and members' checksums), as hex.
 
-    Equal digests mean equal samples, wherever shards are cut and whoever wrote the Parquet.
+    Equal digests mean equal samples, however they are divided into shards.
     """
     columns = ["status", "key", "mp4_sha256", "npz_sha256", "json_sha256"]
     return rows_digest(read_table(root).select(columns).to_pylist())

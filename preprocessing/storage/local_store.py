@@ -1,4 +1,4 @@
-"""The store that is a folder."""
+"""The store in a local folder."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ from preprocessing.storage.unfinished import UNFINISHED, is_abandoned, unfinishe
 
 
 class LocalStore:
-    """A folder on this machine or on a disk that all machines mount at the same place."""
+    """A folder on this machine or on a disk that all machines mount at the same path."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,7 +59,7 @@ class LocalStore:
                 local.unlink()
 
     def _copy(self, local: Path, target: Path) -> None:
-        """Copy from another disk, piece by piece, to appear whole."""
+        """Copy from another disk, then rename, so that the file appears complete."""
         temporary = target.with_name(unfinished_name())
         try:
             shutil.copyfile(local, temporary)
@@ -70,7 +70,7 @@ class LocalStore:
             temporary.unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file is there."""
+        """Return whether a file exists."""
         return (self.root / path).is_file()
 
     def list(self, prefix: str = "") -> dict[str, int]:
@@ -78,7 +78,7 @@ class LocalStore:
         return dict(_walk(self.root / prefix, self.root))
 
     def delete(self, path: str) -> None:
-        """Remove a file if it is there."""
+        """Remove a file if it exists."""
         (self.root / path).unlink(missing_ok=True)
 
     def scratch(self) -> Path:

@@ -16,19 +16,19 @@ from preprocessing.errors import UserError
 from preprocessing.storage.shard import HEADER_BYTES, header_name
 from preprocessing.storage.store import open_store
 
-#: Version of the members' layout; a reader refuses versions it does not know.
+#: Version of the members' layout; readers reject other versions.
 SCHEMA_VERSION = 1
 
 #: Bits of `SampleArrays.flags`.
 DETECTED, INTERPOLATED, OUT_OF_FRAME = 1, 2, 4
 
-#: Names of a sample's members, in the order they lie in a tar.
+#: Names of a sample's members, in tar order.
 MEMBERS = ("json", "mp4", "npz")
 
 
 @dataclass(frozen=True)
 class SampleArrays:
-    """What is known of every frame (T of them, at 25 fps) and of the clip as a whole."""
+    """Arrays per frame (T frames at 25 fps) and per clip."""
 
     # Face box (x0, y0, x1, y1) in pixels of the upright source frame, float32 [T, 4].
     bbox: np.ndarray
@@ -61,7 +61,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """A whole sample as it is stored."""
+    """A sample as it is stored."""
 
     # Stable name; see `sample_key`.
     key: str
@@ -69,7 +69,7 @@ class SampleRecord:
     mp4: bytes
     # Per-frame arrays.
     arrays: SampleArrays
-    # Source, scores, verdicts and hashes; plain JSON.
+    # Source, scores, thresholds and hashes; plain JSON.
     meta: Mapping[str, Any]
 
 
@@ -80,7 +80,7 @@ def sample_key(source_id: str, shot: int, track: int, start_ms: int) -> str:
 
 
 def pack_arrays(arrays: SampleArrays) -> bytes:
-    """Return the arrays as an ``.npz`` whose bytes depend on nothing but their values."""
+    """Return the arrays as an ``.npz`` whose bytes depend on their values only."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for field in dataclasses.fields(SampleArrays):
@@ -113,53 +113,52 @@ def read_members(
 ) -> list[bytes]:
     """Read members of a kept sample by their byte ranges, from a folder or an fsspec URL.
 
-    Neighbours in the tar come by one read, as each costs an object store's patience. The tar's own
-    headers are read with them: a shard that was cut short, or that is not the one the index was
-    written for, never passes for the sample.
+    Adjacent members are read in one request. The tar headers are read and checked too, so that a
+    truncated shard or one of another index is detected.
 
     Args:
-        root: the data set's folder or URL.
+        root: folder or URL of the data set.
         row: a row of its index.
         members: of ``mp4``, ``npz`` and ``json``.
 
     Raises:
-        UserError: something else lies at that place of the shard.
+        UserError: the shard has other content at that offset.
         OSError: the shard cannot be read.
     """
-    places = [_place(row, member) for member in members]
-    begin, end = min(first for first, _ in places), max(last for _, last in places)
+    ranges = [_member_range(row, member) for member in members]
+    begin, end = min(first for first, _ in ranges), max(last for _, last in ranges)
     store, name = open_store(root), f"shards/{row['shard']}"
-    if end - begin <= sum(last - first for first, last in places) + len(places) * HEADER_BYTES:
+    if end - begin <= sum(last - first for first, last in ranges) + len(ranges) * HEADER_BYTES:
         whole = store.read(name, begin, end)
-        blocks = [whole[first - begin : last - begin] for first, last in places]
+        blocks = [whole[first - begin : last - begin] for first, last in ranges]
     else:
-        blocks = [store.read(name, first, last) for first, last in places]
+        blocks = [store.read(name, first, last) for first, last in ranges]
     return [_content(row, m, b) for m, b in zip(members, blocks, strict=True)]
 
 
-def _place(row: Mapping[str, Any], member: str) -> tuple[int, int]:
+def _member_range(row: Mapping[str, Any], member: str) -> tuple[int, int]:
     """Return first and last (exclusive) byte of a member and its header."""
     if member not in MEMBERS:
         raise KeyError(f"a sample has no member {member!r}, only {', '.join(MEMBERS)}")
     start, length = int(row[f"{member}_offset"]), int(row[f"{member}_length"])
     if start < HEADER_BYTES or length < 0:
         name = f"{row['key']}.{member}"
-        raise UserError(f"the index gives {name} no place in a shard", "run xnemo preprocess again")
+        raise UserError(f"the index has no position of {name}", "run xnemo preprocess again")
     return start - HEADER_BYTES, start + length
 
 
 def _content(row: Mapping[str, Any], member: str, block: bytes) -> bytes:
-    """Return a member's bytes out of what lies at its place, which must be it and whole."""
+    """Return a member's bytes out of its block; raise UserError where it is wrong."""
     name, length = f"{row['key']}.{member}", int(row[f"{member}_length"])
     if header_name(block) != name:
-        found = "another member lies" if len(block) >= HEADER_BYTES else "nothing lies"
+        found = "another member is" if len(block) >= HEADER_BYTES else "nothing is"
         raise UserError(
             f"{found} in shard {row['shard']} where the index has {name}",
             "copy shards and index of one data set together, or run xnemo preprocess again",
         )
     if len(block) != HEADER_BYTES + length:
         raise UserError(
-            f"shard {row['shard']} ends inside {name}: it was cut short",
+            f"shard {row['shard']} is truncated inside {name}",
             "copy it again, or run xnemo preprocess again",
         )
     return block[HEADER_BYTES:]

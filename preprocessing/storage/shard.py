@@ -1,4 +1,4 @@
-"""Plain WebDataset tars whose bytes depend only on their members, with a byte range for each."""
+"""Plain WebDataset tars whose bytes depend only on their members, and the range of each member."""
 
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ HEADER_BYTES, END_BYTES = _BLOCK, 2 * _BLOCK
 
 @dataclass(frozen=True)
 class MemberRange:
-    """Where a member's bytes lie inside its tar."""
+    """Byte range of a member inside its tar."""
 
     name: str
     offset: int
@@ -29,12 +29,12 @@ def tar_header(name: str, size: int) -> bytes:
 
 
 def header_name(block: bytes) -> str:
-    """Return the name in a member's header, such as `tar_header` writes; empty for no header."""
+    """Return the name in a header written by `tar_header`; empty where there is none."""
     return block[:100].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
 def padded(size: int) -> int:
-    """Return what a member's bytes occupy: `size` rounded up to whole blocks."""
+    """Return `size` rounded up to whole blocks."""
     return -(-size // _BLOCK) * _BLOCK
 
 

@@ -1,4 +1,4 @@
-"""A local folder or any fsspec URL behind one small face: ranges, listings, atomic writes."""
+"""One interface to a local folder or an fsspec URL: ranges, listings, atomic writes."""
 
 import os
 from pathlib import Path
@@ -15,14 +15,14 @@ __all__ = ["FsspecStore", "LocalStore", "Store", "StoreFullError", "open_store"]
 class Store(Protocol):
     """Files under one root, named by relative paths with forward slashes.
 
-    A file appears whole or not at all, under its final name, when `write_atomic` or `publish`
-    returns. A failure that may pass is tried again; one that does not ends in OSError,
-    `StoreFullError` where the place is full.
+    Writes are atomic: a file appears complete under its final name when `write_atomic` or `publish`
+    returns. Transient failures are retried; others raise OSError, `StoreFullError` where no space
+    is left.
     """
 
     @property
     def url(self) -> str:
-        """The root as a person would name it."""
+        """The root as a path or URL."""
 
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         """Return bytes `start` to `end` (exclusive) of a file; the whole file without them."""
@@ -34,22 +34,22 @@ class Store(Protocol):
         """Move a finished local file to `path`, creating or replacing it."""
 
     def exists(self, path: str) -> bool:
-        """Tell whether a file is there."""
+        """Return whether a file exists."""
 
     def list(self, prefix: str = "") -> dict[str, int]:
         """Return the sizes of all files in the folder `prefix` and below, by name from the root."""
 
     def delete(self, path: str) -> None:
-        """Remove a file; nothing happens where there is none."""
+        """Remove a file if it exists."""
 
     def scratch(self) -> Path:
-        """Return a local folder for files on their way to `publish`, on the same disk if it can.
+        """Return a local folder for files to `publish`, on the same disk where possible.
 
-        Name them by `unfinished.unfinished_name`, so that `sweep` knows them.
+        Name them by `unfinished.unfinished_name`, so that `sweep` recognises them.
         """
 
     def sweep(self) -> None:
-        """Remove what processes that were killed have left unfinished."""
+        """Remove unfinished files of killed processes."""
 
 
 def open_store(url: str | os.PathLike[str]) -> Store:
@@ -65,5 +65,5 @@ def open_store(url: str | os.PathLike[str]) -> Store:
         return FsspecStore(name)
     path = Path(name.removeprefix("file://")).expanduser().absolute()
     if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file, not a folder", "name a folder")
+        raise UserError(f"{path} is a file, not a folder", "give a folder")
     return LocalStore(path)

@@ -1,4 +1,4 @@
-"""Names of files that are being written, and whether their writers are still alive."""
+"""Names of files being written, and whether their writers are still alive."""
 
 import os
 import socket
@@ -6,22 +6,22 @@ import time
 import uuid
 from pathlib import Path
 
-#: A name with this in it is being written; readers and listings never see it.
+#: Part of the name of a file being written; readers and listings skip it.
 UNFINISHED = ".unfinished-"
 
-# Another machine's process may be alive; a day later it is not.
+# Files of other machines count as abandoned after a day.
 _FORGOTTEN_S = 86400.0
 
 
 def unfinished_name() -> str:
-    """Return a new name for a file that is being written; it says by whom."""
+    """Return a new name for a file being written; it identifies the writing process."""
     pid = os.getpid()
     writer = f"{socket.gethostname()}-{pid}-{_start_of(pid)}"
     return f"{UNFINISHED}{writer}-{uuid.uuid4().hex[:12]}"
 
 
 def is_abandoned(path: Path) -> bool:
-    """Tell whether nobody will finish the file with this unfinished name."""
+    """Return whether the writer of a file with an unfinished name is gone."""
     words = path.name.removeprefix(UNFINISHED).rsplit("-", 3)
     if len(words) == 4 and words[0] == socket.gethostname() and words[1].isdigit():
         return words[2] != str(_start_of(int(words[1])))
@@ -29,10 +29,9 @@ def is_abandoned(path: Path) -> bool:
 
 
 def _start_of(pid: int) -> int | None:
-    """Return when a process began, in clock ticks since the system did; None where it is over.
+    """Return when a process started, in clock ticks since boot; None where it has ended.
 
-    A number alone may by now be another process's, or that of one that has ended and is still
-    listed because nobody has asked what became of it.
+    A process id alone may have been reused, or belong to a zombie.
     """
     try:
         words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""Imports between rooms go one way, as `scripts/architecture.py` declares; heavy ones lie in one place."""
+"""Imports between rooms go one way, as `scripts/architecture.py` declares."""
 
 import ast
 import subprocess
@@ -75,8 +75,13 @@ def test_the_page_and_picture_are_up_to_date():
 
 @pytest.mark.parametrize("package", architecture.PACKAGES)
 def test_a_folder_holds_about_a_dozen_files(package):
+    """The command line is the exception: one file a command."""
     folders = [ROOT / package, *(d for d in (ROOT / package).rglob("*") if d.is_dir())]
-    crowded = {str(d.relative_to(ROOT)): n for d in folders if (n := len([*d.glob("*.py")])) > 15}
+    crowded = {
+        str(folder.relative_to(ROOT)): count
+        for folder in folders
+        if (count := len([*folder.glob("*.py")])) > (20 if folder.name == "cli" else 15)
+    }
     assert crowded == {}
 
 

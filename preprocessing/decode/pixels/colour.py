@@ -15,16 +15,6 @@ from preprocessing.decode.failure import DecodeError
 Matrix = Literal["601", "709", "2020", "240m", "fcc", "rgb"]
 Transfer = Literal["sdr", "pq", "hlg"]
 
-# Luma weights (Kr, Kb) of each matrix, from ITU-R BT.601, BT.709, BT.2020, SMPTE 240M and FCC
-# 73.682.
-LUMA_WEIGHTS: dict[str, tuple[float, float]] = {
-    "601": (0.299, 0.114),
-    "709": (0.2126, 0.0722),
-    "2020": (0.2627, 0.0593),
-    "240m": (0.212, 0.087),
-    "fcc": (0.30, 0.11),
-}
-
 # libswscale's names of these matrices, as PyAV spells them.
 SWSCALE_NAME: dict[str, str] = {
     "601": "itu601",
@@ -111,23 +101,6 @@ def colour_of(
     else:
         raise DecodeError("unsupported", f"colour matrix number {matrix_code} is not supported")
     return Colour(matrix=matrix, full_range=full, transfer=transfer, wide_gamut=wide)
-
-
-def yuv_to_rgb_exact(yuv: np.ndarray, matrix: str, full_range: bool) -> np.ndarray:
-    """Convert 8-bit YCbCr [...,3] to R'G'B' in 0–255 by the standard's equations, in float64.
-
-    The reference in tests; too slow for frames.
-    """
-    kr, kb = LUMA_WEIGHTS[matrix]
-    y, u, v = (np.asarray(yuv[..., i], dtype=np.float64) for i in range(3))
-    if full_range:
-        y, u, v = y / 255, (u - 128) / 255, (v - 128) / 255
-    else:
-        y, u, v = (y - 16) / 219, (u - 128) / 224, (v - 128) / 224
-    red = y + 2 * (1 - kr) * v
-    blue = y + 2 * (1 - kb) * u
-    green = (y - kr * red - kb * blue) / (1 - kr - kb)
-    return np.clip(np.stack([red, green, blue], axis=-1) * 255, 0, 255)
 
 
 def to_display_rgb(rgb16_HWC: np.ndarray, colour: Colour) -> np.ndarray:

@@ -39,11 +39,6 @@ class Orientation:
         return 180 if self.flip_y else 0
 
     @property
-    def is_identity(self) -> bool:
-        """Whether coded and displayed pixels are the same."""
-        return not (self.transpose or self.flip_x or self.flip_y) and self.is_square
-
-    @property
     def is_square(self) -> bool:
         """Whether pixels are square."""
         return self.stretch_x == 1 and self.stretch_y == 1

@@ -11,15 +11,22 @@ import pytest
 from preprocessing.decode import Backend, BackendRefusalError, DecodeError, decode_clip, open_video
 from preprocessing.decode.frame import plane_array
 from preprocessing.decode.pixels.colour import (
-    LUMA_WEIGHTS,
     REFERENCE_WHITE_NITS,
     Colour,
     colour_of,
     to_display_rgb,
-    yuv_to_rgb_exact,
 )
 from preprocessing.encode.clip_encoder import encode_clip
 
+# Luma weights (Kr, Kb) of each matrix, from ITU-R BT.601, BT.709, BT.2020, SMPTE 240M and FCC
+# 73.682.
+LUMA_WEIGHTS: dict[str, tuple[float, float]] = {
+    "601": (0.299, 0.114),
+    "709": (0.2126, 0.0722),
+    "2020": (0.2627, 0.0593),
+    "240m": (0.212, 0.087),
+    "fcc": (0.30, 0.11),
+}
 # Mean distance from the exact matrix that the contract allows, in levels of 255.
 ALLOWED = 2.0
 # What the reference reaches away from colour edges.
@@ -27,6 +34,20 @@ REFERENCE = 0.35
 MATRIX_CODE = {"601": 6, "709": 1, "2020": 9, "240m": 7, "fcc": 4}
 TILES = (8, 12)
 TILE = 32
+
+
+def yuv_to_rgb_exact(yuv: np.ndarray, matrix: str, full_range: bool) -> np.ndarray:
+    """Convert 8-bit YCbCr [...,3] to R'G'B' in 0–255 by the standard's equations, in float64."""
+    kr, kb = LUMA_WEIGHTS[matrix]
+    y, u, v = (np.asarray(yuv[..., i], dtype=np.float64) for i in range(3))
+    if full_range:
+        y, u, v = y / 255, (u - 128) / 255, (v - 128) / 255
+    else:
+        y, u, v = (y - 16) / 219, (u - 128) / 224, (v - 128) / 224
+    red = y + 2 * (1 - kr) * v
+    blue = y + 2 * (1 - kb) * u
+    green = (y - kr * red - kb * blue) / (1 - kr - kb)
+    return np.clip(np.stack([red, green, blue], axis=-1) * 255, 0, 255)
 
 
 def _tiles(full_range: bool, depth: int = 8) -> np.ndarray:

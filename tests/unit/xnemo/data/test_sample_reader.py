@@ -239,7 +239,7 @@ def test_a_refusal_is_one_line_wherever_samples_are_read(
 def test_nothing_left_after_the_filter_is_said_at_once(faces: Path) -> None:
     with pytest.raises(UserError, match="0 after the filter"):
         open_clips([str(faces)], "face_px > 4000")
-    with pytest.raises(UserError, match="is no finished data set"):
+    with pytest.raises(UserError, match="is not a finished data set"):
         open_clips([str(faces / "shards")], "")
 
 

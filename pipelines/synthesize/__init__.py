@@ -1,0 +1,1 @@
+"""Writes videos of synthetic people with known motion, on this machine or a Ray cluster."""
