@@ -91,7 +91,10 @@ ROOMS: tuple[Room, ...] = (
     Room(
         "preprocessing.synthetic",
         "rendered people with exactly known motion",
-        ("preprocessing.errors",),
+        (
+            "preprocessing.errors",
+            "preprocessing.encode",
+        ),
     ),
     Room(
         "preprocessing.storage",
@@ -363,6 +366,17 @@ ROOMS: tuple[Room, ...] = (
         ),
     ),
     Room(
+        "pipelines.synthesize",
+        "Ray Data job: rendered people",
+        (
+            "preprocessing.errors",
+            "preprocessing.synthetic",
+            "preprocessing.storage",
+            "pipelines.terminal",
+            "pipelines.preprocess",
+        ),
+    ),
+    Room(
         "pipelines.train",
         "Ray Train job: shards to a bundle",
         (
@@ -500,6 +514,7 @@ ROOMS: tuple[Room, ...] = (
             "pipelines.terminal",
             "pipelines.tracking",
             "pipelines.preprocess",
+            "pipelines.synthesize",
             "pipelines.train",
             "pipelines.tune",
             "pipelines.animate",

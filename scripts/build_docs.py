@@ -24,9 +24,9 @@ def broken_links(root: Path = ROOT) -> list[str]:
     pages = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), *(root / "infra").rglob("*.md")]
     for page in pages:
         for _, target, _, _ in _LINK.findall(page.read_text()):
-            if "://" not in target and not target.startswith("mailto:"):
-                if not (page.parent / target).exists():
-                    broken.append(f"{page.relative_to(root)}: {target}")
+            outside = "://" in target or target.startswith("mailto:")
+            if not outside and not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(root)}: {target}")
     return broken
 
 
