@@ -626,7 +626,8 @@ def picture() -> str:
             middle = (x1 + x2) // 2
             path = f"M{x1},{y1} C{middle},{y1} {middle},{y2} {x2},{y2}"
         out.append(
-            f'<path d="{path}" fill="none" stroke="#567" stroke-opacity="0.6" marker-end="url(#a)"/>'
+            f'<path d="{path}" fill="none" stroke="#567" stroke-opacity="0.6"'
+            ' marker-end="url(#a)"/>'
         )
     for column, package in enumerate(PACKAGES):
         x = 60 + column * step_x + width // 2
