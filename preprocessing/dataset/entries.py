@@ -49,7 +49,7 @@ class SourceEntry:
         return (self.size, self.stamp) == (file.size, file.stamp)
 
 
-_TYPES = {
+_TYPES: dict[object, pa.DataType] = {
     str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(),
     tuple[int, ...]: pa.list_(pa.int64()),
 }  # fmt: skip
