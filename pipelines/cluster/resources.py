@@ -1,4 +1,4 @@
-"""How many workers a job gets, and what each may use."""
+"""Number of workers of a job, and the resources of each."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from preprocessing.errors import UserError
 
 @dataclass(frozen=True)
 class WorkerCount:
-    """Least and most workers of a job; equal where the number is fixed."""
+    """Least and most workers of a job; equal if the number is fixed."""
 
     least: int
     most: int
@@ -21,7 +21,7 @@ class WorkerCount:
 
 
 def parse_workers(text: str | int) -> WorkerCount:
-    """Read ``"4"`` or ``"2:8"``.
+    """Parse ``"4"`` or ``"2:8"``.
 
     Raises:
         UserError: it is neither.
@@ -41,14 +41,14 @@ def resources_per_worker(
 ) -> dict[str, float]:
     """Return what one worker reserves.
 
-    Left out, the CPUs of a private Ray are shared out evenly; on a cluster a worker takes one, or
-    four beside a GPU, for its decoding threads.
+    By default, workers of a private Ray share its CPUs evenly. On a cluster a worker reserves one
+    CPU, or four beside a GPU, for its decoding threads.
 
     Raises:
-        UserError: a private Ray, which cannot grow, has too little for the least number of workers.
+        UserError: a private Ray, which cannot grow, is too small for the least number of workers.
     """
     if cpus is not None and cpus <= 0:
-        raise UserError(f"cpus per worker is {cpus}", "give a positive number")
+        raise UserError(f"cpus per worker is {cpus}", "set it to a positive number")
     private = cluster.address == "local"
     if cpus is not None:
         share = cpus
@@ -57,14 +57,14 @@ def resources_per_worker(
         share = math.floor(share) if share >= 1 else math.floor(100 * share) / 100
     else:
         share = 4.0 if gpu else 1.0
-    wanted = {"CPU": float(share)} | ({"GPU": 1.0} if gpu else {})
+    resources = {"CPU": float(share)} | ({"GPU": 1.0} if gpu else {})
     if private:
-        for name, amount in wanted.items():
+        for name, amount in resources.items():
             have = cluster.cpus if name == "CPU" else cluster.gpus
             if amount * count.least > have + 1e-6:
                 raise UserError(
                     f"{count.least} workers need {amount * count.least:g} {name}s and this machine "
                     f"has {have:g}",
-                    "ask for fewer workers or fewer CPUs each, or join a cluster with --address",
+                    "use fewer workers or fewer CPUs each, or join a cluster with --address",
                 )
-    return wanted
+    return resources

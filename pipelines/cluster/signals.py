@@ -1,22 +1,22 @@
-"""The first signal asks for a good end, the second for any."""
+"""Signals: the first one requests an orderly stop, the second one interrupts."""
 
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
-# Signals this close together are one: `timeout` sends its to the process and then to its group.
+# Signals closer together than this are one: `timeout` signals the process and then its group.
 _SAME_SIGNAL_S = 1.0
 
 
 @contextmanager
 def stop_on_signals(event: threading.Event | None = None) -> Iterator[threading.Event]:
-    """Turn the first SIGTERM or SIGINT into an event; the second is an interrupt as ever.
+    """Set an event on the first SIGTERM or SIGINT; the second raises KeyboardInterrupt.
 
-    Blocks may lie inside one another around what sets handlers of its own, as Ray does when it
-    starts: the inner one is then given the outer one's event.
+    Blocks may be nested around code that installs its own handlers, such as the start of Ray: pass
+    the event of the outer block to the inner one. Without effect outside the main thread.
     """
     stop = event or threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -25,7 +25,7 @@ def stop_on_signals(event: threading.Event | None = None) -> Iterator[threading.
 
     first = 0.0
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         nonlocal first
         if not stop.is_set():
             first = time.monotonic()

@@ -54,13 +54,15 @@ def preprocess(
     uri = choose_uri(tracking, otherwise="")
     with job_context(out, config, address, concurrency, on_progress) as job:
         plan = plan_job(videos, job, limit=limit, retry_quarantine=retry_quarantine)
-        if plan.current is not None:
-            job.notify(JobProgress("done", 1, 1))
-            return PreprocessResult.of_current(plan, job.store, began, strict=strict)
-        with write_errors(job.store):
-            processed = process(plan, job)
-            finalized = finalize(processed, job)
-            result = report(finalized, job, began, strict=strict)
-    if uri and (problem := log_report(job.store, job.config, uri)):
+        rows = plan.current
+        if rows is None:
+            with write_errors(job.store):
+                processed = process(plan, job)
+                finalized = finalize(processed, job)
+                report(finalized, job, began)
+            rows = finalized.dataset.rows
+        result = PreprocessResult.of(plan, rows, job.store, began, strict=strict)
+        job.notify(JobProgress("done", 1, 1, result.kept, result.clips, result.quarantined))
+    if uri and result.is_new and (problem := log_report(job.store, job.config, uri)):
         log.warning("the report is not in MLflow: %s", problem)
     return result

@@ -9,8 +9,6 @@ from typing import Any
 
 from pipelines.preprocess.context import JobContext
 from pipelines.preprocess.finalize import Finalized
-from pipelines.preprocess.progress import JobProgress
-from pipelines.preprocess.result import PreprocessResult
 from pipelines.tracking import RunLog, Sender
 from preprocessing.config import PreprocessConfig
 from preprocessing.dataset.plan import plain
@@ -24,18 +22,15 @@ _EXPERIMENT = "preprocess"
 _SEND_LIMIT_S = 60.0
 
 
-def report(
-    finalized: Finalized, job: JobContext, began: float, *, strict: bool
-) -> PreprocessResult:
-    """Write report.html and report.json, and return the job's result.
+def report(finalized: Finalized, job: JobContext, began: float) -> None:
+    """Write report.html and report.json.
 
     Args:
         finalized: the published data set.
         job: store, settings, Ray and progress.
         began: when the job began, by `time.monotonic`.
-        strict: any row in quarantine makes the result's exit code 1.
     """
-    dataset, plan = finalized.dataset, finalized.processed.plan
+    plan = finalized.processed.plan
     run = RunFacts(
         sources=len(plan.found.files),
         readable=len(plan.readable) + len(plan.same),
@@ -44,14 +39,9 @@ def report(
         processed_s=plan.todo_seconds,
         workers=finalized.processed.workers,
     )
-    write_report(job.store, dataset, job.config, run)
+    write_report(job.store, finalized.dataset, job.config, run)
     # A worker that outlived a killed driver may have begun to write since this job began.
     job.store.sweep()
-    quarantined = len(dataset.quarantine)
-    job.notify(JobProgress("done", 1, 1, dataset.kept, len(dataset.rows), quarantined))
-    return PreprocessResult.of(
-        plan, dataset.rows, job.store.url, quarantined, began, is_new=True, strict=strict
-    )
 
 
 def log_report(store: Store, config: PreprocessConfig, uri: str) -> str | None:

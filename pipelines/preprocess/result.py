@@ -41,30 +41,20 @@ class PreprocessResult:
 
     @classmethod
     def of(
-        cls,
-        plan: Plan,
-        rows: Sequence[Row],
-        out: str,
-        quarantined: int,
-        began: float,
-        *,
-        is_new: bool,
-        strict: bool,
+        cls, plan: Plan, rows: Sequence[Row], store: Store, began: float, *, strict: bool
     ) -> "PreprocessResult":
-        """Return the result of a job.
+        """Return the result of a job from its plan and the rows of its index.
 
         Args:
-            plan: its plan.
+            plan: what there was to do.
             rows: rows of the index.
-            out: folder or URL of the data set.
-            quarantined: rows of the quarantine table.
+            store: where the data set is.
             began: when the job began, by `time.monotonic`.
-            is_new: whether the data set was written.
             strict: whether rows in quarantine are a failure.
         """
         kept = [row for row in rows if row["status"] == "kept"]
         return cls(
-            out=out,
+            out=store.url,
             sources=len(plan.found.files),
             bad_sources=len(plan.found.files) - len(plan.readable) - len(plan.same),
             chunks=len(plan.chunks),
@@ -74,21 +64,10 @@ class PreprocessResult:
             kept_s=float(sum(row["duration_s"] for row in kept)),
             shards=len({row["shard"] for row in kept}),
             bytes=sum(row[f"{name}_length"] for row in kept for name in MEMBERS),
-            quarantined=quarantined,
+            quarantined=len(read_quarantine(store)),
             seconds=time.monotonic() - began,
-            is_new=is_new,
+            is_new=plan.current is None,
             strict=strict,
-        )
-
-    @classmethod
-    def of_current(
-        cls, plan: Plan, store: Store, began: float, *, strict: bool
-    ) -> "PreprocessResult":
-        """Return the result of a job whose data set is current; arguments as in `of`."""
-        assert plan.current is not None
-        quarantined = len(read_quarantine(store))
-        return cls.of(
-            plan, plan.current, store.url, quarantined, began, is_new=False, strict=strict
         )
 
     @property

@@ -111,9 +111,9 @@ def free_gpus(cluster: Cluster, workers: int, gpu: bool) -> float | None:
 
 
 def make_preview(job: PreviewJob) -> Preview:
-    """Animate a few held-out people by each other, to be seen, and by themselves, to be measured.
+    """Animate held-out clips: cross-reenactment for the files, self-reenactment for the scores.
 
-    The run's own modules are not touched: networks are built anew from the bundle.
+    Runs in its own process and loads its own networks from the bundle.
     """
     os.nice(19)
     import torch
@@ -142,22 +142,22 @@ def make_preview(job: PreviewJob) -> Preview:
         ):
             getattr(bundle.networks, part).to("cuda")
     config = AnimateConfig(sampler=SamplerConfig(steps=_STEPS))
-    # Where the truth is known, the driver's place in the picture is followed, as in training.
+    # With ground truth, the position of the face follows the driving video, as in training.
     measured = AnimateConfig(sampler=SamplerConfig(steps=_STEPS), box="real")
     rows, scores = [], []
     for number, clip in enumerate(clips):
-        driver = clips[(number + 1) % len(clips)]
+        driving = clips[(number + 1) % len(clips)].frames
         wide = animator.prepare_portrait(clip.frames[0]).wide
-        made = np.stack(list(animator.animate(clip.frames[0], driver.frames, config)))
-        rows.append(_row(wide, driver.frames, made))
+        made = np.stack(list(animator.animate(clip.frames[0], driving, config)))
+        rows.append(_row(wide, driving, made))
         itself = Trial(clip.key, clip.frames[0], clip.frames, clip.frames)
         _, truth = framed(animator, itself, measured)
         own = np.stack(list(animator.animate(itself.portrait, itself.driving, measured)))
         scores.append(score(TRAINED, own, truth))
     film = np.concatenate(rows, axis=1)
-    picture = np.concatenate(list(film[:: max(1, len(film) // 4)]), axis=1)
+    image = np.concatenate(list(film[:: max(1, len(film) // 4)]), axis=1)
     png, mp4 = (Path(job.folder) / f"{job.name}{ending}" for ending in (".png", ".mp4"))
-    _save_png(picture, png)
+    _save_png(image, png)
     temporary = mp4.with_name(f".{mp4.name}.tmp")
     temporary.write_bytes(encode_clip(iter(film)))
     temporary.replace(mp4)
@@ -169,7 +169,7 @@ def make_preview(job: PreviewJob) -> Preview:
 
 
 def _held_out(data: list[str], held_out: str, trained: str) -> list[Any]:
-    """Read clips that were held out or, where there is none, clips of the training."""
+    """Read held-out clips or, if there are none, training clips."""
     from xnemo.evaluation.held_out import read_held_out
 
     sizes = {"clips": _CLIPS, "frames": _FRAMES, "stride": _STRIDE}
@@ -184,7 +184,7 @@ def _held_out(data: list[str], held_out: str, trained: str) -> list[Any]:
 def _row(
     wide: NDArray[np.uint8], driving: NDArray[np.uint8], made: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Return portrait, driver and result side by side, (F, S, 3·S, 3)."""
+    """Return portrait, driving video and result side by side, (F, S, 3·S, 3)."""
     import cv2
 
     size = made.shape[1]
@@ -193,9 +193,9 @@ def _row(
     return np.concatenate([portrait, np.stack(driven)[: len(made)], made], axis=2)
 
 
-def _save_png(picture: NDArray[np.uint8], path: Path) -> None:
+def _save_png(image: NDArray[np.uint8], path: Path) -> None:
     from PIL import Image
 
     temporary = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(picture).save(temporary, format="PNG")
+    Image.fromarray(image).save(temporary, format="PNG")
     temporary.replace(path)

@@ -1,4 +1,4 @@
-"""Search spaces: a YAML file of dotted setting names and how to draw a value for each.
+"""Search spaces: a YAML file of dotted setting names and the distribution of each.
 
 optimizer.lr: {loguniform: [1.0e-5, 1.0e-2]}
 condition.reference_masking: {choice: [0.0, 0.3, 0.5]}
@@ -16,8 +16,8 @@ from preprocessing.errors import UserError
 from xnemo.config import override
 from xnemo.training.config import TrainConfig
 
-#: Ways to draw a value, by the name of Ray Tune's function, and how many numbers each takes; None
-#: for any number of values of any kind.
+#: Distributions, by the name of Ray Tune's function, and the number of their arguments; None for
+#: any number of values of any type.
 DRAWS: dict[str, int | None] = {
     "choice": None,
     "grid": None,
@@ -35,10 +35,10 @@ def read_space(path: Path, config: TrainConfig) -> Space:
     """Read a search space and check every name and value against the recipe.
 
     Returns:
-        For every dotted name, how its values are drawn and from what.
+        For every dotted name, its distribution and the arguments.
 
     Raises:
-        UserError: the file is missing or malformed, a name is unknown, or a value does not suit.
+        UserError: the file is missing or malformed, a name is unknown, or a value is invalid.
     """
     try:
         content = yaml.safe_load(path.read_text())
@@ -47,35 +47,35 @@ def read_space(path: Path, config: TrainConfig) -> Space:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML", "write NAME: {choice: [A, B]} lines") from error
     if not isinstance(content, Mapping) or not content:
-        raise UserError(f"{path} holds no search space", "write NAME: {choice: [A, B]} lines")
+        raise UserError(f"{path} has no search space", "write NAME: {choice: [A, B]} lines")
     return {str(name): _read_draw(str(name), value, config) for name, value in content.items()}
 
 
 def _read_draw(name: str, value: Any, config: TrainConfig) -> tuple[str, list[Any]]:
     form = f"write {name}: {{uniform: [LOW, HIGH]}}, or another of {', '.join(DRAWS)}"
     if not isinstance(value, Mapping) or len(value) != 1:
-        # Told before the form, because a misspelt name is the likelier slip.
+        # First, because a misspelt name is the more likely mistake.
         _check_name(name, config)
-        raise UserError(f"{name} has no way to be drawn: {value!r}", form)
+        raise UserError(f"{name} has no distribution: {value!r}", form)
     (draw, values), *_ = value.items()
     if draw not in DRAWS:
         near = difflib.get_close_matches(str(draw), DRAWS, n=1)
         hint = f"did you mean {near[0]!r}? {form}" if near else form
-        raise UserError(f"{name} is drawn by {draw!r}, which is unknown", hint)
+        raise UserError(f"{name} has the unknown distribution {draw!r}", hint)
     wanted = DRAWS[draw]
     if not isinstance(values, list) or not values or (wanted and len(values) != wanted):
         raise UserError(f"{name}: {draw} takes {wanted or 'some'} values, not {values!r}", form)
     if wanted:
         values = [_number(value) for value in values]
         _check_range(name, draw, values, form)
-    # Both ends of a range, or all of the choices: the recipe itself says what it takes.
+    # Both ends of a range, or all choices, must be valid in the recipe.
     for example in values[:2] if wanted else values:
         override(config, {name: int(example) if "int" in draw else example})
     return draw, values
 
 
 def _number(value: Any) -> Any:
-    """Take 1e-4 for the number it is meant to be: YAML 1.1 asks for a point in it, 1.0e-4."""
+    """Parse 1e-4, which YAML 1.1 reads as a string, as a number."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -85,13 +85,13 @@ def _number(value: Any) -> Any:
 def _check_range(name: str, draw: str, values: list[Any], form: str) -> None:
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) != len(values) or not numbers[0] < numbers[1]:
-        raise UserError(f"{name}: {draw} of {values!r} is no range", form)
+        raise UserError(f"{name}: {draw} of {values!r} is not a range", form)
     if "log" in draw and numbers[0] <= 0:
-        raise UserError(f"{name}: {draw} from {numbers[0]}", "begin above 0")
+        raise UserError(f"{name}: {draw} from {numbers[0]}", "start above 0")
 
 
 def _check_name(name: str, config: TrainConfig) -> None:
-    """Let an unknown name be answered with the nearest one."""
+    """Raise an error that suggests the nearest name if ``name`` is unknown."""
     node: Any = config
     for part in name.split("."):
         if not hasattr(node, part):

@@ -5,7 +5,7 @@ second run over the same folder opens nothing.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import pyarrow as pa
 
@@ -21,27 +21,6 @@ from preprocessing.storage.store import Store
 _SOURCES = "_work/sources.parquet"
 _PROBE_LIMIT_S = 600.0
 _PROBE_STALL_S = 120.0
-
-_SCHEMA = pa.schema(
-    [
-        ("name", pa.string()),
-        ("size", pa.int64()),
-        ("stamp", pa.string()),
-        ("sha256", pa.string()),
-        ("duration_s", pa.float64()),
-        ("fps", pa.float64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("codec", pa.string()),
-        ("variable_rate", pa.bool_()),
-        ("rotation", pa.int32()),
-        ("start_us", pa.int64()),
-        ("key_us", pa.list_(pa.int64())),
-        ("key_index", pa.list_(pa.int64())),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -68,6 +47,13 @@ class SourceEntry:
     def is_of(self, file: SourceFile) -> bool:
         """Return whether the file still has the size and time stamp of when it was probed."""
         return (self.size, self.stamp) == (file.size, file.stamp)
+
+
+_TYPES: dict[object, pa.DataType] = {
+    str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(),
+    tuple[int, ...]: pa.list_(pa.int64()),
+}  # fmt: skip
+_SCHEMA = pa.schema([(field.name, _TYPES[field.type]) for field in fields(SourceEntry)])
 
 
 def probe_source(

@@ -36,11 +36,6 @@ class Dataset:
     quarantine: list[Row]
     chunks: list[ChunkSummary]
 
-    @property
-    def kept(self) -> int:
-        """Number of clips in the shards."""
-        return sum(row["status"] == "kept" for row in self.rows)
-
 
 def write_shards_here(jobs: Sequence[ShardJob]) -> None:
     """Write shards one after the other in this process."""

@@ -68,7 +68,7 @@ def test_every_stop_from_the_bundle(
     assert_same_bits(weights_of(run), weights_of(uninterrupted))
 
 
-def test_a_stop_asked_for_saves_first(
+def test_a_requested_stop_saves_first(
     uninterrupted: Path,
     tmp_path: Path,
     faces: Path,
@@ -103,7 +103,7 @@ def test_killed_in_the_middle_of_an_accumulation(
     assert_same_bits(weights_of(run), weights_of(uninterrupted))
 
 
-def test_a_corrupt_last_checkpoint_costs_its_steps_and_no_more(
+def test_a_damaged_last_checkpoint_only_repeats_its_steps(
     uninterrupted: Path,
     tmp_path: Path,
     faces: Path,

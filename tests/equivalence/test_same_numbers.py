@@ -1,4 +1,4 @@
-"""Settings that say how to calculate, not what, change nothing."""
+"""Settings of execution do not change the numbers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +69,7 @@ class Listener:
         return lambda *arguments: None
 
 
-def test_watching_changes_nothing(
+def test_callbacks_change_nothing(
     plain: Callable[..., Path],
     weights_of: Callable[..., Any],
     assert_same_bits: Callable[..., None],

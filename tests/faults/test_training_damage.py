@@ -1,4 +1,4 @@
-"""A full disk, a missing shard, a bad clip: told in one line, and nothing wrong in the weights."""
+"""A full disk, a missing shard and a bad clip are one-line errors and leave the weights intact."""
 
 import shutil
 import subprocess
@@ -57,7 +57,7 @@ def small_disk(mount_disk: Callable[[int], Path], undisturbed: Path) -> Path:
 
 
 @pytest.mark.parametrize("foreseen", [True, False], ids=["foreseen", "while writing"])
-def test_a_full_disk_costs_checkpoints_and_nothing_else(
+def test_a_full_disk_only_loses_checkpoints(
     small_disk: Path,
     undisturbed: Path,
     faces: Path,
@@ -80,7 +80,7 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
     assert_same(run, undisturbed)
 
 
-def test_a_shard_that_is_gone_is_named_and_the_run_goes_on_when_it_is_back(
+def test_a_missing_shard_is_named_and_the_run_resumes_with_it(
     tmp_path: Path, undisturbed: Path, faces: Path
 ) -> None:
     config = nano_config(**SETTINGS)

@@ -220,9 +220,11 @@ def read_records_from(run_dir: Path, offset: int) -> Iterator[tuple[Record, int]
             offset += len(line)
             if not line.endswith(b"\n"):
                 return
-            # A disk that lost power may leave anything in the middle.
-            with suppress(ValueError):
-                yield json.loads(line), offset
+            # A disk that lost power may leave anything; earlier versions wrote no kind.
+            with suppress(ValueError, TypeError):
+                record = json.loads(line)
+                if "kind" in record:
+                    yield record, offset
 
 
 def run_key(run_dir: Path) -> str | None:

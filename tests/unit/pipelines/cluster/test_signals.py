@@ -1,4 +1,4 @@
-"""The first signal asks, the second ends; also where somebody else set a handler in between."""
+"""The first signal requests a stop, the second one interrupts; foreign handlers do not win."""
 
 import signal
 import time

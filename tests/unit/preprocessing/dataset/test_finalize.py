@@ -35,7 +35,7 @@ def test_a_finished_data_set_is_current_until_the_settings_change(tmp_path):
     assert (first.todo, first.current) == ([0], None)
     store.write_atomic(first.outputs[0], pack_output([], ChunkEnd((), 200, 25, ()), []))
     assert plan().todo == []
-    assert finalize(plan(), store, PreprocessConfig()).kept == 0
+    assert finalize(plan(), store, PreprocessConfig()).rows == []
     assert plan().current == []
     stricter = plan(filters=FilterConfig(min_face_px=1000))
     assert (stricter.todo, stricter.current) == ([], None)

@@ -1,4 +1,4 @@
-"""The disturbance of driving crops: exact where it does nothing, bounded where it does."""
+"""Augmentation of driving crops and samples."""
 
 import cv2
 import numpy as np
@@ -39,7 +39,7 @@ def test_scale_stays_within_its_range_and_reaches_it() -> None:
     assert 1.28 < spans.max() <= 1.3
 
 
-def test_the_warp_moves_nodes_as_told_and_is_affine_between() -> None:
+def test_the_warp_moves_its_nodes_and_is_affine_between() -> None:
     nodes = np.random.default_rng(0).standard_normal((3, 3, 2))
     field = _piecewise_affine(nodes, 400)
     # Pixel centres lie half a pixel off the nodes.
@@ -51,7 +51,7 @@ def test_the_warp_moves_nodes_as_told_and_is_affine_between() -> None:
     assert np.abs(np.diff(inside, 2, axis=1)).max() < 1e-5
 
 
-def test_switching_one_kind_off_leaves_the_others_as_they_were() -> None:
+def test_disabling_one_kind_does_not_change_the_others() -> None:
     whole, no_warp = AugmentConfig(), AugmentConfig(warp=0)
     for seed in range(10):
         a, b = draw(whole, seed).colour_34, draw(no_warp, seed).colour_34

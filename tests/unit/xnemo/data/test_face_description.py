@@ -20,7 +20,7 @@ def moved(affine: np.ndarray, size: int = 512) -> np.ndarray:
     return describe_face(picture, corners.ravel(), POINTS @ affine[:, :2].T + affine[:, 2])
 
 
-def test_place_and_scale_are_no_part_of_it() -> None:
+def test_position_and_scale_do_not_matter() -> None:
     plain = describe_face(PICTURE, BOX, POINTS)
     assert plain.shape == (FACE_NUMBERS,)
     shifted = moved(np.array([[1.0, 0, 60], [0, 1, 100]]))

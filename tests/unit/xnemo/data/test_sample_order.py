@@ -1,4 +1,4 @@
-"""The sequence of clips is a pure function of (seed, n) and keeps its promises."""
+"""The order of samples is a pure function of (seed, n), balanced and weighted."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ def labels(*counts: int) -> np.ndarray:
     return np.repeat([f"p{i}" for i in range(len(counts))], counts)
 
 
-def test_every_clip_comes_once_per_lap() -> None:
+def test_every_clip_comes_once_per_epoch() -> None:
     order = SampleOrder([labels(3, 4)], seed=1)
     laps = [[order.at(n) for n in range(start, start + 7)] for start in (0, 7, 14)]
     assert all(sorted(lap) == list(range(7)) for lap in laps)

@@ -1,4 +1,4 @@
-"""Samples by position: the same anywhere, true to the clip, and clear about bad ones."""
+"""Samples by number: reproducible, correct, and replaced if bad."""
 
 import pickle
 import shutil
@@ -176,7 +176,7 @@ def test_a_bad_clip_is_replaced_and_named(faces: Path, tmp_path: Path) -> None:
         strict.read(number)
 
 
-def test_altered_bytes_are_noticed_when_asked(faces: Path, tmp_path: Path) -> None:
+def test_verify_detects_altered_bytes(faces: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(faces, root)
     reader = open_reader(root, retries=0, verify=True, max_bad_samples=0)
@@ -199,7 +199,7 @@ def test_a_missing_shard_is_named(faces: Path, tmp_path: Path) -> None:
         reader.read(0)
 
 
-def test_clips_of_nobody_known_count_as_people_of_their_own(faces: Path, tmp_path: Path) -> None:
+def test_clips_without_identity_count_as_identities(faces: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(faces, root)
     table = pq.read_table(root / "index.parquet")
@@ -221,7 +221,7 @@ def test_a_loader_process_is_sent_little_of_a_large_index(faces: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_refusal_is_one_line_wherever_samples_are_read(
+def test_errors_are_one_line_from_threads_and_processes(
     faces: Path, tmp_path: Path, workers: int
 ) -> None:
     root = tmp_path / "copy"
@@ -236,7 +236,7 @@ def test_a_refusal_is_one_line_wherever_samples_are_read(
     assert "\n" not in str(refusal.value)
 
 
-def test_nothing_left_after_the_filter_is_said_at_once(faces: Path) -> None:
+def test_an_empty_selection_is_an_error(faces: Path) -> None:
     with pytest.raises(UserError, match="0 after the filter"):
         open_clips([str(faces)], "face_px > 4000")
     with pytest.raises(UserError, match="is not a finished data set"):

@@ -1,4 +1,4 @@
-"""The motion latent is told how the face changes: by whom, whose it counts, what it teaches."""
+"""Face change loss: what counts, where its gradient goes, and its settings."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +26,7 @@ from xnemo.training.step_inputs import prepare_inputs
 ALONE = World(0, 1, torch.device("cpu"))
 
 
-def test_what_frames_have_in_common_is_neither_told_nor_asked() -> None:
+def test_only_changes_between_frames_count() -> None:
     readout = FaceReadout(3, 5)
     face, described = torch.randn(2, 4, 3), torch.randn(2, 4, 5)
     person, portrait = torch.randn(2, 1, 3), torch.randn(2, 1, 5)
@@ -38,14 +38,14 @@ def test_what_frames_have_in_common_is_neither_told_nor_asked() -> None:
     )
 
 
-def test_it_is_zero_for_a_reader_that_is_right() -> None:
+def test_the_loss_is_zero_for_a_correct_readout() -> None:
     face = torch.randn(2, 4, 3)
     told = FaceReadout(3, 5)(face)
     error = face_change_loss(told, told + 7, torch.ones(2, dtype=torch.bool))
     assert float(error.detach()) < 1e-12
 
 
-def test_samples_nobody_knows_count_as_nothing() -> None:
+def test_samples_without_description_or_condition_count_zero() -> None:
     told, described = torch.zeros(4, 2, 5), torch.randn(4, 2, 5)
     described[1, 0, 3] = float("nan")
     told.requires_grad_()
@@ -68,7 +68,7 @@ def state(faces: Path, nano: Callable[..., Any]) -> TrainState:
     return build_train_state(config, [str(faces)], ALONE, None)
 
 
-def test_its_gradient_reaches_encoder_and_reader_and_nothing_else(state: TrainState) -> None:
+def test_gradient_reaches_only_encoder_and_readout(state: TrainState) -> None:
     batch = state.reader.read_batch([0, 1, 2, 3]).to("cpu")
     assert batch.face_BFK is not None
     assert batch.face_BFK.shape == (4, 2, FACE_NUMBERS)
@@ -104,7 +104,7 @@ def test_its_gradient_reaches_encoder_and_reader_and_nothing_else(state: TrainSt
     assert error(1.0) < 0.9 * before
 
 
-def test_nothing_is_described_where_nobody_asks(faces: Path, nano: Callable[..., Any]) -> None:
+def test_faces_are_not_described_without_the_loss(faces: Path, nano: Callable[..., Any]) -> None:
     state = build_train_state(nano(data__pairs__frames=2), [str(faces)], ALONE, None)
     assert state.reader.read_batch([0, 1]).face_BFK is None
     assert state.network.module.face_readout is None
@@ -126,7 +126,7 @@ def test_mirrored_samples_are_described_mirrored(state: TrainState) -> None:
     np.testing.assert_allclose(total, np.broadcast_to(total[:1, :1], total.shape), atol=1e-2)
 
 
-def test_a_bundle_keeps_the_reader_and_goes_on_from_one_without(
+def test_a_bundle_holds_the_readout_and_may_lack_it(
     faces: Path, nano: Callable[..., Any], tmp_path: Path, short_run: Path
 ) -> None:
     config = nano(data__pairs__frames=2, loss__face_change=1.0, samples=8)
@@ -147,6 +147,6 @@ def test_a_bundle_keeps_the_reader_and_goes_on_from_one_without(
     assert load_weights(fresh, tensors, tmp_path) == ["face_readout"]
 
 
-def test_one_frame_has_nothing_to_compare(nano: Callable[..., Any]) -> None:
+def test_one_frame_per_sample_is_refused(nano: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match="frames is 1"):
         nano(loss__face_change=0.1, data__pairs__frames=1)

@@ -1,4 +1,4 @@
-"""Which rate each part of the networks is trained at, and by which optimiser."""
+"""Parameter groups and kinds of the optimiser."""
 
 import sys
 from dataclasses import replace
@@ -59,7 +59,7 @@ def test_kinds_of_torch(kind, fused):
     assert (group["fused"], group["eps"], group["betas"]) == (fused, 1e-5, (0.5, 0.9))
 
 
-def test_an_8_bit_optimiser_that_is_not_installed_is_told(monkeypatch):
+def test_a_missing_8_bit_optimiser_is_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(UserError, match=r"pip install 'xnemo\[eight-bit\]'"):
         build_optimizer(groups(), OptimizerConfig(kind="8bit"))

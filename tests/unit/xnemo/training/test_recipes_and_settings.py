@@ -1,4 +1,4 @@
-"""Recipes and settings: they build, survive a round trip, and refuse nonsense by name."""
+"""Recipes and settings: round trip, ranges, schedules."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_a_recipe_survives_yaml(name: str) -> None:
     assert "\n" not in RECIPES[name].description
 
 
-def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
+def test_an_unknown_recipe_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean tiny"):
         get_recipe("tinny")
     with pytest.raises(UserError, match="recipes are tiny, small"):
@@ -68,7 +68,7 @@ def test_max_steps_sets_the_number_of_samples() -> None:
         with_max_steps(tiny, 0)
 
 
-def test_the_course_of_the_learning_rate() -> None:
+def test_learning_rate_schedules() -> None:
     config = OptimizerConfig(warmup_samples=100, schedule="cosine", final_share=0.1)
 
     def scale(seen: int) -> float:
@@ -85,7 +85,7 @@ def test_the_course_of_the_learning_rate() -> None:
 
 
 @pytest.mark.parametrize("width", [0.05, 0.1, 0.2])
-def test_the_power_gives_the_width_asked_for(width: float) -> None:
+def test_the_ema_power_gives_the_relative_width(width: float) -> None:
     power = power_of_width(width)
     # Standard deviation of the profile t**power on [0, 1].
     relative = ((power + 1) / ((power + 2) ** 2 * (power + 3))) ** 0.5

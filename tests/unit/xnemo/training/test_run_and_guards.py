@@ -1,4 +1,4 @@
-"""The loop's promises: it stops, skips, goes on and tells, whoever fails around it."""
+"""The training loop: logs, skipped steps, guards, failing callbacks and bad samples."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from xnemo.training.monitor.watchdog import Watchdog
 FINE = {"loss": 1.0, "diffusion": 1.0}
 
 
-def test_a_run_leaves_what_it_promises(short_run: Path) -> None:
+def test_files_and_log_of_a_run(short_run: Path) -> None:
     records = read_log(short_run)
     assert records[0]["event"] == "started"
     assert records[0]["index_digest"]
@@ -42,7 +42,7 @@ def test_a_run_leaves_what_it_promises(short_run: Path) -> None:
     assert folders == [f"{8:012d}", f"{12:012d}"]
 
 
-def test_never_refuses_a_used_folder_and_must_an_empty_one(
+def test_resume_never_and_must(
     short_run: Path, faces: Path, tmp_path: Path, nano: Callable[..., Any]
 ) -> None:
     with pytest.raises(UserError, match="already holds a run"):
@@ -75,7 +75,7 @@ def test_a_failing_callback_does_not_stop_training(
     assert caplog.text.count("failed at on_log") == 1
 
 
-def test_non_finite_steps_are_skipped_without_a_trace_and_counted(
+def test_non_finite_steps_are_skipped_and_counted(
     faces: Path, tmp_path: Path, nano: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import xnemo.training.step as step_module
@@ -113,7 +113,7 @@ def test_non_finite_steps_are_skipped_without_a_trace_and_counted(
         run_training(nano(samples=48, guards__max_skipped_steps=3), str(faces), tmp_path / "second")
 
 
-def test_the_guard_names_spikes_and_remembers_over_a_resume() -> None:
+def test_the_guard_reports_spikes_after_a_resume() -> None:
     guard = StepGuard(GuardConfig(spike_factor=3))
     for n in range(30):
         assert guard.check(FINE, True, n, ["a"]) is None
@@ -126,7 +126,7 @@ def test_the_guard_names_spikes_and_remembers_over_a_resume() -> None:
     assert resumed.check({"loss": 2.9}, True, 32, []) is None
 
 
-def test_the_guard_names_the_loss_that_failed_and_stops_after_enough() -> None:
+def test_the_guard_names_the_non_finite_loss_and_stops() -> None:
     guard = StepGuard(GuardConfig(max_skipped_steps=2))
     event = guard.check({"loss": math.nan, "discriminator": math.inf, "l1": 1.0}, False, 1, [])
     assert event is not None
@@ -172,7 +172,7 @@ def test_bad_samples_are_named_counted_and_bounded(
         run_training(nano(**changes, data__max_bad_samples=1), str(root), tmp_path / "second")
 
 
-def test_a_motion_latent_that_falls_silent_is_reported_once() -> None:
+def test_latent_collapse_is_reported_once() -> None:
     guard = StepGuard(GuardConfig())
     seen = [
         guard.check({"loss": 1.0, LATENT_STD: spread}, True, step, [])
@@ -187,7 +187,7 @@ def test_a_motion_latent_that_falls_silent_is_reported_once() -> None:
     assert again.check({"loss": 1.0, LATENT_STD: 1e-6}, True, 99, []) is None
 
 
-def test_the_spread_of_the_motion_latent_is_in_the_log(short_run: Path) -> None:
+def test_latent_std_is_in_the_log(short_run: Path) -> None:
     records = [r for r in read_log(short_run) if "loss" in r]
     assert records
     assert all(0 < r[LATENT_STD] < 10 for r in records)

@@ -1,4 +1,4 @@
-"""Bundles: what goes in comes out, and damage is told in one line."""
+"""Bundles: round trip, fit and damage."""
 
 import dataclasses
 import json
@@ -23,9 +23,7 @@ from xnemo.training.checkpoint.bundle import (
 )
 
 
-def test_networks_come_back_with_the_weights_asked_for(
-    short_run: Path, nano: Callable[..., Any]
-) -> None:
+def test_raw_and_averaged_weights_are_loaded(short_run: Path, nano: Callable[..., Any]) -> None:
     folder = short_run / "bundle"
     raw, ema = load_bundle(folder, "raw"), load_bundle(folder)
     for bundle, name in ((raw, "raw"), (ema, "ema")):
@@ -69,7 +67,7 @@ def test_every_parameter_and_statistic_is_stored(short_run: Path) -> None:
         (lambda f: _edit(f, "config", {"nonsense": 1}), "does not fit this version"),
     ],
 )
-def test_damage_is_told_in_one_line(
+def test_damage_is_a_one_line_error(
     short_run: Path, tmp_path: Path, harm: Callable[[Path], Any], said: str
 ) -> None:
     folder = tmp_path / "bundle"
@@ -134,9 +132,7 @@ def test_weights_that_do_not_fit_leave_every_part_as_it_was(
         assert all(parameter.is_meta for parameter in part.parameters())
 
 
-def test_half_of_the_temporal_modules_is_not_taken_for_none(
-    short_run: Path, nano: Callable[..., Any]
-) -> None:
+def test_partial_temporal_modules_are_refused(short_run: Path, nano: Callable[..., Any]) -> None:
     tensors = read_weights(short_run / "bundle", "ema")
     config = nano().network
     clip = dataclasses.replace(config, unet=dataclasses.replace(config.unet, temporal=True))

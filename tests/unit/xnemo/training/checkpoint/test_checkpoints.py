@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, checked before use, pruned without losing the best."""
+"""Checkpoints: atomic, verified before use, pruned except the best."""
 
 import logging
 from pathlib import Path
@@ -27,7 +27,7 @@ def names(root: Path) -> list[str]:
     return sorted(p.name for p in (root / "checkpoints").iterdir())
 
 
-def test_the_newest_sound_one_is_found(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_found(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     assert store.latest() is None
     for samples in (4, 8):
@@ -38,7 +38,7 @@ def test_the_newest_sound_one_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["cut", "alter", "remove", "record"])
-def test_a_damaged_last_one_falls_back_and_says_so(
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one(
     tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = open_store(tmp_path)
@@ -61,7 +61,7 @@ def test_a_damaged_last_one_falls_back_and_says_so(
     assert str(last) in caplog.text
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_never_begins_anew_by_itself(
+def test_only_damaged_checkpoints_are_an_error(
     tmp_path: Path,
 ) -> None:
     store = open_store(tmp_path)
@@ -73,7 +73,9 @@ def test_a_run_whose_checkpoints_are_all_damaged_never_begins_anew_by_itself(
         store.latest()
 
 
-def test_a_full_disk_keeps_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = open_store(tmp_path)
     store.save(4, {}, fill)
 
@@ -103,7 +105,7 @@ def test_too_little_space_is_noticed_before_writing(
     assert "free on disk" in caplog.text
 
 
-def test_what_a_killed_save_left_is_ignored_and_replaced(tmp_path: Path) -> None:
+def test_an_interrupted_save_is_ignored_and_replaced(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.save(4, {}, fill)
     torn = tmp_path / "checkpoints" / f".{8:012d}.tmp"
@@ -117,7 +119,7 @@ def test_what_a_killed_save_left_is_ignored_and_replaced(tmp_path: Path) -> None
     assert not (tmp_path / "checkpoints" / f"{8:012d}" / "half").exists()
 
 
-def test_old_ones_go_but_the_best_stays(tmp_path: Path) -> None:
+def test_old_checkpoints_are_deleted_except_the_best(tmp_path: Path) -> None:
     store = open_store(tmp_path, keep_last=2)
     for samples, loss in ((4, 3.0), (8, 1.0), (12, 2.0), (16, 2.5)):
         store.save(samples, {"validation_loss": loss}, fill)

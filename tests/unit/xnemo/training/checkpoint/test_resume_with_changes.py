@@ -1,4 +1,4 @@
-"""A run goes on with parts or averages that it did not have before, or without some it had."""
+"""A run resumes with other networks, averages or optimisers than before."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ CHANGES: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", ["torch", "deepspeed"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_run_goes_on_with_what_both_have(
+def test_a_run_resumes_with_changed_parts(
     change: str, kind: str, tmp_path: Path, faces: Path, nano: Callable[..., Any]
 ) -> None:
     before, after = ({"engine__kind": kind, **changes} for changes in CHANGES[change])
@@ -57,7 +57,7 @@ def test_a_checkpoint_of_another_network_is_refused(
         run_training(wider, str(faces), tmp_path / "run")
 
 
-def test_a_record_of_an_earlier_version_serves(
+def test_a_record_with_fewer_entries_resumes(
     short_run: Path, tmp_path: Path, faces: Path, nano: Callable[..., Any]
 ) -> None:
     run = tmp_path / "run"
@@ -69,7 +69,7 @@ def test_a_record_of_an_earlier_version_serves(
     assert run_training(nano(samples=16), str(faces), run, resume="must")["samples_seen"] == 16
 
 
-def test_moments_of_adamw_are_not_forced_on_another_optimiser() -> None:
+def test_another_optimiser_ignores_moments_of_adamw() -> None:
     """As an 8-bit one, whose blocks have no name by parameter."""
     module = nn.Linear(2, 2)
     optimizer = torch.optim.SGD([{"params": list(module.parameters())}], lr=0.1, momentum=0.9)
@@ -79,7 +79,7 @@ def test_moments_of_adamw_are_not_forced_on_another_optimiser() -> None:
     assert not optimizer.state
 
 
-def test_the_reason_of_a_checkpoint_that_could_not_be_written_is_told(
+def test_a_failed_last_checkpoint_is_an_error_with_its_cause(
     tmp_path: Path, faces: Path, nano: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints reach a store without holding up training, and a bare machine goes on from there."""
+"""Uploads in the background, and resuming from them on another machine."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ def checkpoint_of(run: Path, samples: int, size: int = 1000) -> Checkpoint:
     return saved
 
 
-def test_a_run_goes_on_to_the_same_bits_on_a_machine_that_has_nothing_of_it(
+def test_a_run_resumes_bit_for_bit_on_another_machine(
     url: str, tmp_path: Path, faces: Path, nano: Callable[..., Any]
 ) -> None:
     settings = {"checkpoint__every_samples": 8, "checkpoint__upload": url}
@@ -85,7 +85,7 @@ def test_what_was_uploaded_counts_as_the_run(
         assert folder.resumes_at is None
 
 
-def test_a_damaged_upload_falls_back_to_the_one_before(
+def test_a_damaged_upload_falls_back_to_the_previous_one(
     url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = tmp_path / "one" / "run"
@@ -117,7 +117,7 @@ def test_nothing_uploaded_is_a_new_run(url: str, tmp_path: Path) -> None:
     assert fetch_uploaded(url, tmp_path) is None
 
 
-def test_a_store_that_never_answers_holds_nothing_up(
+def test_an_unresponsive_store_does_not_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, answer = tmp_path / "run", threading.Event()
@@ -138,7 +138,7 @@ def test_a_store_that_never_answers_holds_nothing_up(
     assert not uploader._thread.is_alive()
 
 
-def test_a_store_that_refuses_costs_uploads_and_nothing_else(
+def test_a_failing_store_only_loses_uploads(
     tmp_path: Path, faces: Path, nano: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "uploads").mkdir()

@@ -55,6 +55,14 @@ def test_a_line_torn_by_a_crash_is_cut_off_and_nothing_else(tmp_path: Path, torn
     assert numbers(tmp_path) == [0, 1]
 
 
+def test_lines_that_are_not_records_are_skipped(tmp_path: Path) -> None:
+    RunLog(tmp_path).tags({"git": "abc"})
+    with (tmp_path / run_log.FILE).open("ab") as file:
+        file.write(b'\0\0\0\n17\n{"samples_seen": 4, "loss": 1.0}\n')
+    RunLog(tmp_path).tags({"git": "def"})
+    assert numbers(tmp_path) == [0, 1]
+
+
 def test_repeated_steps_count_once(tmp_path: Path) -> None:
     log = RunLog(tmp_path)
     for seen in (4, 8, 12):

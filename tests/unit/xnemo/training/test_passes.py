@@ -1,4 +1,4 @@
-"""Generator and discriminator pass: who gets gradient, and what is hidden from the denoiser."""
+"""Generator and discriminator pass: gradients and dropped conditions."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -67,7 +67,7 @@ def test_the_discriminator_pass_reaches_the_discriminator_alone(state: TrainStat
     assert {"discriminator", "discriminator_r1"} == set(losses)
 
 
-def test_both_heads_pull_at_the_motion_encoder(state: TrainState) -> None:
+def test_both_heads_give_the_motion_encoder_gradient(state: TrainState) -> None:
     pulls = []
     for loss in ({"gan": 0.0}, {"gan": 1.0}):
         torch.manual_seed(0)
@@ -98,7 +98,7 @@ def test_a_dropped_condition_nulls_all_three_signals_and_keeps_every_gradient(
     assert [n for n, g in gradients(state.network.module).items() if g is None] == []
 
 
-def test_noise_belongs_to_the_sample_not_to_its_place(state: TrainState) -> None:
+def test_noise_depends_on_the_sample_not_its_position(state: TrainState) -> None:
     def inputs(numbers: list[int]) -> StepInputs:
         batch = state.reader.read_batch(numbers).to("cpu")
         return prepare_inputs(batch, state.frozen, ConditionConfig(dropout=0.5), seed=0)
@@ -143,7 +143,7 @@ def test_the_temporal_stage_trains_temporal_modules_alone(
     assert all(torch.equal(b, before[n]) for n, b in module.named_buffers())
 
 
-def test_a_run_after_one_of_zero_3_calculates_with_torchs_own_linear_layer(
+def test_the_linear_function_of_zero_3_is_undone(
     faces: Path, nano: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ZeRO-3 leaves its own, which rounds otherwise, in the whole process."""

@@ -1,4 +1,4 @@
-"""What the frames of a sample have in common is told from what they differ by."""
+"""Identity loss: its value, gradient and settings."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,13 +29,13 @@ def latents(of_person: float, frames: int = 4) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_it_is_the_share_of_variance_in_common(share: float) -> None:
+def test_the_loss_is_the_shared_fraction_of_variance(share: float) -> None:
     z = latents(share)
     expected = share + (1 - share) / z.shape[1]
     assert float(identity_loss(z, torch.ones(len(z)))) == pytest.approx(expected, rel=0.03)
 
 
-def test_samples_without_a_condition_count_as_nothing() -> None:
+def test_samples_without_a_condition_count_zero() -> None:
     z, present = torch.ones(4, 2, 3), torch.tensor([True, False, True, False])
     assert float(identity_loss(z, present)) == 0.5
     parts = [identity_loss(z[i : i + 2], present[i : i + 2]) for i in (0, 2)]
@@ -50,7 +50,7 @@ def state(faces: Path, nano: Callable[..., Any]) -> TrainState:
     return build_train_state(config, [str(faces)], ALONE, None)
 
 
-def test_its_gradient_reaches_the_encoder_and_lowers_the_leak(state: TrainState) -> None:
+def test_gradient_reaches_the_encoder_and_lowers_the_loss(state: TrainState) -> None:
     batch = state.reader.read_batch([0, 1, 2, 3]).to("cpu")
     inputs = prepare_inputs(batch, state.frozen, ConditionConfig(dropout=0.0), seed=0)
     config = replace(state.config.loss, identity=1.0, gan=0.0)
@@ -78,7 +78,7 @@ def test_its_gradient_reaches_the_encoder_and_lowers_the_leak(state: TrainState)
     assert leak(0.0) < 0.8 * before
 
 
-def test_what_it_would_ruin_is_refused(nano: Callable[..., Any]) -> None:
+def test_unsuitable_settings_are_refused(nano: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match="frames is 1"):
         nano(loss__identity=0.1, network__motion__standardise=True, data__pairs__frames=1)
     with pytest.raises(UserError, match="shrink"):

@@ -1,4 +1,4 @@
-"""What a run may start from: each kind reaches the networks, anything else is told in one line."""
+"""Initial weights: each kind is loaded, anything else is a one-line error."""
 
 import json
 import shutil
@@ -65,7 +65,7 @@ def assert_holds(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]
     assert [name for name, tensor in wanted.items() if not torch.equal(found[name], tensor)] == []
 
 
-def test_a_bundle_that_predicts_something_else_is_told_of(
+def test_another_prediction_type_is_a_warning(
     short_run: Path, nano: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     config = nano()
@@ -77,7 +77,7 @@ def test_a_bundle_that_predicts_something_else_is_told_of(
 
 
 @pytest.mark.parametrize("place", ["bundle", "", "bundle/raw.safetensors"])
-def test_a_bundle_its_run_or_its_file(
+def test_a_bundle_by_its_folder_run_or_file(
     short_run: Path, started: Callable[..., dict[str, torch.Tensor]], place: str
 ) -> None:
     found = started(short_run / place)
@@ -211,7 +211,7 @@ def wider(folder: Path, sd: Path) -> Path:
         (wider, r"widths \(32, 32\)"),
     ],
 )
-def test_anything_else_is_told_in_one_line_and_loads_nothing(
+def test_anything_else_is_a_one_line_error_and_loads_nothing(
     tmp_path: Path,
     stable_diffusion: Path,
     nano: Callable[..., Any],
