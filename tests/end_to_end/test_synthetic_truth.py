@@ -34,7 +34,9 @@ def test_clips_carry_the_exact_motion_of_their_frames(tmp_path):
     truth_file = videos / "person-0000002.parquet"
     table = pq.read_table(io.BytesIO(truth_file.read_bytes())).drop_columns(["jawOpen"])
     pq.write_table(table, truth_file)
-    config = override(PreprocessConfig(), ["tube.size=128", "detect.size=320"])
+    config = override(
+        PreprocessConfig(), ["tube.size=128", "detect.size=320", "filters.min_face_px=30"]
+    )
     preprocess(videos, out, config, on_progress=quietly)
     samples = {
         row["source"]: read_sample(out, row)
