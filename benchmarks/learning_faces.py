@@ -16,7 +16,7 @@ from pipelines.evaluate.job import EvaluateOptions
 from pipelines.preprocess.job import preprocess
 from preprocessing.config import PreprocessConfig
 from preprocessing.faces import make_detector
-from preprocessing.synthetic.columns import MOTION_COLUMNS
+from preprocessing.synthetic.motion.columns import MOTION_COLUMNS
 from xnemo.animation.animator import Animator
 from xnemo.animation.driving import find_faces
 from xnemo.evaluation.faces import face_distances

@@ -24,7 +24,7 @@ from preprocessing.faces import Detector
 from preprocessing.geometry import crop_affine, transform_boxes
 from preprocessing.heartbeat import heartbeat
 from preprocessing.storage.sample import SampleArrays, pack_arrays
-from preprocessing.synthetic.columns import MOTION_COLUMNS
+from preprocessing.synthetic.motion.columns import MOTION_COLUMNS
 from preprocessing.synthetic.truth import Truth
 
 # Side in pixels, and number, of the frames in a strip for the report.
