@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.animate.job import place_networks
-from pipelines.demo.motion import MOTION_NAMES
 from pipelines.demo.trials import make_trial
-from pipelines.demo.videos import DemoClip, make_demo_videos, read_frames
+from pipelines.demo.videos import DemoClip, plan_demo_videos, read_frames, write_demo_videos
 from pipelines.evaluate.job import EvaluateOptions
 from pipelines.preprocess.job import preprocess
 from preprocessing.config import PreprocessConfig
 from preprocessing.faces import make_detector
+from preprocessing.synthetic.motion.columns import MOTION_COLUMNS
 from xnemo.animation.animator import Animator
 from xnemo.animation.driving import find_faces
 from xnemo.evaluation.faces import face_distances
@@ -35,13 +35,16 @@ _SIDE = 128
 
 def make_known_faces(out: Path, *, few: bool = False) -> list[DemoClip]:
     """Write the videos, preprocess those of training to ``out/dataset``, and return all clips."""
-    takes, seconds = (1, 2.0) if few else (4, 3.0)
-    clips = make_demo_videos(out / "videos", 0, takes, seconds, processes=2)
+    takes, seconds = (1, 2.2) if few else (4, 3.0)
+    clips = plan_demo_videos(
+        out / "videos", people=6, seconds=seconds, clips_per_person=takes, driving_people=6
+    )
+    write_demo_videos(clips)
     base = PreprocessConfig()
     settings = replace(
         base,
-        plan=replace(base.plan, licence="drawn from public-domain photographs"),
-        tube=replace(base.tube, size=_SIDE, keep_scale=4.0),
+        plan=replace(base.plan, licence="synthetic, CC0"),
+        tube=replace(base.tube, size=_SIDE),
         shard=replace(base.shard, validation=0.0, test=0.0),
     )
     preprocess(out / "videos" / "train", out / "dataset", settings)
@@ -62,7 +65,7 @@ def known_motion_tables(
     trained_on = {clip.identity for clip in clips if clip.split == "train"}
     strangers = [name for name in held_out if name not in trained_on]
 
-    trials = [_trial(name, held_out[name], options) for name in strangers]
+    trials = [_trial(held_out[name], held_out[name], options) for name in strangers]
     followed = compare_followers(
         animator,
         trials,
@@ -87,7 +90,7 @@ def _cross(
     found = []
     for name in strangers:
         driver = names[(names.index(name) + 1) % len(names)]
-        trial = _trial(name, held_out[driver], options)
+        trial = _trial(held_out[name], held_out[driver], options)
         made = np.stack(list(animator.animate(trial.portrait, trial.driving, options.animate)))
         found.append(face_distances(made, trial.driving, trial.portrait, animator.detector))
     return {
@@ -123,7 +126,7 @@ def _probes(
     r2 = motion_r2(latents[held], motion[held], identities[held])
     rows: list[dict[str, Any]] = [
         {"probe": f"{name}, R²", "value": float(value)}
-        for name, value in zip(MOTION_NAMES, r2, strict=True)
+        for name, value in zip(MOTION_COLUMNS, r2, strict=True)
     ]
     who = identity_accuracy(latents, identities, keys)
     return [*rows, {"probe": "identity", "value": who.accuracy, "chance": who.chance}]
@@ -132,7 +135,7 @@ def _probes(
 def _read(clip: DemoClip, detector: Any, stride: int) -> tuple[HeldOutClip, NDArray[np.float32]]:
     """Return a clip's frames with detected faces, and the motion it was drawn with."""
     frames = np.stack(read_frames(clip.path)[::stride])
-    _, motion = clip.read_motion()
+    motion = clip.read_truth().motion
     track = find_faces(frames, detector)
     stored = HeldOutClip(
         key=clip.path.stem,
@@ -145,7 +148,7 @@ def _read(clip: DemoClip, detector: Any, stride: int) -> tuple[HeldOutClip, NDAr
     return stored, motion[::stride]
 
 
-def _trial(portrait: str, driver: DemoClip, options: EvaluateOptions) -> Trial:
+def _trial(portrait: DemoClip, driver: DemoClip, options: EvaluateOptions) -> Trial:
     trial = make_trial(portrait, driver, options.stride)
     taken = slice(options.frames)
     return replace(trial, driving=trial.driving[taken], truth=trial.truth[taken])

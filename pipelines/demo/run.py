@@ -10,18 +10,12 @@ from PIL import Image
 from pipelines.animate.contact_sheet import save_sheet
 from pipelines.animate.job import AnimateOptions, animate
 from pipelines.cluster.connect import connect
-from pipelines.demo.contact_sheet import Picture, contact_sheet
-from pipelines.demo.faces import load_portrait
+from pipelines.demo.contact_sheet import contact_sheet
+from pipelines.demo.portraits import load_portrait
 from pipelines.demo.record import record_results
 from pipelines.demo.stages import Stages
-from pipelines.demo.trials import held_out_trials, make_trial
-from pipelines.demo.videos import (
-    DRIVER,
-    HELD_OUT_IDENTITIES,
-    DemoClip,
-    make_demo_videos,
-    read_frames,
-)
+from pipelines.demo.trials import held_out_trials
+from pipelines.demo.videos import DemoClip, plan_demo_videos, write_demo_videos
 from pipelines.preprocess.job import preprocess
 from pipelines.preprocess.result import PreprocessResult
 from pipelines.terminal.live_progress import ReportProgress
@@ -33,7 +27,7 @@ from preprocessing.faces import make_detector
 from xnemo.animation.animator import AnimateConfig, Animator
 from xnemo.animation.driving import find_faces
 from xnemo.diffusion.sampler import SamplerConfig
-from xnemo.evaluation.motion_correlation import Followed, compare_followers, framed
+from xnemo.evaluation.motion_correlation import Followed, Trial, compare_followers, framed
 from xnemo.model.networks import build_networks
 from xnemo.recipes import get_recipe
 from xnemo.training.checkpoint.bundle import load_bundle
@@ -47,12 +41,14 @@ _LOSSES = ("diffusion", "head_l1", "discriminator")
 class DemoConfig:
     """Size of the demo; the defaults take minutes on two cores."""
 
-    # Seed of the motion of all clips, of training and of animation.
+    # Seed of people and motions, of training and of animation.
     seed: int = 0
-    # Training clips of each identity.
-    clips_per_identity: int = 3
+    # Synthetic people who are trained on, with one clip each.
+    people: int = 24
     # Length of each clip in seconds.
-    clip_seconds: float = 3.0
+    clip_seconds: float = 2.4
+    # Side of the rendered frames in pixels.
+    video_side: int = 256
     # Side of the stored frames in pixels.
     picture_side: int = 128
     # Length of training in samples; None for the recipe's.
@@ -65,7 +61,7 @@ class DemoConfig:
     compare_every: int = 5
 
     def __post_init__(self) -> None:
-        for name, least in (("clips_per_identity", 1), ("clip_seconds", 2.0), ("compare_every", 1)):
+        for name, least in (("people", 1), ("clip_seconds", 2.0), ("compare_every", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"demo.{name} is {getattr(self, name)}", f"give {least} or more")
 
@@ -124,10 +120,17 @@ def run_demo(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     stages = Stages()
-    with stages.measure("make videos"):
-        clips = _make_videos(out / "videos", config, concurrency, report)
-    # One Ray for both jobs: starting it takes longer than this preprocessing.
+    clips = plan_demo_videos(
+        out / "videos", config.seed, config.people, config.clip_seconds, size=config.video_side
+    )
+    # One Ray for all jobs: starting it takes longer than this preprocessing.
     with connect(address, concurrency):
+        with stages.measure("make videos"):
+            write_demo_videos(
+                clips,
+                workers=concurrency,
+                on_clip=lambda done, total: report("make videos", done, total),
+            )
         with stages.measure("preprocess"):
             dataset = _preprocess(out, config, address, concurrency, report)
         with stages.measure("train"):
@@ -135,11 +138,13 @@ def run_demo(
     if training.stopped:
         # The next stages would show and score a half-trained model.
         raise KeyboardInterrupt
-    driving = next(c for c in clips if c.identity == DRIVER and c.split == "held_out")
+    driving = next(clip for clip in clips if clip.split == "held_out")
     with stages.measure("animate"):
-        portrait, animation, sheet = _animate(out, training.bundle, driving, config, report)
+        portrait, animation = _animate(out, training.bundle, driving, config, report)
     with stages.measure("compare"):
-        trials = held_out_trials(clips, HELD_OUT_IDENTITIES, DRIVER, config.compare_every)
+        trials = held_out_trials(clips, config.compare_every)
+        sheet = animation.with_suffix(".png")
+        save_sheet(_beside_truth(training.bundle, trials[0], config), sheet)
         scores = compare_followers(
             _animator(training.bundle),
             trials,
@@ -172,35 +177,14 @@ def _ignore_progress(stage: str, done: float, total: float, note: str = "") -> N
     """Show nothing."""
 
 
-def _make_videos(
-    folder: Path, config: DemoConfig, concurrency: int, report: ReportProgress
-) -> list[DemoClip]:
-    made: list[DemoClip] = []
-
-    def on_clip(clip: DemoClip, total: int) -> None:
-        made.append(clip)
-        report("make videos", len(made), total, clip.path.name)
-
-    report("make videos", 0, 0)
-    return make_demo_videos(
-        folder,
-        config.seed,
-        config.clips_per_identity,
-        config.clip_seconds,
-        processes=concurrency,
-        on_clip=on_clip,
-    )
-
-
 def _preprocess(
     out: Path, config: DemoConfig, address: str | None, concurrency: int, report: ReportProgress
 ) -> PreprocessResult:
     settings = PreprocessConfig()
     settings = replace(
         settings,
-        plan=replace(settings.plan, licence="made by xnemo demo; see the README"),
-        # The demo's heads move far relative to their size.
-        tube=replace(settings.tube, size=config.picture_side, keep_scale=4.0),
+        plan=replace(settings.plan, licence="synthetic, CC0"),
+        tube=replace(settings.tube, size=config.picture_side),
         # Held-out identities lie in another folder.
         shard=replace(settings.shard, validation=0.0, test=0.0),
     )
@@ -271,10 +255,10 @@ def _untrained(bundle: Path) -> Animator:
 
 def _animate(
     out: Path, bundle: Path, driving: DemoClip, config: DemoConfig, report: ReportProgress
-) -> tuple[Path, Path, Path]:
-    """Animate the held-out portrait from files, as `xnemo animate` does."""
+) -> tuple[Path, Path]:
+    """Animate a photograph by a held-out video from files, as `xnemo animate` does."""
     portrait = out / "portrait.png"
-    save_sheet(Image.fromarray(load_portrait(HELD_OUT_IDENTITIES[0]).image), portrait)
+    save_sheet(Image.fromarray(load_portrait("collins")), portrait)
     made = animate(
         bundle,
         portrait,
@@ -283,18 +267,17 @@ def _animate(
         AnimateOptions(animate=_animate_config(config)),
         on_progress=lambda stage, done, total: report(f"animate: {stage}", done, total),
     )
-    save_sheet(_beside_truth(bundle, driving, read_frames(made.output)), made.contact_sheet)
-    return portrait, made.output, made.contact_sheet
+    return portrait, made.output
 
 
-def _beside_truth(bundle: Path, clip: DemoClip, made: list[Picture]) -> Image.Image:
-    """Return driving video, result and ground truth under each other."""
+def _beside_truth(bundle: Path, trial: Trial, config: DemoConfig) -> Image.Image:
+    """Return driving video, result and ground truth of a trial under each other."""
     animator = _animator(bundle)
-    trial = make_trial(HELD_OUT_IDENTITIES[0], clip)
     portrait, truth = framed(animator, trial)
+    made = list(animator.animate(trial.portrait, trial.driving, _animate_config(config)))
     frame_hw = trial.driving[0].shape[:2]
     crops = geometry.driving_crop_boxes(
-        find_faces(trial.driving, animator.detector, every=4).boxes, frame_hw
+        find_faces(trial.driving, animator.detector, every=1).boxes, frame_hw
     )
     # The same crop scale as the result.
     widening = geometry.REFERENCE_SCALE / geometry.TIGHT_SCALE
@@ -303,8 +286,8 @@ def _beside_truth(bundle: Path, clip: DemoClip, made: list[Picture]) -> Image.Im
         for frame, box in zip(trial.driving, crops, strict=True)
     ]
     rows = [
-        (f"driving video: {clip.identity}, a held-out clip", driving),
-        (f"result: {HELD_OUT_IDENTITIES[0]}, a held-out identity", made),
+        ("driving video, held out", driving),
+        ("result, a held-out person", made),
         ("ground truth", list(truth)),
     ]
     return contact_sheet(portrait, rows)
@@ -315,10 +298,7 @@ def _write_summary(result: DemoResult) -> None:
     content = {
         "seconds": result.seconds,
         "peak_memory_bytes": result.peak_memory,
-        "clips": [
-            {"path": str(c.path), "identity": c.identity, "split": c.split, "seed": list(c.seed)}
-            for c in result.clips
-        ],
+        "clips": [{"path": str(c.path), "split": c.split, **asdict(c.spec)} for c in result.clips],
         "dataset": asdict(result.dataset),
         "losses_first_and_last": result.losses,
         "trials": list(result.trials),

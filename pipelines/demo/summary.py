@@ -51,8 +51,11 @@ def _made(result: DemoResult) -> Table:
             result.dataset.out,
         ),
         "train": (f"{result.training.samples_seen:,} samples; {loss}", result.training.bundle),
-        "animate": (f"{result.trials[0]}; contact sheet: {result.sheet}", result.animation),
-        "compare": (f"{len(result.trials)} held-out trials", result.out / "demo.json"),
+        "animate": ("a photograph, moved by a held-out video", result.animation),
+        "compare": (
+            f"{len(result.trials)} held-out trials; contact sheet: {result.sheet}",
+            result.out / "demo.json",
+        ),
     }
     for stage, (what, where) in rows.items():
         table.add_row(stage, f"{result.seconds[stage]:.0f} s", Text(what), Text(str(where)))

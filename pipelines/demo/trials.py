@@ -1,44 +1,45 @@
-"""Held-out portraits and driving videos with their ground truth, which `render` computes."""
+"""Held-out portraits and driving videos with their ground truth, rendered from the same motion."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.demo.faces import load_portrait
 from pipelines.demo.videos import DemoClip, read_frames
-from pipelines.demo.warp import render
+from preprocessing.synthetic import make_motion, render, sample_person
 from xnemo.evaluation.motion_correlation import Trial
 
 
-def make_trial(identity: str, clip: DemoClip, every: int = 1) -> Trial:
-    """Return a trial: a portrait and the motion of every `every`-th frame of a clip.
+def make_trial(portrait: DemoClip, clip: DemoClip, every: int = 1) -> Trial:
+    """Return a trial: a portrait at rest, and every `every`-th frame of a driving clip.
 
-    Clips start at rest, so the first frame of the ground truth is the portrait.
+    Args:
+        portrait: clip of the person of the portrait.
+        clip: driving clip.
+        every: use every N-th frame.
     """
-    driving, (_, motion) = read_frames(clip.path), clip.read_motion()
+    driving, motion = read_frames(clip.path), clip.read_truth().motion
     if len(driving) != len(motion):
         raise RuntimeError(f"{clip.path} has {len(driving)} frames, {len(motion)} were written")
-    portrait = load_portrait(identity)
-    driving_name = "their own clip" if clip.identity == identity else clip.identity
+    person, size = sample_person(portrait.spec.person), portrait.spec.size
+    same = portrait.spec.person == clip.spec.person
     return Trial(
-        name=f"{identity} driven by {driving_name}",
-        portrait=portrait.image,
+        name=f"{portrait.identity} driven by {'their own clip' if same else clip.identity}",
+        portrait=render(person, make_motion(), size)[0],
         driving=np.stack(driving[::every]),
-        truth=np.stack(list(render(portrait, motion[::every]))),
+        truth=render(person, motion[::every], size),
     )
 
 
-def held_out_trials(
-    clips: Sequence[DemoClip], identities: Sequence[str], driving_identity: str, every: int = 1
-) -> list[Trial]:
-    """Return a cross-identity trial, then a trial of each held-out identity with its own clip.
+def held_out_trials(clips: Sequence[DemoClip], every: int = 1) -> list[Trial]:
+    """Return a cross-identity trial, then a trial of each held-out person with their own clip.
 
     Args:
-        clips: result of `make_demo_videos`.
-        identities: held-out identities; the first is also driven by `driving_identity`.
-        driving_identity: identity of the cross-identity driving video.
+        clips: result of `plan_demo_videos`; the first held-out one, of a person trained on, drives
+            the first trial.
         every: use every N-th frame.
     """
-    held_out = {clip.identity: clip for clip in clips if clip.split == "held_out"}
-    own = [make_trial(name, held_out[name], every) for name in identities]
-    return [make_trial(identities[0], held_out[driving_identity], every), *own]
+    held_out = [clip for clip in clips if clip.split == "held_out"]
+    trained_on = {clip.spec.person for clip in clips if clip.split == "train"}
+    strangers = [clip for clip in held_out if clip.spec.person not in trained_on]
+    own = [make_trial(clip, clip, every) for clip in strangers]
+    return [make_trial(strangers[0], held_out[0], every), *own]

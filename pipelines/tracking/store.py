@@ -241,4 +241,5 @@ def _chunks(items: list[Any], size: int) -> list[list[Any]]:
 
 
 def _milliseconds(record: Record) -> int:
-    return round(1000 * record["time"])
+    seconds: float = record["time"]
+    return round(1000 * seconds)

@@ -4,8 +4,10 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,10 @@ from numpy.typing import NDArray
 from pipelines.cluster.connect import Cluster
 from pipelines.tracking import RunLog
 from preprocessing.errors import UserError
+from preprocessing.geometry import resize
+
+if TYPE_CHECKING:
+    from xnemo.evaluation.held_out import HeldOutClip
 
 _log = logging.getLogger(__name__)
 
@@ -117,6 +123,7 @@ def make_preview(job: PreviewJob) -> Preview:
     """
     os.nice(19)
     import torch
+    from PIL import Image
 
     from preprocessing.encode.clip_encoder import encode_clip
     from preprocessing.faces import make_detector
@@ -133,14 +140,7 @@ def make_preview(job: PreviewJob) -> Preview:
         bundle.networks, KnownFaces(clips, make_detector()), bundle.config.diffusion
     )
     if torch.cuda.is_available():
-        for part in (
-            "denoiser",
-            "reference_net",
-            "motion_encoder",
-            "autoencoder",
-            "image_embedding",
-        ):
-            getattr(bundle.networks, part).to("cuda")
+        bundle.networks.to("cuda")
     config = AnimateConfig(sampler=SamplerConfig(steps=_STEPS))
     # With ground truth, the position of the face follows the driving video, as in training.
     measured = AnimateConfig(sampler=SamplerConfig(steps=_STEPS), box="real")
@@ -157,10 +157,10 @@ def make_preview(job: PreviewJob) -> Preview:
     film = np.concatenate(rows, axis=1)
     image = np.concatenate(list(film[:: max(1, len(film) // 4)]), axis=1)
     png, mp4 = (Path(job.folder) / f"{job.name}{ending}" for ending in (".png", ".mp4"))
-    _save_png(image, png)
-    temporary = mp4.with_name(f".{mp4.name}.tmp")
-    temporary.write_bytes(encode_clip(iter(film)))
-    temporary.replace(mp4)
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    _replace(png, buffer.getvalue())
+    _replace(mp4, encode_clip(iter(film)))
     metrics = {
         f"preview/{name}": float(np.mean([getattr(one, name) for one in scores]))
         for name in ("l1", "psnr", "ssim", "follows")
@@ -168,15 +168,15 @@ def make_preview(job: PreviewJob) -> Preview:
     return Preview((str(png), str(mp4)), metrics)
 
 
-def _held_out(data: list[str], held_out: str, trained: str) -> list[Any]:
+def _held_out(data: list[str], held_out: str, trained: str) -> "list[HeldOutClip]":
     """Read held-out clips or, if there are none, training clips."""
     from xnemo.evaluation.held_out import read_held_out
 
-    sizes = {"clips": _CLIPS, "frames": _FRAMES, "stride": _STRIDE}
+    read = partial(read_held_out, clips=_CLIPS, frames=_FRAMES, stride=_STRIDE)
     try:
-        clips = read_held_out(data, held_out, **sizes)
+        clips = read(data, held_out)
     except UserError:
-        clips = read_held_out(data, trained, **sizes)
+        clips = read(data, trained)
     length = min(len(clip.frames) for clip in clips)
     return [clip for clip in clips if len(clip.frames) >= length]
 
@@ -185,17 +185,12 @@ def _row(
     wide: NDArray[np.uint8], driving: NDArray[np.uint8], made: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """Return portrait, driving video and result side by side, (F, S, 3·S, 3)."""
-    import cv2
-
-    size = made.shape[1]
-    driven = [cv2.resize(x, (size, size), interpolation=cv2.INTER_AREA) for x in driving]
+    shown = np.stack([resize(frame, made.shape[1]) for frame in driving[: len(made)]])
     portrait = np.repeat(wide[None], len(made), axis=0)
-    return np.concatenate([portrait, np.stack(driven)[: len(made)], made], axis=2)
+    return np.concatenate([portrait, shown, made], axis=2)
 
 
-def _save_png(image: NDArray[np.uint8], path: Path) -> None:
-    from PIL import Image
-
+def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(image).save(temporary, format="PNG")
+    temporary.write_bytes(content)
     temporary.replace(path)

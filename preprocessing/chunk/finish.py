@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -23,6 +24,8 @@ from preprocessing.faces import Detector
 from preprocessing.geometry import crop_affine, transform_boxes
 from preprocessing.heartbeat import heartbeat
 from preprocessing.storage.sample import SampleArrays, pack_arrays
+from preprocessing.synthetic.motion.columns import MOTION_COLUMNS
+from preprocessing.synthetic.truth import Truth
 
 # Side in pixels, and number, of the frames in a strip for the report.
 _STRIP_SIDE, _STRIP_FRAMES = 96, 3
@@ -40,7 +43,9 @@ class ClipFinisher:
         clock: Stopwatch,
         origin_us: int,
         fps: float,
+        truth: Truth | None = None,
     ) -> None:
+        self._truth = truth
         self._config = config
         self._detector = detector
         self._clock = clock
@@ -65,7 +70,9 @@ class ClipFinisher:
             mp4 = encode_clip(_images(clip, size), self._fps, config.encode)
         with self._clock("identity"):
             identity = self._identity(clip)
-        npz = pack_arrays(_arrays(clip, per_frame, size, identity))
+        npz = pack_arrays(
+            replace(_arrays(clip, per_frame, size, identity), truth=self._motion(clip))
+        )
         signature = signature_of(per_frame.faces, clip.bbox)
         row |= {
             "status": "kept",
@@ -75,6 +82,9 @@ class ClipFinisher:
             "descriptor": base64.b64encode(identity.astype(np.float16).tobytes()).decode(),
             "signature": base64.b64encode(signature.to_bytes()).decode(),
         }
+        if self._truth is not None:
+            facts = {k: v for k, v in self._truth.facts.items() if k != "traits"}
+            row["truth"] = {**facts, "columns": list(MOTION_COLUMNS)}
         return ClipResult(row, mp4, npz, strip)
 
     def clip_ms(self, time_us: int) -> int:
@@ -94,6 +104,13 @@ class ClipFinisher:
             "track": clip.track,
             **scores,
         }
+
+    def _motion(self, clip: Clip) -> np.ndarray | None:
+        """Return the exact motion of the frames shown, where it is known."""
+        if self._truth is None:
+            return None
+        shown_us = np.array([frame.pts_us for frame in clip.frames])
+        return self._truth.at((shown_us - self._origin_us) / 1e6)
 
     def _identity(self, clip: Clip) -> np.ndarray:
         """Return the mean face descriptor of a few frames spread over the clip."""

@@ -7,6 +7,7 @@ encoded, so that a crash loses nothing that was finished before.
 import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -17,10 +18,12 @@ from preprocessing.chunk.scan import Scanned, Scanner
 from preprocessing.chunk.shots import LUMA_SIDE, CutFinder
 from preprocessing.chunk.stopwatch import Stopwatch
 from preprocessing.config import DetectConfig, PreprocessConfig
-from preprocessing.decode import Tick, open_video, resample
+from preprocessing.decode import DecodeError, Tick, open_video, resample
+from preprocessing.errors import UserError
 from preprocessing.faces import Detector, make_detector
 from preprocessing.heartbeat import heartbeat
-from preprocessing.storage.location import open_location
+from preprocessing.storage.location import location_status, open_location
+from preprocessing.synthetic.truth import Truth, is_truth, read_truth, truth_name
 
 #: Frames per second of every clip.
 FPS = 25.0
@@ -39,7 +42,7 @@ def process_chunk(chunk: Chunk, config: PreprocessConfig) -> Iterator[ClipResult
     with clock("load"):
         detector = _detector(config.detect)
     with open_video(open_location(chunk.location), config.decode.backend, fall_back=True) as reader:
-        worker = _ChunkWorker(chunk, config, detector, clock)
+        worker = _ChunkWorker(chunk, config, detector, clock, _truth(chunk.location))
         frames = reader.frames(chunk.decode_from_s, chunk.decode_to_s, chunk.decode_from_index)
         ticks = resample(frames, FPS, origin_us=chunk.origin_us)
         for tick in clock.each("decode", ticks):
@@ -60,17 +63,39 @@ def _detector(config: DetectConfig) -> Detector:
     return make_detector(config.name, config.model_dir, config.size, config.threshold)
 
 
+def _truth(location: str) -> Truth | None:
+    """Return the truth file beside a source; other tables are none.
+
+    Raises:
+        DecodeError: the truth file is damaged.
+    """
+    name = truth_name(location)
+    if location_status(name)[0] <= 0:
+        return None
+    source = open_location(name)
+    content = Path(source).read_bytes() if isinstance(source, str) else source.read()
+    try:
+        return read_truth(content, name) if is_truth(content) else None
+    except UserError as error:
+        raise DecodeError("corrupt", str(error)) from error
+
+
 class _ChunkWorker:
     """Shots, tracks and clips of one chunk, fed tick by tick."""
 
     def __init__(
-        self, chunk: Chunk, config: PreprocessConfig, detector: Detector, clock: Stopwatch
+        self,
+        chunk: Chunk,
+        config: PreprocessConfig,
+        detector: Detector,
+        clock: Stopwatch,
+        truth: Truth | None,
     ) -> None:
         self._chunk = chunk
         self._config = config
         self._detector = detector
         self._clock = clock
-        self._finisher = ClipFinisher(config, detector, clock, chunk.origin_us, FPS)
+        self._finisher = ClipFinisher(config, detector, clock, chunk.origin_us, FPS, truth)
         self._cuts = CutFinder(config.shots)
         self._shot = -1
         self._last_tick: int | None = None

@@ -129,6 +129,7 @@ def sample_meta(row: Mapping[str, Any], common: Mapping[str, Any]) -> Row:
         "status": row["status"],
         "identity": row["identity"],
         "split": row["split"],
+        **({"truth": row["truth"]} if row.get("truth") else {}),
     }
 
 

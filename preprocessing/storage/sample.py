@@ -50,12 +50,15 @@ class SampleArrays:
     src_to_crop: np.ndarray
     # Unit-length face descriptor, float32 [D]; empty where no recogniser ran.
     identity: np.ndarray
+    # Exact motion of a synthetic source, float32 [T, P]; the JSON member names the P columns. None,
+    # and not stored, for other sources.
+    truth: np.ndarray | None = None
 
 
 _TYPES = {
     "bbox": np.float32, "bbox_crop": np.float32, "landmarks": np.float32, "pose": np.float32,
     "sharpness": np.float32, "flags": np.uint8, "pts_us": np.int64, "src_frame": np.int32,
-    "src_to_crop": np.float32, "identity": np.float32,
+    "src_to_crop": np.float32, "identity": np.float32, "truth": np.float32,
 }  # fmt: skip
 
 
@@ -84,6 +87,8 @@ def pack_arrays(arrays: SampleArrays) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for field in dataclasses.fields(SampleArrays):
+            if getattr(arrays, field.name) is None:
+                continue
             value = np.ascontiguousarray(getattr(arrays, field.name), dtype=_TYPES[field.name])
             member = io.BytesIO()
             np.lib.format.write_array(member, value, allow_pickle=False)
@@ -95,7 +100,8 @@ def pack_arrays(arrays: SampleArrays) -> bytes:
 def unpack_arrays(data: bytes) -> SampleArrays:
     """Read the arrays back from an ``npz`` member."""
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return SampleArrays(**{name: archive[name] for name in _TYPES})
+        names = (name for name in _TYPES if name != "truth" or name in archive)
+        return SampleArrays(**{name: archive[name] for name in names})
 
 
 def pack_meta(meta: Mapping[str, Any]) -> bytes:

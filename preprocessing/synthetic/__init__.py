@@ -4,22 +4,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from preprocessing.synthetic.capture import read_motion
-    from preprocessing.synthetic.columns import MOTION_COLUMNS, UNITS, make_motion
-    from preprocessing.synthetic.motion import sample_motion
+    from preprocessing.synthetic.motion.capture import read_motion
+    from preprocessing.synthetic.motion.columns import MOTION_COLUMNS, UNITS, make_motion
+    from preprocessing.synthetic.motion.sampling import sample_motion
     from preprocessing.synthetic.person import Person, sample_person
     from preprocessing.synthetic.scene import Renderer, render
 
 # Loaded at first use: truth files are read without the renderer and its compiler.
 _HOMES = {
-    "MOTION_COLUMNS": "columns",
-    "UNITS": "columns",
+    "MOTION_COLUMNS": "motion.columns",
+    "UNITS": "motion.columns",
     "Person": "person",
     "Renderer": "scene",
-    "make_motion": "columns",
-    "read_motion": "capture",
+    "make_motion": "motion.columns",
+    "read_motion": "motion.capture",
     "render": "scene",
-    "sample_motion": "motion",
+    "sample_motion": "motion.sampling",
     "sample_person": "person",
 }
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.encode.clip_encoder import encode_clip
-from preprocessing.synthetic.motion import sample_motion
+from preprocessing.synthetic.motion.sampling import sample_motion
 from preprocessing.synthetic.person import sample_person
 from preprocessing.synthetic.scene import Renderer
 from preprocessing.synthetic.truth import Truth, write_truth

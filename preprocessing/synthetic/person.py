@@ -7,13 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.errors import UserError
-from preprocessing.synthetic.fields import linear_rgb, smooth
-from preprocessing.synthetic.geometry import Bound, Layer, bind
-from preprocessing.synthetic.hair import BEARDS, STYLES, grow_beard, grow_hair, strand_texture
-from preprocessing.synthetic.mesh import Mesh, load_mesh
-from preprocessing.synthetic.paint import Complexion, paint
-from preprocessing.synthetic.shape import Shape, sample_phenotype, sample_shape
-from preprocessing.synthetic.wardrobe import (
+from preprocessing.synthetic.appearance.fields import linear_rgb, smooth
+from preprocessing.synthetic.appearance.geometry import Bound, Layer, bind
+from preprocessing.synthetic.appearance.hair import (
+    BEARDS,
+    STYLES,
+    grow_beard,
+    grow_hair,
+    strand_texture,
+)
+from preprocessing.synthetic.appearance.paint import Complexion, paint
+from preprocessing.synthetic.appearance.wardrobe import (
     PATTERNS,
     Garment,
     background,
@@ -21,6 +25,8 @@ from preprocessing.synthetic.wardrobe import (
     glasses,
     sample_garment,
 )
+from preprocessing.synthetic.body.mesh import Mesh, load_mesh
+from preprocessing.synthetic.body.shape import Shape, sample_phenotype, sample_shape
 
 #: Seeds are below this, so that one person's number never stands for another.
 SEEDS = 2**32

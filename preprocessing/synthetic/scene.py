@@ -8,15 +8,15 @@ import warp as wp
 from numpy.typing import NDArray
 
 from preprocessing.errors import UserError
-from preprocessing.synthetic import kernels, shading
-from preprocessing.synthetic.columns import Motion, check_motion
-from preprocessing.synthetic.device import default_device, to_device
-from preprocessing.synthetic.landmarks import landmark_vertices
-from preprocessing.synthetic.mesh import load_mesh
-from preprocessing.synthetic.model import build_model
-from preprocessing.synthetic.paint import creases
+from preprocessing.synthetic.appearance.paint import creases
+from preprocessing.synthetic.body.landmarks import landmark_vertices
+from preprocessing.synthetic.body.mesh import load_mesh
+from preprocessing.synthetic.body.pose import Pose, pose
+from preprocessing.synthetic.motion.columns import Motion, check_motion
 from preprocessing.synthetic.person import Person, Value
-from preprocessing.synthetic.pose import Pose, pose
+from preprocessing.synthetic.renderer import kernels, shading
+from preprocessing.synthetic.renderer.device import default_device, to_device
+from preprocessing.synthetic.renderer.model import build_model
 
 # Distance of the camera from the face in metres, side of the shadow map in samples, and the part
 # of the world it covers in metres.

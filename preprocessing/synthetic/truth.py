@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from preprocessing.errors import UserError
-from preprocessing.synthetic.columns import MOTION_COLUMNS, UNITS, Motion
+from preprocessing.synthetic.motion.columns import MOTION_COLUMNS, UNITS, Motion
 
 TIME_COLUMN = "time_s"
 # Key of the file's own metadata; tables without it are not truth files.

@@ -22,9 +22,7 @@ from xnemo.training.monitor.run_log import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
 
-SMALL = DemoConfig(
-    clips_per_identity=1, clip_seconds=2.0, train_samples=32, steps=2, compare_every=25
-)
+SMALL = DemoConfig(people=4, clip_seconds=2.2, train_samples=32, steps=2, compare_every=25)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +35,13 @@ def demo(tmp_path_factory):
 
 def test_every_stage_leaves_what_it_promises(demo):
     out, result, reports = demo
-    assert result.dataset.kept == 6
-    assert len(result.clips) == 14
+    assert result.dataset.kept == 4
+    assert len(result.clips) == 7
     held_out = {clip.path.name for clip in result.clips if clip.split == "held_out"}
     assert not held_out & set(read_index(out / "dataset")["source"])
     assert load_bundle(result.training.bundle).meta["samples_seen"] == 32
     with av.open(str(result.animation)) as container:
-        assert len(list(container.decode(video=0))) == 2 * 25
+        assert len(list(container.decode(video=0))) == 55
     assert Image.open(result.sheet).width > 1000
     assert Image.open(result.portrait).size == (384, 384)
     stages = {stage.partition(":")[0] for stage, *_ in reports}
@@ -89,7 +87,7 @@ def test_the_run_is_tracked_with_its_samples(demo):
 
 def test_inspect_knows_all_of_it(demo):
     out, result, _ = demo
-    assert examine(str(out / "dataset")).facts["clips kept"] == 6
+    assert examine(str(out / "dataset")).facts["clips kept"] == 4
     assert examine(str(result.training.run_dir)).facts["samples seen"] == 32
     assert examine(str(result.portrait)).facts["faces"] == 1
     assert examine(str(result.animation)).facts["codec"] == "h264"
@@ -106,7 +104,7 @@ def test_the_same_call_again_resumes(demo):
 def test_a_demo_interrupted_in_training_shows_no_half_trained_model(demo, tmp_path):
     for folder in ("videos", "dataset"):
         shutil.copytree(demo[0] / folder, tmp_path / folder)
-    sizes = ["clips_per_identity=1", "clip_seconds=2.0", "train_samples=3200"]
+    sizes = ["people=4", "clip_seconds=2.2", "train_samples=3200"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.cli.main", "demo", "--output-dir", tmp_path, *sizes],
         stderr=subprocess.PIPE,

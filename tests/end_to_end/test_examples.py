@@ -11,7 +11,7 @@ from moving_faces import write_dataset
 from PIL import Image
 from untrained_model import write_bundle, write_video
 
-from pipelines.demo.videos import make_demo_videos
+from pipelines.demo.videos import plan_demo_videos, write_demo_videos
 from xnemo.training.checkpoint.bundle import load_bundle
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -80,7 +80,7 @@ def test_read_shards(run, faces: Path, way: str):
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_preprocess_on_a_cluster(run, tmp_path: Path, ray_local: None):
-    make_demo_videos(tmp_path / "videos", seconds=2.0, identities=("collins",))
+    write_demo_videos(plan_demo_videos(tmp_path / "videos", people=1, seconds=2.2))
     small = ["--concurrency", 1, "tube.size=128", "filters.min_face_px=40"]
     printed = run("preprocess_on_a_cluster.py", tmp_path / "videos", tmp_path / "out", *small)
     assert printed.startswith("preprocessing done")
@@ -134,7 +134,7 @@ def test_the_notebook_is_valid():
 @pytest.mark.timeout(1800)
 def test_the_notebook_runs(tmp_path: Path, ray_local: None):
     videos = tmp_path / "videos"
-    make_demo_videos(videos, seconds=2.0, identities=("collins",))
+    write_demo_videos(plan_demo_videos(videos, people=1, seconds=2.2))
     names: dict[str, object] = {}
     settings, *others = notebook_cells()
     exec(settings, names)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.demo.videos import make_demo_videos
+from pipelines.demo.videos import plan_demo_videos, write_demo_videos
 from preprocessing.storage.index import read_index
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
@@ -75,7 +75,7 @@ def job(tmp_path):
 
 
 def test_videos_are_preprocessed_on_all_nodes_of_a_job(job, tmp_path):
-    make_demo_videos(tmp_path / "videos", seconds=2.0, identities=("collins",))
+    write_demo_videos(plan_demo_videos(tmp_path / "videos", people=1, seconds=2.2))
     running = job(2, "preprocess", str(tmp_path / "videos"), str(tmp_path / "out"))
     printed, _ = running.communicate()
     assert running.returncode == 0, printed

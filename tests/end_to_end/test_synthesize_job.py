@@ -10,11 +10,11 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from preprocessing.decode.open_video import open_video
 
 from pipelines.cli.main import run
 from pipelines.synthesize.job import forecast, synthesize
 from pipelines.synthesize.plan import PEOPLE_PER_SEED, SynthesisConfig
+from preprocessing.decode import open_video
 from preprocessing.errors import UserError
 from preprocessing.synthetic import sample_motion
 from preprocessing.synthetic.truth import read_truth

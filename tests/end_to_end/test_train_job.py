@@ -33,12 +33,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(runs: Path, faces: str, ray_local: None) -> tuple[TrainResult, list[TrainProgress]]:
-    told: list[TrainProgress] = []
+    reports: list[TrainProgress] = []
     config = nano_config(samples=16, checkpoint__every_samples=8, **ZERO2)
     result = train(
-        config, faces, "first", runs_dir=runs, workers=2, previews=False, on_progress=told.append
+        config, faces, "first", runs_dir=runs, workers=2, previews=False, on_progress=reports.append
     )
-    return result, told
+    return result, reports
 
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
@@ -48,20 +48,20 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def test_a_run_leaves_a_bundle_and_tells_of_itself(finished) -> None:
-    result, told = finished
+def test_a_run_leaves_a_bundle_and_reports_progress(finished) -> None:
+    result, reports = finished
     assert (result.samples_seen, result.stopped, result.unsent) == (16, False, 0)
     bundle = load_bundle(result.bundle)
     assert (bundle.meta["samples_seen"], bundle.meta["workers"]) == (16, 2)
-    assert [p.samples_seen for p in told if p.metrics.get("loss")][-1] == 16
-    assert told[0].phase == "starting"
-    assert told[-1].phase == "done"
-    assert any(p.message and "checkpoint" in p.message for p in told)
-    assert any(p.eta_s is not None for p in told)
+    assert [p.samples_seen for p in reports if p.metrics.get("loss")][-1] == 16
+    assert reports[0].phase == "starting"
+    assert reports[-1].phase == "done"
+    assert any(p.message and "checkpoint" in p.message for p in reports)
+    assert any(p.eta_s is not None for p in reports)
     assert not list(result.run_dir.glob(".visible-*"))
 
 
-def test_mlflow_knows_everything_about_the_run(finished) -> None:
+def test_mlflow_has_everything_about_the_run(finished) -> None:
     from mlflow import MlflowClient
 
     result, _ = finished
@@ -84,7 +84,9 @@ def test_mlflow_knows_everything_about_the_run(finished) -> None:
     assert version.run_id == result.mlflow_run_id
 
 
-def test_a_preview_shows_portrait_driver_and_result(finished, faces: str, tmp_path: Path) -> None:
+def test_a_preview_shows_portrait_driving_video_and_result(
+    finished, faces: str, tmp_path: Path
+) -> None:
     from PIL import Image
 
     job = PreviewJob(str(finished[0].bundle), [faces], str(tmp_path), "shown")
@@ -112,9 +114,7 @@ def test_the_same_command_again_has_nothing_to_do(finished, runs: Path, faces: s
     assert all(torch.equal(before[k], v) for k, v in weights(result.run_dir).items())
 
 
-def test_a_run_that_died_before_saying_that_it_is_done_is_concluded(
-    finished, runs: Path, faces: str
-) -> None:
+def test_a_run_killed_before_its_last_record_is_concluded(finished, runs: Path, faces: str) -> None:
     result, _ = finished
     path = result.run_dir / "log.jsonl"
     *lines, last = path.read_text().splitlines(keepends=True)
@@ -134,14 +134,16 @@ def test_another_run_of_that_name_is_refused(finished, runs: Path, faces: str) -
 
 
 @pytest.mark.slow
-def test_a_longer_run_goes_on_to_the_same_bits(finished, runs: Path, faces: str) -> None:
+def test_a_run_that_is_made_longer_resumes_to_the_same_bits(
+    finished, runs: Path, faces: str
+) -> None:
     whole = nano_config(samples=24, checkpoint__every_samples=8, **ZERO2)
     first = nano_config(samples=12, checkpoint__every_samples=8, **ZERO2)
     train(whole, faces, "whole", runs_dir=runs, workers=2)
     train(first, faces, "halves", runs_dir=runs, workers=2, previews=False)
-    told: list[TrainProgress] = []
-    result = train(whole, faces, "halves", runs_dir=runs, workers=2, on_progress=told.append)
-    assert any(p.message == "resumed at sample 12" for p in told)
+    reports: list[TrainProgress] = []
+    result = train(whole, faces, "halves", runs_dir=runs, workers=2, on_progress=reports.append)
+    assert any(p.message == "resumed at sample 12" for p in reports)
     assert result.samples_seen == 24
     straight, resumed = weights(runs / "whole"), weights(runs / "halves")
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
@@ -152,7 +154,7 @@ def test_a_longer_run_goes_on_to_the_same_bits(finished, runs: Path, faces: str)
 
 
 @pytest.mark.slow
-def test_a_worker_that_cannot_ever_work_says_so_in_one_line(
+def test_unusable_settings_fail_in_the_worker_with_one_line(
     runs: Path, faces: str, ray_local: None
 ) -> None:
     config = nano_config(samples=16, engine__device="cuda")

@@ -54,15 +54,15 @@ class Driver:
         for line in self:
             if wanted(line):
                 return line
-        pytest.fail(f"ended with {self.process.wait()} after {self.lines[-3:]}{self.told()}")
+        pytest.fail(f"ended with {self.process.wait()} after {self.lines[-3:]}{self.stderr()}")
 
     def finish(self) -> dict[str, Any]:
         for _ in self:
             pass
-        assert self.process.wait() in (0, 2), f"{self.lines[-3:]}{self.told()}"
+        assert self.process.wait() in (0, 2), f"{self.lines[-3:]}{self.stderr()}"
         return self.lines[-1]
 
-    def told(self) -> str:
+    def stderr(self) -> str:
         """The end of what went to stderr."""
         return "\n" + self.errors.read_text()[-3000:]
 
@@ -116,7 +116,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
-def test_a_killed_worker_is_made_up_for(task: dict[str, Any], undisturbed) -> None:
+def test_a_killed_worker_is_replaced(task: dict[str, Any], undisturbed) -> None:
     driver = Driver(**task, run="worker")
     driver.until(lambda line: line.get("seen", 0) >= 16 and line["loss"] is not None)
     driver.workers()[-1].kill()
@@ -137,7 +137,7 @@ def test_a_killed_control_actor_costs_nothing(task: dict[str, Any], undisturbed)
     assert_same(weights(task, "control_actor"), undisturbed)
 
 
-def test_a_killed_driver_goes_on_when_started_again(task: dict[str, Any], undisturbed) -> None:
+def test_a_killed_driver_resumes_when_started_again(task: dict[str, Any], undisturbed) -> None:
     driver = Driver(**task, run="driver")
     driver.until(lambda line: "checkpoint" in (line.get("message") or ""))
     processes = [driver.process.pid, *(p.pid for p in driver.workers())]
@@ -168,7 +168,7 @@ def test_sigterm_saves_and_ends_in_order(task: dict[str, Any], undisturbed) -> N
     assert_same(weights(task, "sigterm"), undisturbed)
 
 
-def test_sigterm_while_workers_are_waited_for_ends_the_wait(task: dict[str, Any]) -> None:
+def test_sigterm_ends_the_wait_for_workers(task: dict[str, Any]) -> None:
     """Two workers ask for two CPUs, and the cluster has one: there is nothing to be saved."""
     driver = Driver(**task, run="waiting", nodes=[1])
     driver.until(lambda line: line.get("phase") == "starting")
@@ -197,7 +197,7 @@ def is_past(samples: int) -> Callable[[dict[str, Any]], bool]:
     return lambda line: line.get("seen", 0) >= samples and line["loss"] is not None
 
 
-def test_a_killed_node_is_made_up_for_by_another(task: dict[str, Any], undisturbed) -> None:
+def test_a_killed_node_is_replaced_by_another(task: dict[str, Any], undisturbed) -> None:
     driver = Driver(**task, run="node", nodes=[1, 1, 1])
     driver.until(is_past(16))
     driver.order("remove")
@@ -217,7 +217,7 @@ def test_a_node_being_taken_away_saves_first(task: dict[str, Any], undisturbed) 
     assert_same(weights(task, "drain"), undisturbed)
 
 
-def test_an_elastic_run_shrinks_and_goes_on(task: dict[str, Any]) -> None:
+def test_an_elastic_run_shrinks_and_continues(task: dict[str, Any]) -> None:
     driver = Driver(**{**task, "workers": "1:2"}, run="elastic", nodes=[1, 1])
     driver.until(is_past(16))
     driver.order("remove")
@@ -245,9 +245,9 @@ def test_an_elastic_run_grows_when_a_node_comes(task: dict[str, Any]) -> None:
     driver.process.send_signal(signal.SIGTERM)
     end = driver.finish()
     assert end["stopped"]
-    told = [line["message"] for line in driver.lines if "on cpu" in (line.get("message") or "")]
-    assert told[0].startswith("1 worker ")
-    assert told[-1].startswith("2 workers")
+    starts = [line["message"] for line in driver.lines if "on cpu" in (line.get("message") or "")]
+    assert starts[0].startswith("1 worker ")
+    assert starts[-1].startswith("2 workers")
     log = [json.loads(x) for x in (Path(task["runs_dir"]) / "grown" / "log.jsonl").open()]
     steps = [line["samples_seen"] for line in log if "loss" in line]
     # Every step is there, those after the last checkpoint on one worker once more on two.

@@ -25,7 +25,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return raw | {f"ema.{k}": v for k, v in load_file(run / "bundle" / "ema.safetensors").items()}
 
 
-def test_a_run_reads_from_it_and_goes_on_from_it_to_the_same_bits(
+def test_a_run_reads_from_it_and_resumes_from_it_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faces = write_dataset(tmp_path / "faces")

@@ -50,7 +50,7 @@ def write(log: RunLog, steps: int) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("away", [refusing, black_hole])
-def test_the_writer_never_waits_and_sync_sends_everything_later(
+def test_training_never_waits_and_sync_sends_everything_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, away
 ) -> None:
     # Longer than this test may last: whoever waits for an answer does not get to its end.

@@ -25,7 +25,8 @@ def resize_frames(frames_THWC: NDArray[np.uint8], size: int) -> NDArray[np.uint8
 
 def crop_and_resize(frame_HWC: NDArray[np.uint8], box: ArrayLike, size: int) -> NDArray[np.uint8]:
     """Crop a box (x0, y0, x1, y1 in pixels) and resize it to (size, size, 3)."""
-    return resize_frames(crop(frame_HWC, box)[None], size)[0]
+    resized: NDArray[np.uint8] = resize_frames(crop(frame_HWC, box)[None], size)[0]
+    return resized
 
 
 def downsample(

@@ -22,7 +22,7 @@ def ray_out_of_sight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
         ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1"),
         ("nohost.invalid:6379", "no Ray cluster answers"),
@@ -33,11 +33,11 @@ def ray_out_of_sight(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_bad_address_fails_at_once_and_in_one_line(
-    ray_out_of_sight: None, address: str, told: str
+    ray_out_of_sight: None, address: str, message: str
 ) -> None:
     with pytest.raises(UserError) as refusal, connect(address):
         pass
-    assert told in str(refusal.value)
+    assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 

@@ -181,20 +181,21 @@ def test_an_index_of_another_data_set_is_told(dataset):
 
 
 def test_portrait_and_video_of_a_face(tmp_path):
-    from pipelines.demo.faces import load_portrait
-    from pipelines.demo.videos import make_demo_videos
+    from pipelines.demo.portraits import load_portrait
+    from pipelines.demo.videos import plan_demo_videos, write_demo_videos
 
-    portrait = load_portrait("collins").image
+    portrait = load_portrait("collins")
     picture = tmp_path / "collins.png"
     cv2.imwrite(str(picture), portrait[..., ::-1])
     findings = examine(str(picture))
     assert findings.facts == {"width": 384, "height": 384, "faces": 1}
     assert "xnemo animate BUNDLE" in findings.next[0]
 
-    (clip,) = make_demo_videos(tmp_path, seconds=0.2, identities=("collins",))
+    clip = plan_demo_videos(tmp_path, seconds=0.2)[0]
+    write_demo_videos([clip])
     facts = examine(str(clip.path)).facts
-    assert (facts["width"], facts["height"], facts["codec"]) == (384, 384, "h264")
-    assert facts["frames per second"] == 30
+    assert (facts["width"], facts["height"], facts["codec"]) == (256, 256, "h264")
+    assert facts["frames per second"] == 25
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_a_changed_setting_of_a_resumed_run_becomes_a_tag(
     assert (data.params["samples"], data.tags["changed.samples"]) == ("64", "128")
 
 
-def test_a_trial_hangs_under_its_parent(store: str, write_run: Callable[..., Path]) -> None:
+def test_a_trial_is_a_child_run_of_its_search(store: str, write_run: Callable[..., Path]) -> None:
     from mlflow import MlflowClient
 
     from xnemo.training.monitor.run_log import run_key

@@ -17,17 +17,17 @@ FACTS = {
 
 
 @pytest.fixture
-def told() -> list[TrainProgress]:
+def reports() -> list[TrainProgress]:
     return []
 
 
 @pytest.fixture
-def record(tmp_path: Path, told: list[TrainProgress]) -> RunRecord:
-    return RunRecord(RunLog(tmp_path), 100, told.append)
+def record(tmp_path: Path, reports: list[TrainProgress]) -> RunRecord:
+    return RunRecord(RunLog(tmp_path), 100, reports.append)
 
 
-def test_a_run_is_told_from_start_to_end(
-    record: RunRecord, told: list[TrainProgress], tmp_path: Path
+def test_a_run_is_logged_and_reported_from_start_to_end(
+    record: RunRecord, reports: list[TrainProgress], tmp_path: Path
 ) -> None:
     record.take(
         [
@@ -43,8 +43,8 @@ def test_a_run_is_told_from_start_to_end(
     assert [e["kind"] for e in entries] == ["tags", "dataset", "event", "metrics", "metrics"]
     assert entries[1]["digest"] == "f" * 32
     assert measurements(entries[3]) == {"loss": 2.0, "samples_per_s": 10.0}
-    assert told[0].message == "2 workers on cpu, 4 clips, 3.00 M parameters"
-    assert next(p.eta_s for p in told if p.metrics.get("loss") == 2.0) == pytest.approx(8.0)
+    assert reports[0].message == "2 workers on cpu, 4 clips, 3.00 M parameters"
+    assert next(p.eta_s for p in reports if p.metrics.get("loss") == 2.0) == pytest.approx(8.0)
     assert record.checkpoint == Path("/runs/a/checkpoints/000000000020")
     assert (record.samples_seen, record.metrics["loss"]) == (100, 1.5)
 
@@ -63,7 +63,7 @@ def test_the_first_refusal_counts_and_stops_the_next_start(record: RunRecord) ->
     assert control_actor.refused(), "it stays refused after the driver has read it"
 
 
-def test_a_control_actor_knows_whether_anybody_asks() -> None:
+def test_a_control_actor_measures_the_time_since_the_last_poll() -> None:
     control_actor = ControlActor()
     assert control_actor.seconds_since_poll() == float("inf")
     control_actor.request_stop()
@@ -72,23 +72,25 @@ def test_a_control_actor_knows_whether_anybody_asks() -> None:
     assert 0 <= control_actor.seconds_since_poll() < 60
 
 
-def test_a_failed_worker_is_told_and_kept(record: RunRecord, told: list[TrainProgress]) -> None:
+def test_a_failed_worker_is_reported_and_kept(
+    record: RunRecord, reports: list[TrainProgress]
+) -> None:
     failure = {"rank": 1, "node": "10.0.0.2", "error": "ValueError: x", "traceback": "..."}
     record.take([("failed", failure), ("a kind of tomorrow", {})])
     assert record.failures == [failure]
-    assert told[-1].phase == "restarting"
-    assert told[-1].message == "worker 1 failed: ValueError: x"
+    assert reports[-1].phase == "restarting"
+    assert reports[-1].message == "worker 1 failed: ValueError: x"
 
 
-def test_warnings_reach_a_person_once(
+def test_warnings_are_reported_once(
     record: RunRecord,
-    told: list[TrainProgress],
+    reports: list[TrainProgress],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     warning = ("warning", {"rank": 0, "level": logging.WARNING, "text": "loss spike"})
     record.take([warning])
-    assert told[-1].message == "worker 0: loss spike"
+    assert reports[-1].message == "worker 0: loss spike"
     assert not caplog.records
     RunRecord(RunLog(tmp_path / "silent"), 1).take([warning])
     assert [r.getMessage() for r in caplog.records] == ["worker 0: loss spike"]

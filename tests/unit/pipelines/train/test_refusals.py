@@ -18,16 +18,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_dataset(tmp_path_factory.mktemp("faces"), clips=3))
 
 
-def test_weights_that_are_not_there_are_refused_and_no_run_is_left(
-    data: str, tmp_path: Path
-) -> None:
+def test_missing_weights_are_refused_and_no_run_is_left(data: str, tmp_path: Path) -> None:
     config = nano_config(init_from=str(tmp_path / "no such bundle"))
     with pytest.raises(UserError, match="no such bundle: no such file or folder"):
         train(config, data, "first", runs_dir=tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cluster_that_does_not_answer_is_told_and_no_run_is_left(
+def test_a_cluster_that_does_not_answer_is_refused_and_no_run_is_left(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as unheard:
@@ -41,7 +39,7 @@ def test_a_cluster_that_does_not_answer_is_told_and_no_run_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_store_that_nothing_would_ever_arrive_at_is_refused_by_every_job(
+def test_an_unusable_tracking_uri_is_refused_by_every_job(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos, out = tmp_path / "videos", tmp_path / "out"

@@ -18,7 +18,7 @@ def test_a_new_folder_is_made_and_starts_from_nothing(tmp_path: Path) -> None:
         assert (folder.resumes_at, folder.complete) == (None, False)
 
 
-def test_must_insists_on_a_checkpoint(tmp_path: Path) -> None:
+def test_must_requires_a_checkpoint(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match="no valid checkpoint"),
         open_run(tmp_path, nano_config(), "must"),
@@ -26,7 +26,7 @@ def test_must_insists_on_a_checkpoint(tmp_path: Path) -> None:
         pass
 
 
-def test_a_url_is_no_run_folder(tmp_path: Path) -> None:
+def test_a_url_is_refused_as_a_run_folder(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match="set --runs-dir to a folder"),
         open_run(Path("s3://bucket/run"), nano_config(), "auto"),
@@ -34,7 +34,7 @@ def test_a_url_is_no_run_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_below_a_file_is_told(tmp_path: Path) -> None:
+def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"), open_folder(tmp_path / "file" / "run"):
         pass
@@ -64,7 +64,7 @@ def test_a_second_process_is_refused_and_a_dead_ones_lock_is_not_kept(tmp_path: 
         assert path == tmp_path
 
 
-def test_the_first_cause_is_told_and_not_what_it_brought_about() -> None:
+def test_the_root_cause_is_reported_and_not_its_consequences() -> None:
     def failure(rank: int, error: str) -> dict:
         return {"rank": rank, "node": "n", "error": error, "traceback": ""}
 

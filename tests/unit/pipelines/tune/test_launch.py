@@ -16,21 +16,21 @@ from pipelines.tune.progress import Listener, watcher
 
 
 def test_a_listener_with_a_terminal_stays_here_and_its_copy_is_silent():
-    told = []
+    calls = []
     lock = threading.RLock()
 
-    def tell(*words):
+    def report(*words):
         with lock:
-            told.append(words)
+            calls.append(words)
 
     with pytest.raises(TypeError, match="pickle"):
-        cloudpickle.dumps(tell)
-    listener = Listener(tell)
+        cloudpickle.dumps(report)
+    listener = Listener(report)
     copy = cloudpickle.loads(cloudpickle.dumps(listener))
     copy("trial 1: ended", 1, 2)
-    assert told == []
+    assert calls == []
     listener("trial 1: ended", 1, 2)
-    assert told == [("trial 1: ended", 1, 2)]
+    assert calls == [("trial 1: ended", 1, 2)]
     assert cloudpickle.loads(cloudpickle.dumps(watcher("loss", 2, listener))) is not None
 
 

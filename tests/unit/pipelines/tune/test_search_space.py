@@ -15,7 +15,7 @@ def space(tmp_path: Path, text: str) -> dict:
     return read_space(file, get_recipe("tiny"))
 
 
-def test_every_way_to_draw_reaches_ray(tmp_path: Path) -> None:
+def test_every_distribution_reaches_ray(tmp_path: Path) -> None:
     found = space(
         tmp_path,
         """
@@ -43,7 +43,7 @@ def test_a_power_of_ten_without_a_point_is_a_number_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("optimiser.lr: {uniform: [0, 1]}", "optimizer"),
         ("optimizer.lrr: {uniform: [0, 1]}", "optimizer.lr"),
@@ -61,10 +61,10 @@ def test_a_power_of_ten_without_a_point_is_a_number_too(tmp_path: Path) -> None:
         ("a: [", "is not YAML"),
     ],
 )
-def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, line: str, told: str) -> None:
+def test_errors_take_one_line_and_name_the_problem(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(UserError) as refusal:
         space(tmp_path, line)
-    assert told in str(refusal.value)
+    assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 

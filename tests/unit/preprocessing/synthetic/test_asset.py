@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocessing.synthetic.asset import ASSET, PHENOTYPE_FACTORS, load_asset
-from preprocessing.synthetic.columns import ACTIONS, GAZE_ACTIONS, sided
+from preprocessing.synthetic.body.asset import ASSET, PHENOTYPE_FACTORS, load_asset
+from preprocessing.synthetic.motion.columns import ACTIONS, GAZE_ACTIONS, sided
 
 ROOT = Path(__file__).resolve().parents[4]
 BUILD = ROOT / "scripts/build_synthetic_asset.py"

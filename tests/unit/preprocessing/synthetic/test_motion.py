@@ -6,7 +6,7 @@ import pytest
 
 from preprocessing.errors import UserError
 from preprocessing.synthetic import MOTION_COLUMNS, make_motion, read_motion, sample_motion
-from preprocessing.synthetic.columns import ACTIONS, COLUMN, GAZE_ACTIONS, sided
+from preprocessing.synthetic.motion.columns import ACTIONS, COLUMN, GAZE_ACTIONS, sided
 
 TIMES = np.arange(100) / 25
 

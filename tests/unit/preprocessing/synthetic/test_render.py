@@ -12,9 +12,9 @@ from preprocessing.synthetic import (
     sample_motion,
     sample_person,
 )
-from preprocessing.synthetic.columns import ACTIONS, COLUMN
+from preprocessing.synthetic.body.pose import head_rotation
+from preprocessing.synthetic.motion.columns import ACTIONS, COLUMN
 from preprocessing.synthetic.person import SEEDS
-from preprocessing.synthetic.pose import head_rotation
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import warp as wp
 
-from preprocessing.synthetic import device as _device  # noqa: F401  (sets the kernel cache)
+from preprocessing.synthetic.renderer import device as _device  # noqa: F401  (sets the kernel cache)
 
 wp.set_module_options({"enable_backward": False, "fast_math": True})
 

@@ -8,9 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from preprocessing.synthetic.fields import Floats, smooth
-from preprocessing.synthetic.kernels import Material
-from preprocessing.synthetic.mesh import AXIS, Mesh, load_mesh
+from preprocessing.synthetic.appearance.fields import Floats, smooth
+from preprocessing.synthetic.body.mesh import AXIS, Mesh, load_mesh
+from preprocessing.synthetic.renderer.kernels import Material
 
 
 @dataclass(frozen=True)

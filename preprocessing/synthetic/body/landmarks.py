@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.synthetic.mesh import load_mesh
+from preprocessing.synthetic.body.mesh import load_mesh
 
 LANDMARKS = (
     "image left eye", "image right eye", "nose tip", "image left mouth corner",

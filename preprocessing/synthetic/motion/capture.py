@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from preprocessing.errors import UserError
-from preprocessing.synthetic.columns import (
+from preprocessing.synthetic.motion.columns import (
     ACTIONS,
     COLUMN,
     GAZE_ACTIONS,

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.synthetic.fields import linear_rgb, smooth, smooth_noise
-from preprocessing.synthetic.geometry import Layer, Surface, tube
-from preprocessing.synthetic.kernels import Material
-from preprocessing.synthetic.mesh import Mesh
+from preprocessing.synthetic.appearance.fields import linear_rgb, smooth, smooth_noise
+from preprocessing.synthetic.appearance.geometry import Layer, Surface, tube
+from preprocessing.synthetic.body.mesh import Mesh
+from preprocessing.synthetic.renderer.kernels import Material
 
 GARMENTS = ("crew", "v-neck", "high", "wide")
 PATTERNS = ("plain", "stripes", "checks", "blotches")

@@ -4,7 +4,7 @@
 
 import warp as wp
 
-from preprocessing.synthetic.kernels import (
+from preprocessing.synthetic.renderer.kernels import (
     CLOTH,
     DEPTH_SCALE,
     EYE,

@@ -3,11 +3,17 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.synthetic.fields import Floats, periodic_noise, smooth
-from preprocessing.synthetic.geometry import Layer, Surface, ellipsoid, grid_quads, head_radius
-from preprocessing.synthetic.hairline import beard_field, hairline
-from preprocessing.synthetic.kernels import Material
-from preprocessing.synthetic.mesh import AXIS, Mesh
+from preprocessing.synthetic.appearance.fields import Floats, periodic_noise, smooth
+from preprocessing.synthetic.appearance.geometry import (
+    Layer,
+    Surface,
+    ellipsoid,
+    grid_quads,
+    head_radius,
+)
+from preprocessing.synthetic.appearance.hairline import beard_field, hairline
+from preprocessing.synthetic.body.mesh import AXIS, Mesh
+from preprocessing.synthetic.renderer.kernels import Material
 
 #: How often men and women wear each style.
 STYLES = {

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from preprocessing.synthetic.fields import Floats, smooth
-from preprocessing.synthetic.mesh import AXIS
+from preprocessing.synthetic.appearance.fields import Floats, smooth
+from preprocessing.synthetic.body.mesh import AXIS
 
 _AZIMUTHS = np.radians([0, 22, 42, 62, 78, 92, 108, 130, 180])
 _HEIGHTS = np.array([0.797, 0.799, 0.794, 0.766, 0.722, 0.738, 0.708, 0.672, 0.655])

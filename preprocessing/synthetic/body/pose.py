@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.synthetic.asset import Asset
-from preprocessing.synthetic.columns import GAZE_ACTIONS, MOTION_COLUMNS, Motion
+from preprocessing.synthetic.body.asset import Asset
+from preprocessing.synthetic.motion.columns import GAZE_ACTIONS, MOTION_COLUMNS, Motion
 
 Matrix = NDArray[np.float64]
 # Share of the head's rotation that torso, three neck bones and the head bone take, in this order.

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.synthetic.fields import Floats, linear_rgb, smooth, smooth_noise
-from preprocessing.synthetic.hairline import beard_field, hairline
-from preprocessing.synthetic.mesh import ATLAS_SHAPE, AXIS, Mesh, load_mesh
+from preprocessing.synthetic.appearance.fields import Floats, linear_rgb, smooth, smooth_noise
+from preprocessing.synthetic.appearance.hairline import beard_field, hairline
+from preprocessing.synthetic.body.mesh import ATLAS_SHAPE, AXIS, Mesh, load_mesh
 
 LIPSTICKS = linear_rgb(
     [(190, 70, 80), (150, 30, 45), (205, 110, 105), (140, 60, 80), (190, 90, 60)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ASSET = Path(__file__).with_name("data") / "bust.npz"
+ASSET = Path(__file__).parents[1] / "data" / "bust.npz"
 #: Parts of the mesh in the order of their quads.
 PARTS = ("body", "lashes", "left_eye", "right_eye", "upper_teeth", "lower_teeth", "tongue")
 #: Names of the factors of `Asset.phenotype_mask`.

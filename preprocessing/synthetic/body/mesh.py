@@ -10,11 +10,11 @@ import warp as wp
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from preprocessing.synthetic.asset import PARTS, Asset, load_asset
-from preprocessing.synthetic.device import to_device
-from preprocessing.synthetic.fields import Floats
-from preprocessing.synthetic.kernels import Material, occlusion, rasterise
-from preprocessing.synthetic.subdivision import catmull_clark, subdivide_corners
+from preprocessing.synthetic.appearance.fields import Floats
+from preprocessing.synthetic.body.asset import PARTS, Asset, load_asset
+from preprocessing.synthetic.body.subdivision import catmull_clark, subdivide_corners
+from preprocessing.synthetic.renderer.device import to_device
+from preprocessing.synthetic.renderer.kernels import Material, occlusion, rasterise
 
 #: Vertical axis of the head in the template (x, y).
 AXIS = np.array([0, -0.045])

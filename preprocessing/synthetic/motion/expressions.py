@@ -1,6 +1,6 @@
 """Facial expressions and mouth shapes of speech, as combinations of actions."""
 
-from preprocessing.synthetic.columns import sided
+from preprocessing.synthetic.motion.columns import sided
 
 
 def _both(value: float, *names: str) -> dict[str, float]:

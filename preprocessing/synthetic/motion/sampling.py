@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.synthetic.columns import ACTIONS, COLUMN, MOTION_COLUMNS, Motion, sided
-from preprocessing.synthetic.expressions import EXPRESSIONS, VISEMES
-from preprocessing.synthetic.fields import smooth
+from preprocessing.synthetic.appearance.fields import smooth
+from preprocessing.synthetic.motion.columns import ACTIONS, COLUMN, MOTION_COLUMNS, Motion, sided
+from preprocessing.synthetic.motion.expressions import EXPRESSIONS, VISEMES
 
 _Times = NDArray[np.float64]
 # Standard deviation and limit of each slow movement, and its rate in Hz.

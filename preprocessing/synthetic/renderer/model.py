@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.synthetic.geometry import Layer
-from preprocessing.synthetic.kernels import Material
-from preprocessing.synthetic.mesh import Mesh, triangles
+from preprocessing.synthetic.appearance.geometry import Layer
+from preprocessing.synthetic.body.mesh import Mesh, triangles
+from preprocessing.synthetic.body.pose import eye_centre
 from preprocessing.synthetic.person import Person
-from preprocessing.synthetic.pose import eye_centre
+from preprocessing.synthetic.renderer.kernels import Material
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.synthetic.asset import PHENOTYPE_FACTORS, Asset
-from preprocessing.synthetic.columns import sided
-from preprocessing.synthetic.pose import rotation
+from preprocessing.synthetic.body.asset import PHENOTYPE_FACTORS, Asset
+from preprocessing.synthetic.body.pose import rotation
+from preprocessing.synthetic.motion.columns import sided
 
 # The arms of the rest pose are lifted by this angle.
 _ARM_DEGREES = 38.0

@@ -1,0 +1,1 @@
+"""Skin, hair, clothes and accessories of a person."""

@@ -1,0 +1,1 @@
+"""The head-and-shoulders mesh: asset, subdivision, shape of a person, pose."""

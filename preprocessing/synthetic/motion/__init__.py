@@ -1,0 +1,1 @@
+"""Motion numbers: their columns, random motion, and motion from tables."""

@@ -1,0 +1,1 @@
+"""Kernels that place, rasterise and shade, and the arrays they read."""
