@@ -12,7 +12,7 @@ import PIL.Image
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils import BaseOutput
+from diffusers.utils import BaseOutput, load_image
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ from preprocessing.errors import UserError, first_line
 from preprocessing.faces import Detector, make_detector
 from xnemo.animation.animator import Animator
 from xnemo.animation.config import AnimateConfig, BoxMode
+from xnemo.animation.driving_video import DrivingVideo
 from xnemo.animation.motion import Frames
 from xnemo.config import from_dict, to_dict
 from xnemo.diffusion.schedule import DiffusionConfig
@@ -34,6 +35,7 @@ from xnemo.model.unet.reference_net import ReferenceNet
 from xnemo.model.weights.files import atomic_folder
 
 Image = PIL.Image.Image | NDArray[np.uint8]
+Video = str | os.PathLike[str] | Sequence[Image] | Frames
 
 _TRAINED = ("denoiser", "reference_net", "motion_encoder")
 
@@ -53,7 +55,7 @@ class XNeMoPipeline(DiffusionPipeline):  # type: ignore[misc]
     """Animate a portrait with driving frames.
 
         pipe = XNeMoPipeline.from_pretrained("org/name", dtype=torch.float16).to("cuda")
-        frames = pipe(portrait, driving_frames, num_inference_steps=25).frames[0]
+        frames = pipe("portrait.jpg", "driving.mp4", num_inference_steps=25).frames[0]
 
     Loading, saving, offloading and the progress bar are those of `DiffusionPipeline`. Any diffusers
     scheduler on the same forward process may replace `pipe.scheduler`. Autoencoder and image
@@ -235,9 +237,9 @@ class XNeMoPipeline(DiffusionPipeline):  # type: ignore[misc]
     @torch.no_grad()
     def __call__(
         self,
-        image: Image,
-        driving: Sequence[Image] | Frames,
-        second_driving: Sequence[Image] | Frames | None = None,
+        image: Image | str | os.PathLike[str],
+        driving: Video,
+        second_driving: Video | None = None,
         *,
         num_inference_steps: int = 35,
         guidance_scale: float = 2.5,
@@ -255,9 +257,9 @@ class XNeMoPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Animate a portrait.
 
         Args:
-            image: The portrait, RGB; its face is found and the image cropped around it.
-            driving: Driving frames, RGB images or arrays, all of one size.
-            second_driving: Frames of a second video, whose motion is blended in by `blend`.
+            image: The portrait: RGB image, array or file; it is cropped around its face.
+            driving: Driving video: a file, or RGB images or arrays, all of one size.
+            second_driving: A second video, whose motion is blended in by `blend`.
             num_inference_steps: Denoising steps.
             guidance_scale: Guidance; 1 turns it off and halves the work.
             generator: Generator of all noise, on any device; a new seed each time if not given.
@@ -291,10 +293,10 @@ class XNeMoPipeline(DiffusionPipeline):  # type: ignore[misc]
         )
         self.detector = self.detector or make_detector()
         animator = Animator(self.networks, self.detector, scheduler=self.scheduler)
-        portrait = animator.prepare_portrait(_array(image), config)
-        motion = animator.driving_motion(_Arrays(driving), portrait, config)
+        portrait = animator.prepare_portrait(_portrait(image), config)
+        motion = animator.driving_motion(_frames(driving), portrait, config)
         if second_driving is not None:
-            motion = animator.blended(motion, _Arrays(second_driving), portrait, config)
+            motion = animator.blended(motion, _frames(second_driving), portrait, config)
 
         with self.progress_bar(total=num_inference_steps) as bar:
 
@@ -336,6 +338,21 @@ def _convert(
         return [[PIL.Image.fromarray(image) for image in images]]
     array = np.stack(images)[None].astype(np.float32) / 255
     return array if output_type == "np" else torch.from_numpy(array).permute(0, 1, 4, 2, 3)
+
+
+def _portrait(image: Image | str | os.PathLike[str]) -> NDArray[np.uint8]:
+    if isinstance(image, str | os.PathLike):
+        try:
+            image = load_image(os.fspath(image))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{image} cannot be read as an image: {first_line(error)}", "give a PNG or JPEG"
+            ) from error
+    return _array(image)
+
+
+def _frames(video: Video) -> Frames:
+    return DrivingVideo(video) if isinstance(video, str | os.PathLike) else _Arrays(video)
 
 
 def _array(image: Image) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from little_model import CONFIG, BrightSquares, driving, little_networks, pictur
 from safetensors.torch import load_file, save_file
 
 import xnemo
+from preprocessing.encode.clip_encoder import encode_clip
 from preprocessing.errors import UserError
 from xnemo.animation.animator import Animator
 from xnemo.animation.config import AnimateConfig
@@ -55,6 +56,15 @@ def test_pipeline_gives_the_animators_frames(networks):
     portrait = PIL.Image.fromarray(picture())
     frames = pipe(portrait, (PIL.Image.fromarray(f) for f in driving()), **arguments).frames
     np.testing.assert_array_equal(np.stack([np.asarray(f) for f in frames[0]]), np.stack(clip))
+
+
+def test_a_portrait_and_a_driving_video_may_be_files(pipe, tmp_path):
+    PIL.Image.fromarray(picture()).save(tmp_path / "portrait.png")
+    (tmp_path / "driving.mp4").write_bytes(encode_clip(driving(4)))
+    files = str(tmp_path / "portrait.png"), tmp_path / "driving.mp4"
+    assert len(pipe(*files, num_inference_steps=1).frames[0]) == 4
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        pipe(tmp_path / "driving.mp4", files[1])
 
 
 @pytest.fixture
