@@ -11,7 +11,7 @@ interrupted goes on.
 Every variant is trained with every seed and held to the same questions:
 
     (a) self-reenactment of people never seen: against the untrained network, the portrait repeated,
-        and the same network with a driver that holds still;
+        and the same network with a driving video that holds still;
     (b) a linear probe from the motion latent to each known motion (R²) and to who it is (accuracy);
     (c) cross-reenactment: pose and expression taken over, identity kept (with a recogniser);
     (d) all of it without GAN head, without augmentation, with reference masking, and without the
@@ -37,13 +37,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from learning_faces import known_motion_tables, make_known_faces
 
-from pipelines.evaluate.job import EvaluateOptions, evaluate
+from pipelines.evaluate.job import evaluate
+from pipelines.evaluate.settings import EvaluateOptions
 from pipelines.preprocess.job import preprocess
 from pipelines.train.job import train
 from preprocessing.config import PreprocessConfig
-from xnemo.animation.animator import AnimateConfig
 from xnemo.config import override
-from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.recipes import get_recipe
 from xnemo.training.config import TrainConfig
 from xnemo.training.monitor.run_log import read_log
@@ -151,17 +150,16 @@ def main() -> int:
 
 def prepare(args: argparse.Namespace) -> tuple[Callable[[Path], Tables], Path]:
     """Make the data set; return how a bundle is measured on it, and where it is."""
-    animate = AnimateConfig(
-        sampler=SamplerConfig(steps=args.steps, guidance=1.0),
-        # The demo's drivers begin at rest in frames of their own sizes; stored clips share theirs.
-        box="real" if args.videos else "relative",
-    )
     options = EvaluateOptions(
-        animate=animate,
-        clips=2 if args.smoke else 8,
+        steps=args.steps,
+        guidance=1.0,
+        # The demo's driving videos begin at rest in frames of their own sizes; stored clips share
+        # theirs.
+        box="real" if args.videos else "relative",
+        limit=2 if args.smoke else 8,
         frames=4 if args.smoke else 16,
         detector="insightface" if args.faces_pack else "centerface",
-        faces_pack=args.faces_pack,
+        face_model_dir=args.faces_pack,
         lpips=args.lpips,
     )
     shards = args.out / "dataset"
@@ -209,7 +207,7 @@ def flatten(title: str, row: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Return the numbers of a row under telling names; of single pairs, only their mean."""
     if title == "cross-reenactment" and row.get("portrait") != "mean":
         return []
-    label = row.get("contender") or row.get("probe") or "mean"
+    label = row.get("method") or row.get("probe") or "mean"
     return [
         (f"{title}, {label}" if name == "value" else f"{title}, {label}, {name}", value)
         for name, value in row.items()

@@ -12,20 +12,19 @@ from numpy.typing import NDArray
 from pipelines.animate.job import place_networks
 from pipelines.demo.trials import make_trial
 from pipelines.demo.videos import DemoClip, plan_demo_videos, read_frames, write_demo_videos
-from pipelines.evaluate.job import EvaluateOptions
+from pipelines.evaluate.settings import EvaluateOptions
 from pipelines.preprocess.job import preprocess
 from preprocessing.config import PreprocessConfig
 from preprocessing.faces import make_detector
 from preprocessing.synthetic.motion.columns import MOTION_COLUMNS
 from xnemo.animation.animator import Animator
-from xnemo.animation.driving import find_faces
-from xnemo.evaluation.faces import face_distances
+from xnemo.animation.motion import find_faces
+from xnemo.evaluation.face_metrics import face_distances
 from xnemo.evaluation.held_out import HeldOutClip
-from xnemo.evaluation.latents import motion_latents
+from xnemo.evaluation.image_metrics import mean_finite
 from xnemo.evaluation.lpips import load_lpips
-from xnemo.evaluation.motion_correlation import Trial, compare_followers
-from xnemo.evaluation.pictures import mean_finite
-from xnemo.evaluation.probes import identity_accuracy, motion_r2
+from xnemo.evaluation.probes import identity_accuracy, motion_latents, motion_r2
+from xnemo.evaluation.reenactment import Trial, compare_methods
 from xnemo.model.networks import build_networks
 from xnemo.training.checkpoint.bundle import load_bundle
 
@@ -57,7 +56,7 @@ def known_motion_tables(
     """Answer the study's questions about one bundle."""
     bundle = load_bundle(bundle_path)
     place_networks(bundle.networks, "auto", "fp32")
-    detector = make_detector(options.detector, options.faces_pack)
+    detector = make_detector(options.detector, options.face_model_dir)
     animator = Animator(bundle.networks, detector, bundle.config.diffusion)
     fresh = build_networks(bundle.config.network, bundle.config.seed).eval()
     place_networks(fresh, "auto", "fp32")
@@ -66,14 +65,14 @@ def known_motion_tables(
     strangers = [name for name in held_out if name not in trained_on]
 
     trials = [_trial(held_out[name], held_out[name], options) for name in strangers]
-    followed = compare_followers(
+    scores = compare_methods(
         animator,
         trials,
         untrained=Animator(fresh, detector, bundle.config.diffusion),
-        config=options.animate,
+        config=options,
         lpips=load_lpips(options.lpips) if options.lpips else None,
     )
-    tables = {"self-reenactment": [asdict(row) for row in followed]}
+    tables = {"self-reenactment": [asdict(row) for row in scores]}
     tables["cross-reenactment"] = [_cross(animator, strangers, held_out, options)]
     tables["probes"] = _probes(bundle.networks.motion_encoder, clips, detector, options)
     return {title: [_plain(row) for row in rows] for title, rows in tables.items()}
@@ -89,9 +88,9 @@ def _cross(
     names = sorted(held_out)
     found = []
     for name in strangers:
-        driver = names[(names.index(name) + 1) % len(names)]
-        trial = _trial(held_out[name], held_out[driver], options)
-        made = np.stack(list(animator.animate(trial.portrait, trial.driving, options.animate)))
+        other = names[(names.index(name) + 1) % len(names)]
+        trial = _trial(held_out[name], held_out[other], options)
+        made = np.stack(list(animator.animate(trial.portrait, trial.driving, options)))
         found.append(face_distances(made, trial.driving, trial.portrait, animator.detector))
     return {
         "portrait": "mean",
@@ -148,8 +147,8 @@ def _read(clip: DemoClip, detector: Any, stride: int) -> tuple[HeldOutClip, NDAr
     return stored, motion[::stride]
 
 
-def _trial(portrait: DemoClip, driver: DemoClip, options: EvaluateOptions) -> Trial:
-    trial = make_trial(portrait, driver, options.stride)
+def _trial(portrait: DemoClip, driving: DemoClip, options: EvaluateOptions) -> Trial:
+    trial = make_trial(portrait, driving, options.stride)
     taken = slice(options.frames)
     return replace(trial, driving=trial.driving[taken], truth=trial.truth[taken])
 

@@ -15,7 +15,7 @@ from typer.models import ArgumentInfo
 from pipelines.animate.job import AnimateOptions
 from pipelines.cli.main import app
 from pipelines.cli.settings import field_comments
-from pipelines.evaluate.job import EvaluateOptions
+from pipelines.evaluate.settings import EvaluateOptions
 from preprocessing.config import PreprocessConfig
 from xnemo.model.config import NetworkConfig
 from xnemo.training.config import TrainConfig

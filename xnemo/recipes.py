@@ -1,8 +1,10 @@
 """Recipes: named configurations of training runs."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 from preprocessing.errors import UserError
 from xnemo.data.config import AugmentConfig, DataConfig, PairConfig
@@ -165,3 +167,31 @@ def get_recipe(name: str) -> TrainConfig:
     near = difflib.get_close_matches(name, RECIPES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"recipes are {', '.join(RECIPES)}"
     raise UserError(f"there is no recipe {name!r}", hint)
+
+
+def train(
+    recipe: str | TrainConfig,
+    data: str | Sequence[str],
+    run_dir: str | Path,
+    *,
+    resume: Literal["auto", "must", "never"] = "auto",
+) -> Path:
+    """Train in this process, without Ray and MLflow, and return the folder of the trained bundle.
+
+    `xnemo train` runs the same loop on any number of workers.
+
+    Args:
+        recipe: Name of a recipe, or a configuration.
+        data: Folders or URLs of preprocessed data sets.
+        run_dir: Folder of this run.
+        resume: "auto" resumes from the newest checkpoint in the folder, if any; "must" requires
+            one; "never" requires a folder without checkpoints.
+
+    Raises:
+        UserError: The recipe does not exist, or settings, data or weights do not fit.
+    """
+    from xnemo.training.loop import run_training
+
+    config = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    run_training(config, data, run_dir, resume=resume)
+    return Path(run_dir) / "bundle"

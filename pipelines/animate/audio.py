@@ -1,4 +1,4 @@
-"""Gives an animated clip the sound of its driver."""
+"""Copy the audio of a driving video into an animated clip."""
 
 import heapq
 import io
@@ -12,49 +12,50 @@ from av.container import InputContainer
 
 from preprocessing.encode.mp4_layout import index_first
 
-# What players take from an MP4 without a second thought; anything else is encoded to AAC.
+# Codecs that players accept in an MP4; any other is encoded to AAC.
 _COPIED = {"aac", "mp3", "ac3"}
 
 
-def add_sound(mp4: bytes, source: Path, start_s: float, seconds: float) -> tuple[bytes, str]:
-    """Return the MP4 with the source's sound, and what became of it.
+def add_audio(mp4: bytes, source: Path, start_s: float, seconds: float) -> tuple[bytes, str]:
+    """Return the MP4 with the source's audio, and how it was added.
 
     Args:
-        mp4: A clip without sound.
-        source: File whose first sound track is taken.
+        mp4: A clip without audio.
+        source: File whose first audio track is used.
         start_s: Time in the source at which the clip starts.
-        seconds: Length of the clip; later sound is dropped.
+        seconds: Length of the clip; later audio is dropped.
 
     Returns:
-        The clip, and "copied", "encoded", "none" where the source is silent, or "lost: ..." with
-        the reason where its sound cannot be read: a picture without sound is better than neither.
+        The clip, and "copied", "encoded", "none" where the source has no audio, or "lost: ..." with
+        the reason where its audio cannot be read: a video without audio is better than none.
     """
     try:
-        with av.open(str(source)) as sound:
-            if not sound.streams.audio:
+        with av.open(str(source)) as container:
+            if not container.streams.audio:
                 return mp4, "none"
-            copies = sound.streams.audio[0].codec_context.name in _COPIED
-            return _mux(mp4, sound, copies, start_s, seconds), "copied" if copies else "encoded"
+            copied = container.streams.audio[0].codec_context.name in _COPIED
+            mp4 = _mux(mp4, container, copied, start_s, seconds)
+            return mp4, "copied" if copied else "encoded"
     except (av.error.FFmpegError, OSError, ValueError) as error:
         return mp4, f"lost: {error}"
 
 
-def _mux(mp4: bytes, sound: InputContainer, copies: bool, start_s: float, seconds: float) -> bytes:
+def _mux(mp4: bytes, source: InputContainer, copied: bool, start_s: float, seconds: float) -> bytes:
     buffer = io.BytesIO()
     with (
-        av.open(io.BytesIO(mp4), "r") as picture,
+        av.open(io.BytesIO(mp4), "r") as silent,
         av.open(buffer, "w", format="mp4", container_options={"fflags": "+bitexact"}) as out,
     ):
-        video = out.add_stream_from_template(picture.streams.video[0])
-        track = sound.streams.audio[0]
-        if copies:
+        video = out.add_stream_from_template(silent.streams.video[0])
+        track = source.streams.audio[0]
+        if copied:
             audio = out.add_stream_from_template(track)
-            packets = _copied(sound, start_s, seconds)
+            packets = _copied(source, start_s, seconds)
         else:
             audio = out.add_stream("aac", rate=track.codec_context.sample_rate)
-            packets = _encoded(sound, audio, start_s, seconds)
+            packets = _encoded(source, audio, start_s, seconds)
         both = heapq.merge(
-            ((_time(p), 0, p) for p in picture.demux(video=0) if p.dts is not None),
+            ((_time(p), 0, p) for p in silent.demux(video=0) if p.dts is not None),
             ((_time(p), 1, p) for p in packets),
             key=lambda item: item[:2],
         )
@@ -69,14 +70,14 @@ def _time(packet: av.Packet) -> Fraction:
     return packet.dts * Fraction(packet.time_base or 1)
 
 
-def _copied(sound: InputContainer, start_s: float, seconds: float) -> Iterator[av.Packet]:
-    for packet in sound.demux(audio=0):
+def _copied(source: InputContainer, start_s: float, seconds: float) -> Iterator[av.Packet]:
+    for packet in source.demux(audio=0):
         if packet.dts is None or packet.pts is None or packet.time_base is None:
             continue
-        moment = float(packet.pts * packet.time_base) - start_s
-        if moment >= seconds:
+        time_s = float(packet.pts * packet.time_base) - start_s
+        if time_s >= seconds:
             return
-        if moment >= 0:
+        if time_s >= 0:
             shift = round(start_s / packet.time_base)
             packet.pts -= shift
             packet.dts -= shift
@@ -84,23 +85,23 @@ def _copied(sound: InputContainer, start_s: float, seconds: float) -> Iterator[a
 
 
 def _encoded(
-    sound: InputContainer, audio: av.AudioStream, start_s: float, seconds: float
+    source: InputContainer, audio: av.AudioStream, start_s: float, seconds: float
 ) -> Iterator[av.Packet]:
     resampler = av.AudioResampler(
         format="fltp",
-        layout="stereo" if sound.streams.audio[0].codec_context.channels > 1 else "mono",
+        layout="stereo" if source.streams.audio[0].codec_context.channels > 1 else "mono",
         rate=audio.codec_context.sample_rate,
     )
     position: int | None = None
-    for frame in sound.decode(audio=0):
+    for frame in source.decode(audio=0):
         if frame.time is None or frame.time < start_s:
             continue
         if frame.time - start_s >= seconds:
             break
-        for piece in resampler.resample(frame):
+        for chunk in resampler.resample(frame):
             if position is None:
-                position = round((frame.time - start_s) * piece.sample_rate)
-            piece.pts, piece.time_base = position, Fraction(1, piece.sample_rate)
-            position += piece.samples
-            yield from audio.encode(piece)
+                position = round((frame.time - start_s) * chunk.sample_rate)
+            chunk.pts, chunk.time_base = position, Fraction(1, chunk.sample_rate)
+            position += chunk.samples
+            yield from audio.encode(chunk)
     yield from audio.encode(None)

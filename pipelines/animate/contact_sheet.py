@@ -1,4 +1,4 @@
-"""One picture that shows what an animation did: the portrait, and driver above result over time."""
+"""Contact sheet of an animation: the portrait, and driving above generated frames over time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,19 +15,19 @@ _INK = (40, 40, 40)
 
 def contact_sheet(
     reference: NDArray[np.uint8],
-    driver: Sequence[NDArray[np.uint8]],
+    driving: Sequence[NDArray[np.uint8]],
     result: Sequence[NDArray[np.uint8]],
     labels: Sequence[str],
     cell: int = 192,
 ) -> Image.Image:
-    """Draw the reference at the left and a column of driver and result for every label.
+    """Draw the reference at the left and a column of driving and generated frame for every label.
 
     Args:
-        reference: RGB uint8 picture.
-        driver: One RGB uint8 picture per label; any size, shown whole.
-        result: The same of the result.
-        labels: What stands above each column.
-        cell: Side of a picture on the sheet in pixels.
+        reference: RGB uint8 image.
+        driving: One RGB uint8 image per label, of any size; shown uncropped.
+        result: The generated frames, likewise.
+        labels: Text above each column.
+        cell: Side of an image on the sheet in pixels.
     """
     columns = len(labels) + 1
     width = columns * (cell + _GAP) + _GAP
@@ -36,11 +36,11 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(13)
 
-    def place(picture: NDArray[np.uint8], column: int, row: int, label: str) -> None:
+    def place(image: NDArray[np.uint8], column: int, row: int, label: str) -> None:
         x = _GAP + column * (cell + _GAP)
         y = row * (cell + _GAP + _LABEL)
         draw.text((x, y + 3), label, fill=_INK, font=font)
-        shown = Image.fromarray(picture)
+        shown = Image.fromarray(image)
         shown.thumbnail((cell, cell), Image.Resampling.LANCZOS)
         if max(shown.size) < cell:
             factor = cell / max(shown.size)
@@ -50,14 +50,14 @@ def contact_sheet(
         sheet.paste(shown, (x + offset[0], y + _LABEL + offset[1]))
 
     place(reference, 0, 0, "reference")
-    for column, (above, below, label) in enumerate(zip(driver, result, labels, strict=True), 1):
-        place(above, column, 0, f"driver {label}")
+    for column, (above, below, label) in enumerate(zip(driving, result, labels, strict=True), 1):
+        place(above, column, 0, f"driving {label}")
         place(below, column, 1, f"result {label}")
     return sheet
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Write a sheet as PNG: whole or not at all."""
+    """Write a sheet as PNG, atomically."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
         sheet.save(temporary, format="PNG")

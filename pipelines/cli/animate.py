@@ -1,7 +1,7 @@
 """`xnemo animate`: a portrait animated with the motion of a video."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,7 @@ def animate(
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is off.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the noise.")] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Device of the networks.")
+        str | None, typer.Option(help="Device of the networks: auto, cpu, cuda or cuda:N.")
     ] = None,
     decode_chunk: Annotated[
         int | None, typer.Option(min=1, help="Frames the autoencoder decodes at once.")
@@ -40,12 +40,12 @@ def animate(
     from pipelines.terminal.report import quoted, show_facts, show_next
 
     named = {
-        **opt.detector_settings(detector, face_model_dir, model_dir="faces_pack"),
-        "animate.sampler.steps": steps,
-        "animate.sampler.guidance": guidance,
-        "animate.seed": seed,
+        **opt.detector_settings(detector, face_model_dir),
+        "steps": steps,
+        "guidance": guidance,
+        "seed": seed,
         "device": device,
-        "frozen.autoencoder": vae,
+        "vae": vae,
         "decode_chunk": decode_chunk,
         "max_frames": max_frames,
     }
@@ -57,7 +57,7 @@ def animate(
         {
             "video": result.output,
             "contact sheet": result.contact_sheet,
-            "audio": result.sound,
+            "audio": result.audio,
             "time": f"{result.seconds:.1f} s",
         },
     )

@@ -18,25 +18,25 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="JSON to write.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Animate at most N clips.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most N clips or pairs.")] = None,
     detector: opt.DetectorName = None,
     face_model_dir: opt.FaceModelDir = None,
     config: opt.ConfigFile = None,
     print_config: opt.PrintConfig = False,
 ) -> None:
     """Measure a model: reconstruction error, motion correlation, identity, motion latent."""
-    from pipelines.evaluate.job import EvaluateOptions
     from pipelines.evaluate.job import evaluate as run
+    from pipelines.evaluate.settings import EvaluateOptions
     from pipelines.terminal.live_progress import live_progress
     from pipelines.terminal.report import quoted, show_facts, show_next, show_rows
 
     named: dict[str, object] = {
-        **opt.detector_settings(detector, face_model_dir, model_dir="faces_pack"),
-        "clips": limit,
+        **opt.detector_settings(detector, face_model_dir),
+        "limit": limit,
     }
     options = configure(EvaluateOptions(), config, overrides, named, print_config=print_config)
     with live_progress() as report:
-        result = run(model, source, out=output, options=options, on_progress=report)
+        result = run(model, source, output=output, options=options, on_progress=report)
     for title, rows in result.tables.items():
         show_rows(title, rows)
     written = {} if result.path is None else {"written to": result.path}

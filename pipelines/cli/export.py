@@ -21,11 +21,10 @@ def export(
 ) -> None:
     """Write a model for the authors' code, or as a diffusers pipeline."""
     from pipelines.terminal.report import quoted, show_facts, show_next
-    from xnemo.animation.pipeline_xnemo import XNeMoPipeline
-    from xnemo.animation.trained_model import load_trained
+    from xnemo import XNeMoPipeline, load_model
     from xnemo.model.loading.official import export_official
 
-    loaded = load_trained(model, weights)
+    loaded = load_model(model, weights)
     if layout == "official":
         export_official(loaded.networks, directory)
         show_facts("exported", {"folder": directory, "layout": "the authors' checkpoint files"})
@@ -34,8 +33,5 @@ def export(
         return
     XNeMoPipeline.from_networks(loaded.networks, loaded.diffusion).save_pretrained(directory)
     show_facts("exported", {"folder": directory, "layout": "a diffusers pipeline"})
-    loading = (
-        "from xnemo.animation.pipeline_xnemo import XNeMoPipeline; "
-        f"XNeMoPipeline.from_pretrained({str(directory)!r})"
-    )
+    loading = f"from xnemo import XNeMoPipeline; XNeMoPipeline.from_pretrained({str(directory)!r})"
     show_next(quoted("python", "-c", loading))

@@ -22,7 +22,7 @@ SETTINGS_CLASSES = {
     "doctor": "xnemo.training.config:TrainConfig",
     "animate": "pipelines.animate.job:AnimateOptions",
     "ui": "pipelines.animate.job:AnimateOptions",
-    "evaluate": "pipelines.evaluate.job:EvaluateOptions",
+    "evaluate": "pipelines.evaluate.settings:EvaluateOptions",
     "demo": "pipelines.demo.run:DemoConfig",
 }
 

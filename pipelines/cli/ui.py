@@ -24,7 +24,7 @@ def ui(
     from pipelines.terminal.report import show_facts, show_next
     from pipelines.webui.serve import serve
 
-    named = opt.detector_settings(detector, face_model_dir, model_dir="faces_pack")
+    named = opt.detector_settings(detector, face_model_dir)
     options = configure(AnimateOptions(), config, overrides, named, print_config=print_config)
 
     def on_ready(address: str) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 from pipelines.tracking import RunLog, sync
 from pipelines.train.job import TrainResult
 from preprocessing.errors import UserError
-from xnemo.evaluation.motion_correlation import Followed
+from xnemo.evaluation.reenactment import ReenactmentScores
 
 # Folder of samples, in the run's folder and in MLflow.
 _SAMPLES = "samples"
 
 
 def record_results(
-    training: TrainResult, files: Sequence[Path], scores: Sequence[Followed]
+    training: TrainResult, files: Sequence[Path], scores: Sequence[ReenactmentScores]
 ) -> str | None:
     """Add sample files and held-out scores to the training run, once.
 
@@ -40,10 +40,10 @@ def record_results(
         return str(error)
 
 
-def held_out_metrics(scores: Sequence[Followed]) -> dict[str, float]:
+def held_out_metrics(scores: Sequence[ReenactmentScores]) -> dict[str, float]:
     """Return the scores by MLflow metric names, such as `held_out/trained/l1`."""
     return {
-        f"held_out/{re.sub(r'[^a-z]+', '_', score.contender)}/{name}": float(getattr(score, name))
+        f"held_out/{re.sub(r'[^a-z]+', '_', score.method)}/{name}": float(getattr(score, name))
         for score in scores
-        for name in ("l1", "psnr", "ssim", "follows")
+        for name in ("l1", "psnr", "ssim", "motion_correlation")
     }

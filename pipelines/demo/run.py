@@ -24,10 +24,10 @@ from preprocessing import geometry
 from preprocessing.config import PreprocessConfig
 from preprocessing.errors import UserError
 from preprocessing.faces import make_detector
-from xnemo.animation.animator import AnimateConfig, Animator
-from xnemo.animation.driving import find_faces
-from xnemo.diffusion.sampler import SamplerConfig
-from xnemo.evaluation.motion_correlation import Followed, Trial, compare_followers, framed
+from xnemo.animation.animator import Animator
+from xnemo.animation.config import AnimateConfig
+from xnemo.animation.motion import find_faces
+from xnemo.evaluation.reenactment import ReenactmentScores, Trial, compare_methods, framed
 from xnemo.model.networks import build_networks
 from xnemo.recipes import get_recipe
 from xnemo.training.checkpoint.bundle import load_bundle
@@ -82,8 +82,8 @@ class DemoResult:
     portrait: Path
     animation: Path
     sheet: Path
-    # Scores of every contender over all held-out trials.
-    scores: Sequence[Followed]
+    # Scores of every method over all held-out trials.
+    scores: Sequence[ReenactmentScores]
     trials: Sequence[str]
     # Why the scores are not in MLflow; None if they are.
     unsent: str | None = None
@@ -145,7 +145,7 @@ def run_demo(
         trials = held_out_trials(clips, config.compare_every)
         sheet = animation.with_suffix(".png")
         save_sheet(_beside_truth(training.bundle, trials[0], config), sheet)
-        scores = compare_followers(
+        scores = compare_methods(
             _animator(training.bundle),
             trials,
             untrained=_untrained(training.bundle),
@@ -237,8 +237,7 @@ def _losses(run_dir: Path) -> dict[str, tuple[float, float]]:
 
 
 def _animate_config(config: DemoConfig) -> AnimateConfig:
-    sampler = SamplerConfig(steps=config.steps, guidance=config.guidance)
-    return AnimateConfig(sampler=sampler, seed=config.seed)
+    return AnimateConfig(steps=config.steps, guidance=config.guidance, seed=config.seed)
 
 
 def _animator(bundle: Path) -> Animator:
@@ -264,7 +263,7 @@ def _animate(
         portrait,
         driving.path,
         out / "animated.mp4",
-        AnimateOptions(animate=_animate_config(config)),
+        AnimateOptions(steps=config.steps, guidance=config.guidance, seed=config.seed),
         on_progress=lambda stage, done, total: report(f"animate: {stage}", done, total),
     )
     return portrait, made.output

@@ -74,6 +74,6 @@ def _compared(result: DemoResult) -> Table:
         table.add_column(name, justify="right")
     for score in result.scores:
         table.add_row(
-            score.contender, f"{score.l1:.3f}", f"{score.ssim:.3f}", f"{score.follows:.2f}"
+            score.method, f"{score.l1:.3f}", f"{score.ssim:.3f}", f"{score.motion_correlation:.2f}"
         )
     return table

@@ -6,7 +6,7 @@ import numpy as np
 
 from pipelines.demo.videos import DemoClip, read_frames
 from preprocessing.synthetic import make_motion, render, sample_person
-from xnemo.evaluation.motion_correlation import Trial
+from xnemo.evaluation.reenactment import Trial
 
 
 def make_trial(portrait: DemoClip, clip: DemoClip, every: int = 1) -> Trial:

@@ -1,1 +1,1 @@
-"""`xnemo inspect`: what a data set, bundle, run, weight file, shard, video or picture holds."""
+"""`xnemo inspect`: contents of a data set, bundle, run, weights, shard, video or image."""

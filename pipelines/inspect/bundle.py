@@ -1,4 +1,4 @@
-"""What is in a bundle: the settings, how far it was trained, and how large each network is."""
+"""Contents of a bundle: settings, training progress, and size of each network."""
 
 import math
 import shlex
@@ -9,12 +9,12 @@ from typing import Any
 from pipelines.inspect.findings import Findings
 from preprocessing.errors import UserError
 
-# The file that makes a folder a bundle.
+# The file that identifies a bundle.
 BUNDLE_MARK = "bundle.json"
 
 
 def find_bundle(folder: Path) -> Path | None:
-    """Return the bundle of a run's folder: its final one, or that of its newest checkpoint."""
+    """Return the bundle of a run: the final one, or that of the newest checkpoint."""
     final = folder / "bundle"
     if (final / BUNDLE_MARK).is_file():
         return final
@@ -26,7 +26,7 @@ def inspect_bundle(path: str) -> Findings:
     """Describe a bundle.
 
     Raises:
-        UserError: it lies on another machine, or a file of it is missing, cut short or altered.
+        UserError: It is on another machine, or a file in it is missing, truncated or altered.
     """
     from xnemo.config import digest
     from xnemo.training.checkpoint.bundle import bundle_config, read_meta
@@ -41,7 +41,7 @@ def inspect_bundle(path: str) -> Findings:
         "stage": config.stage,
         "samples seen": meta.get("samples_seen"),
         "samples planned": config.samples,
-        "picture side": network.image_size,
+        "image size": network.image_size,
         "autoencoder": network.autoencoder.kind,
         "image embedding": network.image_embedding.kind,
         "engine": config.engine.kind,
@@ -73,19 +73,20 @@ def inspect_bundle(path: str) -> Findings:
 
 
 def _parameters(weights: Path) -> list[dict[str, Any]]:
-    """Tensors and numbers in each network, from the file's header alone."""
+    """Return tensors and parameters of each network, from the file's header alone."""
     from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, int] = defaultdict(int)
-    numbers: dict[str, int] = defaultdict(int)
+    parameters: dict[str, int] = defaultdict(int)
     try:
         with safe_open(weights, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 - the file is no mapping
+            for name in file.keys():  # noqa: SIM118 - the file is not a mapping
                 part = name.partition(".")[0]
                 tensors[part] += 1
-                numbers[part] += math.prod(file.get_slice(name).get_shape())
+                parameters[part] += math.prod(file.get_slice(name).get_shape())
     except (SafetensorError, OSError) as error:
         raise UserError(f"{weights} cannot be read: {error}", "copy the bundle again") from None
     return [
-        {"network": part, "tensors": tensors[part], "numbers": numbers[part]} for part in tensors
+        {"network": part, "tensors": tensors[part], "parameters": parameters[part]}
+        for part in tensors
     ]

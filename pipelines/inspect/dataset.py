@@ -1,4 +1,4 @@
-"""What is in a folder of shards: counts, people, sizes, and what was left out and why."""
+"""Contents of a data set: counts, identities, sizes, and reasons of dropped clips."""
 
 import json
 import shlex
@@ -19,7 +19,7 @@ def inspect_dataset(path: str) -> Findings:
     """Describe a finished data set at a folder or URL.
 
     Raises:
-        UserError: its index, one of its shards or its description is missing or cut short.
+        UserError: The index, a shard or the description is missing or truncated.
     """
     store = open_store(path)
     index = read_index(path)
@@ -45,7 +45,7 @@ def inspect_dataset(path: str) -> Findings:
         "report": f"{path.rstrip('/')}/report.html",
     }
     tables = {
-        "picture sizes": _sizes(kept),
+        "image sizes": _sizes(kept),
         "why clips were dropped": _reasons(dropped),
         "quarantine": _quarantine_rows(quarantine),
         "a sample": _sample(kept),
@@ -59,20 +59,20 @@ def inspect_dataset(path: str) -> Findings:
 
 
 def _check_shards(store: Store, kept: pd.DataFrame) -> dict[str, int]:
-    """Sizes of the shards the index names; UserError for one that is missing or cut short."""
+    """Return sizes of the shards in the index; UserError for one that is missing or truncated."""
     there = store.list("shards")
     sizes = {}
     for name, rows in kept.groupby("shard"):
         size = there.get(f"shards/{name}")
         if size is None:
             raise UserError(
-                f"{store.url}/shards/{name} is missing, where the index has {len(rows)} clips",
+                f"{store.url}/shards/{name} is missing, but the index has {len(rows)} clips",
                 "run the same 'xnemo preprocess' again, or copy the shard back",
             )
         need = max(int((rows[f"{m}_offset"] + rows[f"{m}_length"]).max()) for m in _MEMBERS)
         if size < need:
             raise UserError(
-                f"{store.url}/shards/{name} is cut short: {size} bytes, the index needs {need}",
+                f"{store.url}/shards/{name} is truncated: {size} bytes, the index needs {need}",
                 "run the same 'xnemo preprocess' again, or copy the shard back",
             )
         sizes[str(name)] = size
@@ -80,7 +80,7 @@ def _check_shards(store: Store, kept: pd.DataFrame) -> dict[str, int]:
 
 
 def _description(store: Store, digest: str) -> dict[str, Any]:
-    """What dataset.json says about how the data set was made; UserError where it is another's."""
+    """Return how the data set was made, from dataset.json; UserError if it is of another one."""
     again = "run the same 'xnemo preprocess' again"
     try:
         content = json.loads(store.read("dataset.json"))
@@ -101,9 +101,11 @@ def _description(store: Store, digest: str) -> dict[str, Any]:
 
 def _quarantine(store: Store) -> pd.DataFrame:
     try:
-        return read_parquet(store.read("quarantine.parquet")).to_pandas(use_threads=False)
+        table = read_parquet(store.read("quarantine.parquet"))
     except FileNotFoundError:
         return pd.DataFrame()
+    frame: pd.DataFrame = table.to_pandas(use_threads=False)
+    return frame
 
 
 def _quarantine_rows(quarantine: pd.DataFrame) -> list[dict[str, Any]]:
@@ -136,7 +138,7 @@ def _reasons(dropped: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _with_rest(rows: list[dict[str, Any]], total: int) -> list[dict[str, Any]]:
-    """The rows and, where some are left out, one that says how many."""
+    """Return the rows and, if some are omitted, one with their number."""
     if total <= len(rows):
         return rows
     first, *others = rows[0]
@@ -144,7 +146,7 @@ def _with_rest(rows: list[dict[str, Any]], total: int) -> list[dict[str, Any]]:
 
 
 def _sample(kept: pd.DataFrame) -> list[dict[str, Any]]:
-    """The first kept row, turned on its side, without what is empty."""
+    """Return the first kept row, a column per line, without empty values."""
     if not len(kept):
         return []
     row = kept.iloc[0]

@@ -1,4 +1,4 @@
-"""What is in a single file: a WebDataset shard, a video or a picture."""
+"""Contents of a single file: a WebDataset shard, a video or an image."""
 
 import json
 import shlex
@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.inspect.findings import Findings
 from preprocessing.errors import UserError
 
-# Opening a healthy video takes well under a second; a hostile one must not hold the terminal.
+# Opening an intact video takes well under a second; a damaged one must not block the terminal.
 _TIME_LIMIT_S = 30.0
 # A tar is made of blocks of this many bytes.
 _BLOCK = 512
@@ -20,7 +20,7 @@ def inspect_shard(path: str) -> Findings:
     """Describe a tar at a path or URL by its members.
 
     Raises:
-        UserError: it is missing, no tar, or cut short.
+        UserError: It is missing, not a tar, or truncated.
     """
     import fsspec
 
@@ -50,7 +50,7 @@ def inspect_shard(path: str) -> Findings:
         raise UserError(f"nothing is at {path}", "check the path") from None
     except (tarfile.TarError, ValueError) as error:
         raise UserError(
-            f"{path} is no whole tar: {error}",
+            f"{path} is not a complete tar: {error}",
             "make or copy it again; 'xnemo verify OUT' checks a whole data set",
         ) from error
     shapes = Counter("+".join(sorted(endings)) for endings in samples.values())
@@ -74,33 +74,33 @@ def inspect_video(path: Path) -> Findings:
     """Describe a video by its stream and its first frame.
 
     Raises:
-        UserError: it does not decode, with the reason.
+        UserError: It does not decode.
     """
     from preprocessing.sandbox.isolate import Failure, run_isolated
 
     facts = run_isolated(_video_facts, str(path), time_limit_s=_TIME_LIMIT_S)
     if isinstance(facts, Failure):
         raise UserError(
-            f"{path} is no video that can be read: {facts.reason}: {facts.detail}",
-            "play it in another program to see whether it is whole",
+            f"{path} cannot be read as a video: {facts.reason}: {facts.detail}",
+            "play it in another program to see whether it is complete",
         )
     following = f"xnemo preprocess {shlex.quote(str(path))} OUT"
     return Findings("video", str(path), facts, next=(following,))
 
 
-def inspect_picture(path: Path) -> Findings:
-    """Describe a picture by its faces, as a portrait to animate.
+def inspect_image(path: Path) -> Findings:
+    """Describe an image by its faces, as a portrait to animate.
 
     Raises:
-        UserError: it does not decode.
+        UserError: It does not decode.
     """
     from pipelines.animate.portrait import read_portrait
     from preprocessing.faces import make_detector
 
-    # Read as `xnemo animate` will read it.
-    picture = read_portrait(path)
-    faces = make_detector().detect(picture)
-    facts = {"width": picture.shape[1], "height": picture.shape[0], "faces": len(faces)}
+    # Read as `xnemo animate` reads it.
+    image = read_portrait(path)
+    faces = make_detector().detect(image)
+    facts = {"width": image.shape[1], "height": image.shape[0], "faces": len(faces)}
     rows = [
         {
             "face": number,
@@ -112,12 +112,12 @@ def inspect_picture(path: Path) -> Findings:
         }
         for number, face in enumerate(faces, 1)
     ]
-    command = f"xnemo animate BUNDLE {shlex.quote(str(path))} DRIVING -o animated.mp4"
-    return Findings("picture", str(path), facts, {"faces found": rows}, (command,) if rows else ())
+    command = f"xnemo animate MODEL {shlex.quote(str(path))} DRIVING -o animated.mp4"
+    return Findings("image", str(path), facts, {"faces found": rows}, (command,) if rows else ())
 
 
 def _video_facts(path: str) -> dict[str, Any]:
-    """Facts of a video; runs in a process of its own."""
+    """Return facts of a video; runs in a separate process."""
     from preprocessing.decode import open_video
 
     with open_video(path) as reader:

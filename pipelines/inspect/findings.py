@@ -1,4 +1,4 @@
-"""What `xnemo inspect` found, as plain values: printed for a person or as JSON."""
+"""Result of `xnemo inspect` as plain values, rendered for a terminal or as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from pipelines.terminal.report import as_called
 
 @dataclass(frozen=True)
 class Findings:
-    """Facts and small tables about one thing, and the commands that make sense next."""
+    """Facts and small tables about one object, and useful next commands."""
 
-    # What the thing is: "data set", "bundle", "shard", "video", "picture", "weights" ...
+    # Kind of object: "data set", "bundle", "shard", "video", "image", "weights" ...
     kind: str
-    # Where it is, as given.
+    # Path or URL as given.
     path: str
     # Names and values, in the order to print.
     facts: Mapping[str, Any]
@@ -28,7 +28,7 @@ class Findings:
     next: tuple[str, ...] = ()
 
     def as_json(self) -> str:
-        """The findings as indented JSON."""
+        """Return the findings as indented JSON."""
         content = {
             "kind": self.kind,
             "path": self.path,
@@ -39,7 +39,7 @@ class Findings:
         return json.dumps(content, indent=2, default=str)
 
     def rendered(self) -> RenderableType:
-        """The findings as tables for a terminal."""
+        """Return the findings as tables for a terminal."""
         parts: list[RenderableType] = [Text(f"{self.kind} {self.path}", style="bold")]
         facts = Table(show_header=False, box=None, pad_edge=False)
         facts.add_column(style="dim", no_wrap=True)
@@ -66,7 +66,7 @@ def _json_name(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as a person reads it."""
+    """Return a value as readable text."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_shown(item)}" for name, item in value.items()) or "none"
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What is in weights that are no bundle: a file, the official four, a saved pipeline."""
+"""Contents of weights that are not a bundle: a file, the official four, a saved pipeline."""
 
 import shlex
 from collections import Counter, defaultdict
@@ -7,13 +7,13 @@ from typing import Any
 
 from pipelines.inspect.findings import Findings
 
-# Endings of weights files; a folder is told by what is in it.
-WEIGHTS = {".safetensors", ".pth", ".pt", ".ckpt", ".bin"}
+# Suffixes of weight files; a folder is recognised by its contents.
+WEIGHT_SUFFIXES = {".safetensors", ".pth", ".pt", ".ckpt", ".bin"}
 _ROWS = 12
 
 
 def holds_weights(folder: Path) -> bool:
-    """Return whether a folder is a saved pipeline, official files, or one network's."""
+    """Return whether a folder is a saved pipeline, official files, or a single network."""
     from xnemo.model.loading.starting_weights import class_name
     from xnemo.model.networks import CONFIG_FILE
     from xnemo.model.weights.files import FOLDER_NAMES
@@ -24,10 +24,10 @@ def holds_weights(folder: Path) -> bool:
 
 
 def inspect_weights(path: Path) -> Findings:
-    """Describe weights by their tensors; a pickle is read without running anything in it.
+    """Describe weights by their tensors; a pickle is read without running code in it.
 
     Raises:
-        UserError: a file is missing, damaged, or holds more than tensors.
+        UserError: A file is missing, damaged, or contains more than tensors.
     """
     from xnemo.model.loading.official import find_official_files
     from xnemo.model.networks import CONFIG_FILE, read_config
@@ -40,7 +40,7 @@ def inspect_weights(path: Path) -> Findings:
     following: tuple[str, ...]
     if (path / CONFIG_FILE).is_file():
         config = read_config(path)
-        facts = {"picture side": config.image_size, "autoencoder": config.autoencoder.kind}
+        facts = {"image size": config.image_size, "autoencoder": config.autoencoder.kind}
         places = {name: path / name for name in ("denoiser", "reference_net", "motion_encoder")}
         kind, following = "saved pipeline", (animate,)
     elif any(path.glob("xnemo_*.pth")):
@@ -58,15 +58,15 @@ def _facts(tensors: dict[str, Any]) -> dict[str, Any]:
     types = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     return {
         "tensors": len(tensors),
-        "numbers": sum(tensor.numel() for tensor in tensors.values()),
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
         "types": dict(types),
     }
 
 
 def _parts(tensors: dict[str, Any]) -> list[dict[str, Any]]:
-    """Tensors and numbers under each first part of a name, the largest first."""
+    """Return tensors and parameters under each first part of a name, the largest first."""
     counts: dict[str, list[int]] = defaultdict(list)
     for name, tensor in tensors.items():
         counts[name.partition(".")[0]].append(tensor.numel())
     largest = sorted(counts.items(), key=lambda item: -sum(item[1]))[:_ROWS]
-    return [{"part": part, "tensors": len(n), "numbers": sum(n)} for part, n in largest]
+    return [{"part": part, "tensors": len(n), "parameters": sum(n)} for part, n in largest]

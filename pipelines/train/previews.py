@@ -127,10 +127,10 @@ def make_preview(job: PreviewJob) -> Preview:
 
     from preprocessing.encode.clip_encoder import encode_clip
     from preprocessing.faces import make_detector
-    from xnemo.animation.animator import AnimateConfig, Animator
-    from xnemo.diffusion.sampler import SamplerConfig
+    from xnemo.animation.animator import Animator
+    from xnemo.animation.config import AnimateConfig
     from xnemo.evaluation.held_out import KnownFaces
-    from xnemo.evaluation.motion_correlation import TRAINED, Trial, framed, score
+    from xnemo.evaluation.reenactment import TRAINED, Trial, framed, score
     from xnemo.training.checkpoint.bundle import load_bundle
 
     torch.set_num_threads(1)
@@ -141,9 +141,9 @@ def make_preview(job: PreviewJob) -> Preview:
     )
     if torch.cuda.is_available():
         bundle.networks.to("cuda")
-    config = AnimateConfig(sampler=SamplerConfig(steps=_STEPS))
+    config = AnimateConfig(steps=_STEPS)
     # With ground truth, the position of the face follows the driving video, as in training.
-    measured = AnimateConfig(sampler=SamplerConfig(steps=_STEPS), box="real")
+    measured = AnimateConfig(steps=_STEPS, box="real")
     rows, scores = [], []
     for number, clip in enumerate(clips):
         driving = clips[(number + 1) % len(clips)].frames
@@ -163,7 +163,7 @@ def make_preview(job: PreviewJob) -> Preview:
     _replace(mp4, encode_clip(iter(film)))
     metrics = {
         f"preview/{name}": float(np.mean([getattr(one, name) for one in scores]))
-        for name in ("l1", "psnr", "ssim", "follows")
+        for name in ("l1", "psnr", "ssim", "motion_correlation")
     }
     return Preview((str(png), str(mp4)), metrics)
 

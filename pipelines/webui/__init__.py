@@ -1,1 +1,1 @@
-"""A page on this machine for people who would rather drop two files than type a command."""
+"""`xnemo ui`: a local web page that animates portraits."""

@@ -1,4 +1,4 @@
-"""What the page may ask for, over HTTP, from this machine alone."""
+"""HTTP requests of the page, from this machine only."""
 
 import json
 import re
@@ -11,13 +11,13 @@ from urllib.parse import parse_qs, urlsplit
 from pipelines.webui.studio import Studio
 from preprocessing.errors import UserError
 
-# Largest file that may be handed in, in bytes.
+# Largest upload in bytes.
 _LARGEST = 8 * 2**30
 
-# Largest message of settings, in bytes.
+# Largest settings message in bytes.
 _LARGEST_MESSAGE = 2**16
 
-# Names by which a browser on this machine, or at the near end of a tunnel, calls it.
+# Host names of this machine for its browser, or for a tunnel to it.
 _OWN_NAMES = ("127.0.0.1", "localhost", "::1")
 
 _PAGE = Path(__file__).with_name("page.html")
@@ -25,22 +25,22 @@ _PIECE = 2**20
 
 
 class Requests(BaseHTTPRequestHandler):
-    """Answers one connection of a browser; the server's `studio` does the work.
+    """Serves one connection of a browser; the server's `studio` does the work.
 
     | request | answer |
     |---|---|
     | `GET /` | the page |
     | `PUT /files?name=NAME` with a file as its body | `{"file": TOKEN}` |
-    | `POST /jobs` with `{"portrait": TOKEN, "driver": TOKEN, "settings": {}}` | `{"job": TOKEN}` |
-    | `GET /jobs/TOKEN` | how far it is |
-    | `DELETE /jobs/TOKEN` | asks for its end |
-    | `GET /jobs/TOKEN/video`, `GET /jobs/TOKEN/sheet` | what was made |
+    | `POST /jobs` with `{"portrait": TOKEN, "driving": TOKEN, "settings": {}}` | `{"job": TOKEN}` |
+    | `GET /jobs/TOKEN` | its progress |
+    | `DELETE /jobs/TOKEN` | cancels it |
+    | `GET /jobs/TOKEN/video`, `GET /jobs/TOKEN/sheet` | its results |
 
-    What is refused is answered with `{"error": LINE}`.
+    Refused requests are answered with `{"error": LINE}`.
     """
 
     protocol_version = "HTTP/1.1"
-    # A connection on which nothing moves for so many seconds is closed.
+    # Idle connections are closed after this many seconds.
     timeout = 60.0
 
     @property
@@ -70,7 +70,7 @@ class Requests(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def do_PUT(self) -> None:
-        """Take a file."""
+        """Store a file."""
         parts = urlsplit(self.path)
         length = self._accepted_length(parts.path, "/files", _LARGEST)
         if length is None:
@@ -91,10 +91,10 @@ class Requests(BaseHTTPRequestHandler):
             return
         try:
             wanted = json.loads(self.rfile.read(length))
-            files = (str(wanted["portrait"]), str(wanted["driver"]))
+            files = (str(wanted["portrait"]), str(wanted["driving"]))
             settings = dict(wanted.get("settings", {}))
         except (ValueError, KeyError, TypeError, AttributeError):
-            self._refuse(HTTPStatus.BAD_REQUEST, "the request names no portrait and driver")
+            self._refuse(HTTPStatus.BAD_REQUEST, "the request names no portrait and driving video")
             return
         try:
             self._send_json({"job": self._studio.start(*files, settings)})
@@ -102,7 +102,7 @@ class Requests(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
 
     def do_DELETE(self) -> None:
-        """Ask for the end of a job."""
+        """Cancel a job."""
         if self._is_foreign():
             return
         found = re.fullmatch(r"/jobs/(\w+)", self.path)
@@ -114,10 +114,10 @@ class Requests(BaseHTTPRequestHandler):
         self._send_json(job.view())
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Keep quiet: the terminal belongs to the person."""
+        """Log nothing: the terminal belongs to the user."""
 
     def _is_foreign(self) -> bool:
-        """Refuse what another site's page sends through the browser of this machine."""
+        """Refuse requests that another site sends through this machine's browser."""
         host = urlsplit(f"//{self.headers.get('Host', '')}")
         origin = self.headers.get("Origin")
         own = host.hostname in _OWN_NAMES
@@ -127,7 +127,7 @@ class Requests(BaseHTTPRequestHandler):
         return True
 
     def _accepted_length(self, path: str, only: str, largest: int) -> int | None:
-        """Return how many bytes follow, or None where the request was refused."""
+        """Return the content length, or None if the request was refused."""
         if self._is_foreign():
             return None
         if path != only:
@@ -143,7 +143,7 @@ class Requests(BaseHTTPRequestHandler):
         return None
 
     def _refuse(self, status: HTTPStatus, line: str) -> None:
-        # What the request still holds was not read, so this connection serves no other.
+        # The rest of the request is unread, so the connection cannot be reused.
         self.close_connection = True
         self._send_json({"error": line}, status)
 
@@ -155,7 +155,7 @@ class Requests(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _send_file(self, path: Path, kind: str) -> None:
-        """Send a file, or the range of it that a player asks for to jump to a place."""
+        """Send a file, or the range that a player requests."""
         try:
             with path.open("rb") as file:
                 size = file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""Serves the page until a signal ends it."""
+"""Serve the page until a signal."""
 
 import os
 import sys
@@ -17,10 +17,10 @@ _HOST = "127.0.0.1"
 
 
 class _Server(ThreadingHTTPServer):
-    """The page's server; a browser that leaves in the middle is nothing to report."""
+    """The page's server; dropped connections are not reported."""
 
     daemon_threads = True
-    # Two programs on one port would share its visitors.
+    # Two programs must not share a port.
     allow_reuse_port = False
 
     def __init__(self, port: int, studio: Studio) -> None:
@@ -28,7 +28,7 @@ class _Server(ThreadingHTTPServer):
         self.studio = studio
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Pass over connections that were cut; tell the rest as ever."""
+        """Ignore dropped connections; report other errors."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -44,16 +44,16 @@ def serve(
     """Load a model and serve the page on this machine, to this machine, until a signal.
 
     Args:
-        bundle: folder of a trained model.
-        options: of every animation; the page changes a few.
-        out: folder of the results.
-        port: 0 for any that is free.
-        on_ready: told the page's address once it answers.
-        until: ends the server too, as a signal does.
+        bundle: Folder of a trained model.
+        options: Settings of every animation; the page changes a few.
+        out: Folder of the results.
+        port: 0 for any free one.
+        on_ready: Receives the address of the page once it is served.
+        until: Stops the server, as a signal does.
 
     Raises:
-        UserError: the bundle or the options do not suit, nothing can be written in `out`, or the
-            port is taken.
+        UserError: The bundle or the options are unusable, `out` is not writable, or the port is in
+            use.
     """
     parent = next(p for p in (out / "x").absolute().parents if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):

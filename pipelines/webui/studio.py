@@ -1,4 +1,4 @@
-"""What stands behind the page: files handed in, and animations made of them one after another."""
+"""Uploads and animations of the page, one animation at a time."""
 
 import os
 import re
@@ -19,60 +19,59 @@ from preprocessing.errors import UserError
 from xnemo.animation.animator import Animator
 from xnemo.config import override
 
-#: Settings of the page and the options they stand for.
+#: Settings of the page, and the options they change.
 SETTINGS = {
-    "steps": "animate.sampler.steps",
-    "guidance": "animate.sampler.guidance",
-    "seed": "animate.seed",
+    "steps": "steps",
+    "guidance": "guidance",
+    "seed": "seed",
     "max_frames": "max_frames",
 }
 
-# A piece of a file on its way from the browser to the disk, in bytes.
+# Bytes of an upload written at once.
 _PIECE = 2**20
 
 
-class _Cancelled(Exception):  # noqa: N818 - nothing went wrong
-    """Somebody asked for the end of an animation."""
+class _Cancelled(Exception):  # noqa: N818 - not an error
+    """The animation was cancelled."""
 
 
 @dataclass
 class Job:
-    """One animation, waiting, being made or over."""
+    """One animation: waiting, running or finished."""
 
-    # What it is made of and how.
+    # Inputs and settings.
     portrait: Path
-    driver: Path
+    driving: Path
     options: AnimateOptions
-    # How it is.
     state: Literal["waiting", "running", "done", "failed", "cancelled"] = "waiting"
-    # How far it is: the stage's name, units done, and units in all (0 while unknown).
+    # Progress: stage, units done, and units in all (0: not known yet).
     stage: str = ""
     done: int = 0
     total: int = 0
-    # Why it failed.
+    # Reason of a failure.
     error: str = ""
-    # What was made.
+    # What was written.
     result: AnimateResult | None = None
-    # Whether somebody wants it to end.
+    # Whether it was cancelled.
     unwanted: bool = False
 
     def view(self) -> dict[str, Any]:
-        """The job as plain data, for the page."""
+        """Return the job as plain data, for the page."""
         view = {name: getattr(self, name) for name in ("state", "stage", "done", "total", "error")}
         if self.result is not None:
             made = self.result
             view |= {"frames": made.frames, "fps": made.fps, "seconds": made.seconds}
-            view |= {"sound": made.sound, "path": str(made.output)}
+            view |= {"audio": made.audio, "path": str(made.output)}
         return view
 
 
 class Studio:
-    """Takes files and makes animations of them, one at a time, in a thread of its own.
+    """Stores uploads and animates them, one at a time, in a thread.
 
     Args:
-        animator: the model.
-        options: of every animation; the page may change those of `SETTINGS`.
-        out: folder of the results; made when the first is written.
+        animator: The model.
+        options: Settings of every animation; the page may change those of `SETTINGS`.
+        out: Folder of the results; created with the first.
     """
 
     def __init__(self, animator: Animator, options: AnimateOptions, out: Path) -> None:
@@ -87,16 +86,16 @@ class Studio:
         self._worker.start()
 
     def take_file(self, name: str, content: BufferedIOBase, length: int) -> str:
-        """Keep a file that was handed in, whole or not at all, and return its token.
+        """Store an upload and return its token; nothing is kept of an incomplete one.
 
         Raises:
-            UserError: it ends early.
-            OSError: it cannot be written.
+            UserError: The upload ends early.
+            OSError: It cannot be written.
         """
         token = uuid.uuid4().hex
         folder = self._folder / token
         folder.mkdir()
-        # Its own name serves in messages, as far as it is harmless.
+        # The original name appears in messages, with unsafe characters replaced.
         path = folder / (re.sub(r"[^\w.-]+", "_", Path(name).name)[-80:].lstrip(".") or "file")
         try:
             with path.open("wb") as file:
@@ -104,7 +103,7 @@ class Studio:
                 while left:
                     piece = content.read(min(left, _PIECE))
                     if not piece:
-                        raise UserError(f"{name} ended {left} bytes early", "hand it in again")
+                        raise UserError(f"{name} ended {left} bytes early", "upload it again")
                     file.write(piece)
                     left -= len(piece)
         except BaseException:
@@ -113,31 +112,31 @@ class Studio:
         self._files[token] = path
         return token
 
-    def start(self, portrait: str, driver: str, settings: Mapping[str, Any]) -> str:
-        """Put an animation into the queue and return its token.
+    def start(self, portrait: str, driving: str, settings: Mapping[str, Any]) -> str:
+        """Queue an animation and return its token.
 
         Raises:
-            UserError: a file or a setting is unknown, or a value does not suit.
+            UserError: A file or setting is unknown, or a value is invalid.
         """
-        for token in (portrait, driver):
+        for token in (portrait, driving):
             if token not in self._files:
-                raise UserError("a file is missing", "hand in a portrait and a driving video")
+                raise UserError("a file is missing", "upload a portrait and a driving video")
         unknown = settings.keys() - SETTINGS.keys()
         if unknown:
             raise UserError(f"there is no setting {min(unknown)!r}", f"use {', '.join(SETTINGS)}")
         changed = {SETTINGS[name]: value for name, value in settings.items()}
-        job = Job(self._files[portrait], self._files[driver], override(self._options, changed))
+        job = Job(self._files[portrait], self._files[driving], override(self._options, changed))
         token = uuid.uuid4().hex
         self._jobs[token] = job
         self._queue.put(job)
         return token
 
     def job(self, token: str) -> Job | None:
-        """Return a job, or None where there is none of that token."""
+        """Return a job, or None for an unknown token."""
         return self._jobs.get(token)
 
     def close(self) -> None:
-        """End the animation in work and forget all files that were handed in."""
+        """Cancel all animations and delete all uploads."""
         for job in self._jobs.values():
             job.unwanted = True
         self._queue.put(None)
@@ -159,9 +158,9 @@ class Studio:
             job.stage, job.done, job.total = stage, done, total
 
         try:
-            target = self._free_name(f"{job.portrait.stem}_by_{job.driver.stem}")
+            target = self._free_name(f"{job.portrait.stem}_by_{job.driving.stem}")
             job.result = animate(
-                self._animator, job.portrait, job.driver, target, job.options, on_progress
+                self._animator, job.portrait, job.driving, target, job.options, on_progress
             )
             job.state = "done"
         except _Cancelled:
@@ -171,9 +170,9 @@ class Studio:
             job.error = re.sub(inside, "", str(error))
             job.state = "failed"
         except Exception as error:
-            # The page goes on whatever became of one animation; a defect is told in the terminal.
+            # One failure must not stop the page; the terminal shows the traceback.
             traceback.print_exc()
-            job.error = f"a defect of xnemo, told in its terminal: {error!r}"
+            job.error = f"internal error, see the terminal: {error!r}"
             job.state = "failed"
 
     def _free_name(self, stem: str) -> Path:

@@ -56,14 +56,14 @@ def test_every_stage_leaves_what_it_promises(demo):
 def test_the_comparison_is_printed_and_kept_as_it_is(demo):
     out, result, _ = demo
     kept = json.loads((out / "demo.json").read_text())
-    assert [s["contender"] for s in kept["scores"]] == [s.contender for s in result.scores]
-    still = next(s for s in result.scores if s.contender == "portrait repeated")
-    assert still.follows == 0
+    assert [s["method"] for s in kept["scores"]] == [s.method for s in result.scores]
+    still = next(s for s in result.scores if s.method == "portrait repeated")
+    assert still.motion_correlation == 0
     console = Console(file=io.StringIO(), width=160)
     show_summary(result, console)
     text = console.file.getvalue()
     for wanted in (
-        *(s.contender for s in result.scores),
+        *(s.method for s in result.scores),
         "diffusion loss",
         "next: ",
         "xnemo inspect",

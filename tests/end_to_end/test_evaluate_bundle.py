@@ -11,15 +11,14 @@ from moving_faces import write_dataset
 from PIL import Image
 from tiny_run import nano_config
 
-from pipelines.evaluate.job import EvaluateOptions, evaluate, read_pairs
+from pipelines.evaluate.job import evaluate
+from pipelines.evaluate.pairs import read_pairs
+from pipelines.evaluate.settings import EvaluateOptions
 from preprocessing.encode.clip_encoder import encode_clip
 from preprocessing.errors import UserError
-from xnemo.animation.animator import AnimateConfig
-from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.training.loop import run_training
 
-FEW_STEPS = AnimateConfig(sampler=SamplerConfig(steps=2, guidance=1.0), box="real")
-FEW = EvaluateOptions(animate=FEW_STEPS, clips=3, frames=3, probe_clips=6)
+FEW = EvaluateOptions(steps=2, guidance=1.0, limit=3, frames=3, probe_clips=6)
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +38,14 @@ def test_held_out_clips_are_measured_in_every_way(
 ) -> None:
     out = tmp_path / "scores.json"
     options = replace(FEW, filter="frames > 0")
-    result = evaluate(bundle, faces, out=out, options=options)
-    followed = {row["contender"]: row for row in result.tables["self-reenactment"]}
+    result = evaluate(bundle, faces, output=out, options=options)
+    followed = {row["method"]: row for row in result.tables["self-reenactment"]}
     assert set(followed) == {
-        "trained", "trained, place withheld", "trained, driver held still", "portrait repeated",
-        "untrained",
+        "trained", "trained, position withheld", "trained, driving video held still",
+        "portrait repeated", "untrained",
     }  # fmt: skip
     # Nothing moves in a repeated portrait, and it shows the right person.
-    assert followed["portrait repeated"]["follows"] == 0
+    assert followed["portrait repeated"]["motion_correlation"] == 0
     assert followed["portrait repeated"]["l1"] < followed["untrained"]["l1"]
     assert followed["trained"]["lpips"] is None
     cross = result.tables["cross-reenactment"]
@@ -60,13 +59,13 @@ def test_held_out_clips_are_measured_in_every_way(
     assert content["tables"]["self-reenactment"] == list(result.tables["self-reenactment"])
 
 
-def test_a_list_of_portraits_and_drivers_is_measured(bundle: Path, tmp_path: Path) -> None:
+def test_a_list_of_portraits_and_driving_videos_is_measured(bundle: Path, tmp_path: Path) -> None:
     face = skimage.data.astronaut()[:256, 100:356]
     Image.fromarray(face).save(tmp_path / "a.png")
     moved = [np.roll(face, 2 * number, axis=1) for number in range(6)]
     (tmp_path / "b.mp4").write_bytes(encode_clip(moved))
-    (tmp_path / "list.csv").write_text("# portrait, driving\n\na.png, b.mp4\n")
-    result = evaluate(bundle, tmp_path / "list.csv", options=FEW)
+    (tmp_path / "list.csv").write_text("# portrait, driving\n\na.png, b.mp4\na.png, b.mp4\n")
+    result = evaluate(bundle, tmp_path / "list.csv", options=replace(FEW, limit=1))
     row, mean = result.tables["cross-reenactment"]
     assert row["portrait"].endswith("a.png")
     assert 0 <= mean["found"] <= 1

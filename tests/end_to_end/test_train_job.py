@@ -97,10 +97,10 @@ def test_a_preview_shows_portrait_driving_video_and_result(
         assert picture.width % (3 * 16) == 0
     assert Path(mp4).read_bytes()[4:8] == b"ftyp"
     assert preview.metrics.keys() == {
-        "preview/l1", "preview/psnr", "preview/ssim", "preview/follows"
+        "preview/l1", "preview/psnr", "preview/ssim", "preview/motion_correlation"
     }  # fmt: skip
     assert 0 < preview.metrics["preview/l1"] < 1
-    assert abs(preview.metrics["preview/follows"]) <= 1
+    assert abs(preview.metrics["preview/motion_correlation"]) <= 1
 
 
 def test_the_same_command_again_has_nothing_to_do(finished, runs: Path, faces: str) -> None:

@@ -1,28 +1,28 @@
-"""Animate a portrait with the motion of a driving clip."""
+"""Animate a portrait with the motion of a driving video."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from numpy.typing import NDArray
 from torch import Tensor
 
 from preprocessing import geometry
 from preprocessing.errors import UserError
 from preprocessing.faces.detector import Detector
-from xnemo.animation.driving import (
-    BoxMode,
-    FaceTrack,
+from xnemo.animation.config import AnimateConfig
+from xnemo.animation.motion import (
     Frames,
     blend_motion,
     box_vectors,
     encode_motion,
     find_faces,
     prominence,
+    to_tensor,
 )
-from xnemo.animation.pictures import to_pictures, to_tensor
 from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.sampler import SamplerConfig, StepCallback, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
@@ -30,58 +30,20 @@ from xnemo.diffusion.scheduler import make_scheduler
 from xnemo.model.networks import Networks
 from xnemo.model.unet.config import UNetConfig
 
-# What is being done, how much of it is done, and how much there is (0: not known yet).
+# Called with the stage, the units done and the units in all (0: not known yet).
 Progress = Callable[[str, int, int], None]
 
-# The release refuses a portrait with several faces that are all more certain than this.
-_CERTAIN = 0.8
+# The official release refuses a portrait with several faces above this confidence.
+_CONFIDENT = 0.8
 
-
-@dataclass(frozen=True)
-class AnimateConfig:
-    """How a portrait is animated."""
-
-    # Scheduler, steps, guidance and windows.
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    # Decides all noise; the same seed on the same inputs gives the same clip.
-    seed: int = 0
-    # Where the generated face is: "relative" follows the driver's moves from the portrait's place,
-    # "real" takes the driver's place as training does, "constant" holds it still as the release.
-    box: BoxMode = "relative"
-    # Gaussian smoothing of the face's place over time, in frames; 0 takes it as detected.
-    box_sigma: float = 2.0
-    # A portrait with several faces: "largest" takes the most prominent, "only" refuses it.
-    portrait_face: Literal["largest", "only"] = "largest"
-    # Read only the left square of the driving frames, as the release does.
-    left_square: bool = False
-    # Look for the driving face in every so many frames; boxes between are interpolated.
-    detect_every: int = 1
-    # Driving frames encoded at once.
-    motion_chunk: int = 32
-    # With a second driver: its weight in the motion at the first and at the last frame.
-    blend: tuple[float, float] = (0.5, 0.5)
-
-    def __post_init__(self) -> None:
-        if self.box not in ("relative", "real", "constant"):
-            raise UserError(f"box = {self.box!r} is unknown", "use relative, real or constant")
-        if self.portrait_face not in ("largest", "only"):
-            raise UserError(
-                f"portrait_face = {self.portrait_face!r} is unknown", "use largest or only"
-            )
-        if self.detect_every < 1 or self.motion_chunk < 1:
-            raise UserError(
-                f"detect_every = {self.detect_every}, motion_chunk = {self.motion_chunk}",
-                "use 1 or more for both",
-            )
-        if self.box_sigma < 0:
-            raise UserError(f"box_sigma = {self.box_sigma}", "use 0 or more")
+S = TypeVar("S", bound=SamplerConfig)
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """A portrait, cut as the networks want it."""
+    """A portrait, cropped as the networks read it."""
 
-    # Face box in the picture's pixels.
+    # Face box in the image's pixels.
     box: NDArray[np.float64]
     # Wide crop (S, S, 3): the framing of the result.
     wide: NDArray[np.uint8]
@@ -90,14 +52,14 @@ class Portrait:
 
 
 class Animator:
-    """Runs the networks of a trained model on portraits and driving clips.
+    """Runs a trained model on portraits and driving videos.
 
     Args:
-        networks: All networks, in evaluation mode, where and in what dtype they are to calculate;
-            the scheduler always steps in fp32.
-        detector: Finds faces in portraits and drivers.
+        networks: All networks in evaluation mode, on the device and in the dtype to compute in; the
+            scheduler always steps in fp32.
+        detector: Finds faces in portraits and driving videos.
         diffusion: Forward process that the denoiser was trained with.
-        scheduler: A diffusers scheduler to use instead of the one that a config names.
+        scheduler: A diffusers scheduler that replaces the one named in the settings.
     """
 
     def __init__(
@@ -105,7 +67,7 @@ class Animator:
         networks: Networks,
         detector: Detector,
         diffusion: DiffusionConfig | None = None,
-        scheduler: Any = None,
+        scheduler: SchedulerMixin | None = None,
     ) -> None:
         self.networks = networks
         self.detector = detector
@@ -121,26 +83,26 @@ class Animator:
         on_progress: Progress | None = None,
         on_step: StepCallback | None = None,
     ) -> Iterator[NDArray[np.uint8]]:
-        """Animate a portrait; all but decoding is done when this returns.
+        """Animate a portrait; everything but decoding is done when this returns.
 
-        The driving clip is gone through twice, to follow the face and to encode its motion, and is
-        never held; what is held per frame is its motion tokens and its latents. Result frames are
-        decoded as they are taken.
+        The driving frames are iterated twice, to track the face and to encode its motion, and are
+        never held; only motion tokens and latents are kept per frame. Result frames are decoded as
+        they are taken.
 
         Args:
-            portrait_HWC: RGB uint8 picture with a face.
-            driving: RGB uint8 frames that can be gone through more than once (no generator).
-            config: Options.
-            second_driving: A second driver whose motion is blended in.
-            on_progress: Told what is going on.
+            portrait_HWC: RGB uint8 image with a face.
+            driving: RGB uint8 frames that can be iterated more than once (no generator).
+            config: Settings.
+            second_driving: A second driving video, whose motion is blended in.
+            on_progress: Receives stage, units done and units in all.
             on_step: Called after every denoising step.
 
         Returns:
             The frames, RGB uint8 (S, S, 3) each.
 
         Raises:
-            UserError: No face in the portrait or in a driver, several in the portrait where that is
-                refused, or frames that can be gone through only once.
+            UserError: No face in the portrait or in a driving video, several in the portrait where
+                that is refused, or frames that can be iterated only once.
         """
         config = config or AnimateConfig()
         portrait = self.prepare_portrait(portrait_HWC, config)
@@ -156,20 +118,20 @@ class Animator:
         """Find the face of a portrait and cut both of its crops.
 
         Raises:
-            UserError: No face, or several where the config refuses that.
+            UserError: No face, or several where the settings refuse that.
         """
         config = config or AnimateConfig()
         faces = self.detector.detect(portrait_HWC)
         if not faces:
             raise UserError(
                 "the portrait shows no face that the detector finds",
-                "give a picture of an upright face, or another detector",
+                "give an image of an upright face, or another detector",
             )
-        certain = [face for face in faces if face.score > _CERTAIN]
-        if config.portrait_face == "only" and len(certain) > 1:
+        confident = [face for face in faces if face.score > _CONFIDENT]
+        if config.portrait_face == "only" and len(confident) > 1:
             raise UserError(
-                f"the portrait shows {len(certain)} faces",
-                "cut it to one face, or set portrait_face to largest",
+                f"the portrait shows {len(confident)} faces",
+                "crop it to one face, or set portrait_face to largest",
             )
         box = np.asarray(max(faces, key=prominence).box, dtype=np.float64)
         frame_hw = portrait_HWC.shape[:2]
@@ -192,14 +154,14 @@ class Animator:
         on_progress: Progress | None = None,
         name: str = "the driving video",
     ) -> Tensor:
-        """Return the motion tokens (F, L, D) of a driving clip, on the CPU."""
+        """Return the motion tokens (F, L, D) of driving frames, on the CPU."""
         config = config or AnimateConfig()
         if iter(driving) is driving:
             raise UserError(
-                f"{name} can be gone through only once", "give a list of frames, or a DrivingVideo"
+                f"{name} can be iterated only once", "give a list of frames, or a DrivingVideo"
             )
         frames = _LeftSquares(driving) if config.left_square else driving
-        track: FaceTrack = find_faces(
+        track = find_faces(
             frames,
             self.detector,
             config.detect_every,
@@ -221,7 +183,7 @@ class Animator:
         config: AnimateConfig,
         on_progress: Progress | None = None,
     ) -> Tensor:
-        """Return motion tokens with those of a second driver blended in by `config.blend`."""
+        """Return motion tokens with those of a second driving video blended in."""
         second = self.driving_motion(
             second_driving, portrait, config, on_progress, "the second driving video"
         )
@@ -239,10 +201,10 @@ class Animator:
     ) -> Tensor:
         """Return the latents (1, C, F, h, w) of the animated portrait, fp32 on the CPU.
 
-        `generator` is a CPU generator that replaces the config's seed.
+        `generator` is a CPU generator that replaces the seed of the settings.
         """
         config = config or AnimateConfig()
-        parts: Any = self.networks
+        parts = self.networks
         like = next(parts.denoiser.parameters())
         wide = to_tensor(portrait.wide[None]).to(like.device)
         tight = to_tensor(portrait.tight[None]).to(like)
@@ -255,20 +217,19 @@ class Animator:
             motion=motion_FLD,
             negative_motion=parts.motion_encoder(tight, centred).tokens,
         )
-
-        sampler = fit_windows(config.sampler, parts.config.unet)
+        config = fit_windows(config, parts.config.unet)
 
         def after_step(step: int, timestep: int, z: Tensor) -> Tensor | None:
             if on_progress:
-                on_progress("denoising", step + 1, sampler.steps)
+                on_progress("denoising", step + 1, config.steps)
             return on_step(step, timestep, z) if on_step else None
 
         return sample_latents(
             parts.denoiser,
             z_reference,
             conditions,
-            self.scheduler or make_scheduler(self.diffusion, sampler.scheduler, sampler.spacing),
-            sampler,
+            self.scheduler or make_scheduler(self.diffusion, config.scheduler, config.spacing),
+            config,
             generator or torch.Generator().manual_seed(config.seed),
             after_step,
         )
@@ -276,24 +237,28 @@ class Animator:
     def decode(
         self, z_1CFhw: Tensor, on_progress: Progress | None = None
     ) -> Iterator[NDArray[np.uint8]]:
-        """Yield the frames of latents, RGB uint8 (S, S, 3), a chunk decoded at a time."""
+        """Yield the frames of latents, RGB uint8 (S, S, 3), decoded chunk by chunk."""
         done, frames = 0, z_1CFhw.shape[2]
-        size = self.networks.config.autoencoder.decode_chunk
         device = next(self.networks.denoiser.parameters()).device
-        for start in range(0, frames, size):
-            z = z_1CFhw[:, :, start : start + size].to(device)
-            for x_1CFHW in self.networks.autoencoder.decode_chunks(z):
-                yield from to_pictures(x_1CFHW[0].transpose(0, 1))
+        for z in z_1CFhw.split(self.networks.autoencoder.decode_chunk, dim=2):
+            for x_1CFHW in self.networks.autoencoder.decode_chunks(z.to(device)):
+                yield from to_images(x_1CFHW[0].transpose(0, 1))
                 done += x_1CFHW.shape[2]
                 if on_progress:
                     on_progress("decoding", done, frames)
 
 
-def fit_windows(sampler: SamplerConfig, unet: UNetConfig) -> SamplerConfig:
-    """Return the sampler with windows that suit a network.
+def to_images(x_NCHW: Tensor) -> NDArray[np.uint8]:
+    """Return images in [-1, 1] as uint8 (N, H, W, 3); values outside are clipped."""
+    x = x_NCHW.detach().float().add(1).mul(127.5).round().clamp(0, 255)
+    return x.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
 
-    Without temporal modules frames do not see each other, so overlap would be work for nothing;
-    with them a window holds at most as many frames as their position tables.
+
+def fit_windows(sampler: S, unet: UNetConfig) -> S:
+    """Return sampler settings with windows that suit a network.
+
+    Without temporal modules frames are independent, so overlap would be wasted work; with them a
+    window holds at most as many frames as the position tables.
     """
     if not unet.temporal:
         return replace(sampler, overlap=0)
@@ -302,7 +267,7 @@ def fit_windows(sampler: SamplerConfig, unet: UNetConfig) -> SamplerConfig:
 
 
 class _LeftSquares:
-    """Frames cut to their left square, as often as they are gone through."""
+    """Frames cropped to their left square; can be iterated as often as the frames."""
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames

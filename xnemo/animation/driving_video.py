@@ -1,4 +1,4 @@
-"""A video file as driving frames that can be gone through as often as needed."""
+"""A video file as driving frames that can be iterated more than once."""
 
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 from preprocessing.decode import DecodeError, open_video, resample
 from preprocessing.errors import UserError
 
-# Headers of screen recordings and streams claim anything; faces need no more than this.
+# Headers of screen recordings and streams may claim any rate; faces need no more than this.
 _HIGHEST_FPS = 60.0
 _FALLBACK_FPS = 25.0
 
-# A recording of a still screen may have no frame for seconds; what was seen last is held so long,
-# so that motion stays in time with its sound. Beyond it a time stamp is taken to be broken.
+# A recording of a still screen may have no frame for seconds; the last frame is held up to this
+# long, so that motion stays in time with the audio. A longer gap is taken for a broken time stamp.
 _LONGEST_HOLD_S = 30.0
 
 
 class DrivingVideo:
-    """Frames of a video at a constant rate, decoded anew at every pass and never held.
+    """Frames of a video at a constant rate, decoded again at every iteration and never held.
 
     Args:
         path: The file.
-        fps: Frames per second to resample to; None keeps the source's own rate.
-        max_frames: Stop after so many frames; None reads to the end.
+        fps: Frames per second to resample to; None keeps the source's rate.
+        max_frames: Most frames to yield; None reads to the end.
 
     Raises:
-        UserError: The file cannot be decoded. Passes raise it too, should the file be cut short.
+        UserError: The file cannot be decoded. Iteration raises it too, where the file is truncated.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class DrivingVideo:
         except DecodeError as error:
             raise _as_user_error(self.path, error) from error
         own = info.fps if 0 < info.fps <= _HIGHEST_FPS else _FALLBACK_FPS
-        # Rate of the frames that come out.
+        # Rate of the frames yielded.
         self.fps = float(fps or own)
-        # Time of the first frame on the file's own time line, to line sound up with.
+        # Time of the first frame on the file's time line, to align audio with.
         self.start_s = info.start_us / 1e6
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
@@ -63,12 +63,12 @@ class DrivingVideo:
                 if first is None:
                     return
                 alone = True
-                whole = chain([first], frames)
-                for tick in resample(whole, self.fps, max_gap_s=_LONGEST_HOLD_S):
+                every = chain([first], frames)
+                for tick in resample(every, self.fps, max_gap_s=_LONGEST_HOLD_S):
                     alone = False
                     yield tick.frame.rgb()
                 if alone:
-                    # One frame has no neighbour to be resampled with, and is a driver all the same.
+                    # A single frame cannot be resampled, but is a valid driving video.
                     yield first.rgb()
         except DecodeError as error:
             raise _as_user_error(self.path, error) from error

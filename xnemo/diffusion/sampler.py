@@ -44,17 +44,17 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         if self.scheduler not in SCHEDULERS:
-            raise UserError(f"sampler.scheduler = {self.scheduler!r}", f"use one of {SCHEDULERS}")
+            raise UserError(f"scheduler = {self.scheduler!r}", f"use one of {SCHEDULERS}")
         if self.spacing not in SPACINGS:
-            raise UserError(f"sampler.spacing = {self.spacing!r}", f"use one of {SPACINGS}")
+            raise UserError(f"spacing = {self.spacing!r}", f"use one of {SPACINGS}")
         if self.steps < 1 or self.windows_per_batch < 1:
             raise UserError(
-                f"sampler.steps = {self.steps}, windows_per_batch = {self.windows_per_batch}",
+                f"steps = {self.steps}, windows_per_batch = {self.windows_per_batch}",
                 "use 1 or more for both",
             )
         if not 0 <= self.overlap < self.window:
             raise UserError(
-                f"sampler.overlap = {self.overlap} with window = {self.window}",
+                f"overlap = {self.overlap} with window = {self.window}",
                 "use an overlap from 0 to window - 1",
             )
 

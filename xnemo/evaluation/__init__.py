@@ -1,1 +1,1 @@
-"""Measures of what a trained model does: pictures, motion, identity, and what its latent knows."""
+"""Metrics of a trained model: image error, motion, identity, and probes of the motion latent."""

@@ -1,4 +1,4 @@
-"""Clips that training did not see, and what is known of them."""
+"""Held-out clips with their stored faces."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,17 +33,17 @@ class HeldOutClip:
 def read_held_out(
     roots: Sequence[str], filter: str, *, clips: int, frames: int, stride: int = 1
 ) -> list[HeldOutClip]:
-    """Read the first frames of some clips, taking people in turn so that all are represented.
+    """Read the first frames of some clips, alternating between identities so that all occur.
 
     Args:
-        roots: data sets.
-        filter: which rows of the index.
-        clips: most clips to read.
-        frames: most frames of each.
-        stride: distance between the frames taken.
+        roots: Data sets.
+        filter: Filter expression on the rows of the index.
+        clips: Most clips to read.
+        frames: Most frames of each.
+        stride: Distance between the frames read.
 
     Raises:
-        UserError: nothing is left by the filter.
+        UserError: The filter selects no clip.
     """
     rows = open_clips(roots, filter).rows
     turn = rows.groupby("identity", sort=True).cumcount()
@@ -52,18 +52,18 @@ def read_held_out(
 
 
 class KnownFaces:
-    """A detector that knows the faces of held-out clips and asks another about other pictures.
+    """A detector that returns the stored faces of held-out clips, and another's for other images.
 
-    Small crops are hard to detect in, and preprocessing has already done it on the source.
+    Detection in small crops is hard, and preprocessing has already run on the source.
     """
 
     def __init__(self, clips: Sequence[HeldOutClip], other: Detector) -> None:
-        """Learn the clips' pictures."""
+        """Store the faces of all frames of the clips."""
         self._other = other
         self._known: dict[bytes, Face] = {}
         for clip in clips:
-            for picture, box, points in zip(clip.frames, clip.boxes, clip.landmarks, strict=True):
-                self._known[_digest(picture)] = Face(box, 1.0, points)
+            for frame, box, points in zip(clip.frames, clip.boxes, clip.landmarks, strict=True):
+                self._known[_digest(frame)] = Face(box, 1.0, points)
 
     @property
     def name(self) -> str:
@@ -77,18 +77,18 @@ class KnownFaces:
 
     @property
     def recognises(self) -> bool:
-        """Whether the other recognises."""
+        """Whether the other detector has a recognition network."""
         return self._other.recognises
 
     def detect(self, rgb_HWC: NDArray[np.uint8]) -> list[Face]:
-        """Return what is known of the picture, or what the other sees in it."""
+        """Return the stored face of the image, or what the other detector finds."""
         known = self._known.get(_digest(rgb_HWC))
         return [known] if known is not None else self._other.detect(rgb_HWC)
 
     def embed(
         self, rgb_HWC: NDArray[np.uint8], landmarks_52: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Ask the other."""
+        """Return the other detector's embedding."""
         return self._other.embed(rgb_HWC, landmarks_52)
 
 
@@ -96,8 +96,8 @@ def driving_crops(clip: HeldOutClip, size: int) -> NDArray[np.uint8]:
     """Return the tight crops (F, size, size, 3) that the motion encoder reads."""
     boxes = geometry.driving_crop_boxes(clip.boxes, clip.frames.shape[1:3])
     crops = [
-        geometry.crop_resize(picture, box, size)
-        for picture, box in zip(clip.frames, boxes, strict=True)
+        geometry.crop_resize(frame, box, size)
+        for frame, box in zip(clip.frames, boxes, strict=True)
     ]
     return np.stack(crops)
 
@@ -105,16 +105,16 @@ def driving_crops(clip: HeldOutClip, size: int) -> NDArray[np.uint8]:
 def _read(row: Mapping[Any, Any], frames: int, stride: int) -> HeldOutClip:
     root = str(row["root"])
     arrays = unpack_arrays(read_member(root, row, "npz"))
-    taken = np.arange(len(arrays.bbox_crop))[::stride][:frames]
+    numbers = np.arange(len(arrays.bbox_crop))[::stride][:frames]
     return HeldOutClip(
         key=str(row["key"]),
         identity=str(row["identity"]),
-        frames=decode_clip(read_member(root, row, "mp4"), taken.tolist()),
-        boxes=arrays.bbox_crop[taken],
-        landmarks=arrays.landmarks[taken],
-        pose=arrays.pose[taken],
+        frames=decode_clip(read_member(root, row, "mp4"), numbers.tolist()),
+        boxes=arrays.bbox_crop[numbers],
+        landmarks=arrays.landmarks[numbers],
+        pose=arrays.pose[numbers],
     )
 
 
-def _digest(picture: NDArray[np.uint8]) -> bytes:
-    return blake2b(picture.tobytes(), digest_size=16).digest()
+def _digest(image: NDArray[np.uint8]) -> bytes:
+    return blake2b(image.tobytes(), digest_size=16).digest()

@@ -1,8 +1,7 @@
-"""Learned perceptual distance (Zhang et al. 2018), version 0.1 on AlexNet, from local weight files.
+"""LPIPS (Zhang et al. 2018), version 0.1 on AlexNet, from local weight files.
 
-The weights are not part of the project; two small files make it work: the convolutions of
-torchvision's AlexNet (`features.0.weight` ...) and the published linear heads
-(`lin0.model.1.weight` ...).
+The weights are not part of the project. Two files are needed: the convolutions of torchvision's
+AlexNet (`features.0.weight` ...) and the published linear heads (`lin0.model.1.weight` ...).
 """
 
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from preprocessing.errors import UserError
 
-# Convolutions of AlexNet: number in `features`, channels in and out, kernel, stride, padding;
+# Convolutions of AlexNet: index in `features`, channels in and out, kernel, stride, padding, and
 # whether the input is pooled first.
 _LAYERS = (
     (0, 3, 64, 11, 4, 2, False),
@@ -23,16 +22,16 @@ _LAYERS = (
     (10, 256, 256, 3, 1, 1, False),
 )
 
-# Mean and spread of the network's training pictures, for inputs in [-1, 1].
+# Mean and standard deviation of the network's training images, for inputs in [-1, 1].
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 
 
 class Lpips(nn.Module):
-    """Distance between pictures in [-1, 1]: (N, 3, H, W) twice to (N,), 0 for equal ones."""
+    """Distance between images in [-1, 1]: two (N, 3, H, W) to (N,), 0 for equal images."""
 
     def __init__(self, features: dict[str, Tensor], heads: dict[str, Tensor]) -> None:
-        """Build from the two files' tensors."""
+        """Build from the tensors of both files."""
         super().__init__()
         self.convolutions = nn.ModuleList()
         for number, inside, outside, kernel, stride, padding, _ in _LAYERS:
@@ -77,7 +76,7 @@ def load_lpips(folder: str | Path) -> Lpips:
     """Load LPIPS from `lpips_alexnet_features.pth` and `lpips_lin_alex_v0.1.pth` in a folder.
 
     Raises:
-        UserError: a file is missing or is not what its name says.
+        UserError: A file is missing, damaged or holds other tensors.
     """
     tensors = []
     for name in ("lpips_alexnet_features.pth", "lpips_lin_alex_v0.1.pth"):
@@ -87,10 +86,10 @@ def load_lpips(folder: str | Path) -> Lpips:
         try:
             tensors.append(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:
-            raise UserError(f"{path} is no file of tensors", "fetch it again") from error
+            raise UserError(f"{path} is not a file of tensors", "download it again") from error
     try:
         return Lpips(*tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{folder} holds other networks: {error}", "fetch both files again"
+            f"{folder} holds other networks: {error}", "download both files again"
         ) from error

@@ -1,91 +1,121 @@
-"""What a linear reader finds in the motion latent: motion, it should; identity, it should not."""
+"""Linear probes of the motion latent: motion should be readable from it, identity should not."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
-# Strengths of the ridge that cross-validation chooses from, as shares of the features' variance.
-_STRENGTHS = np.logspace(-4, 3, 15)
+from xnemo.animation.motion import to_tensor
+from xnemo.evaluation.held_out import HeldOutClip, driving_crops
+from xnemo.model.motion.encoder import MotionEncoder
+
+Array = NDArray[np.floating]
+
+# Ridge penalties that cross-validation chooses from, relative to the features' variance.
+_PENALTIES = np.logspace(-4, 3, 15)
 
 
 @dataclass(frozen=True)
 class IdentityProbe:
-    """How well identity can be read."""
+    """Accuracy of reading the identity."""
 
-    # Share of frames whose person is named rightly, each person counted alike.
+    # Fraction of frames classified correctly, averaged over identities.
     accuracy: float
-    # What guessing reaches.
+    # Accuracy of guessing.
     chance: float
 
 
-def motion_r2(
-    latents_ND: NDArray, parameters_NP: NDArray, groups_N: ArrayLike
-) -> NDArray[np.float64]:
-    """Return R² per parameter (P,) of a ridge regression, on groups it was not fitted to.
+@torch.no_grad()
+def motion_latents(
+    encoder: MotionEncoder, clips: Sequence[HeldOutClip], chunk: int = 32
+) -> NDArray[np.float32]:
+    """Return the latent of every frame (N, D), clip after clip, before position and scale.
 
-    Every group is predicted by a regression fitted to all others, with a strength chosen among
-    those others in the same way. R² is against each held-out group's own mean, so a constant offset
-    between people is no merit and no fault; 1 is perfect, 0 no better than that mean.
+    This is what the encoder reads from the image of the face; position and scale are inputs.
 
     Args:
-        latents_ND: One row a frame.
-        parameters_NP: Known motion, as yaw, mouth and eyes.
-        groups_N: What must not be on both sides: the identity, or the clip.
+        encoder: The motion encoder, in evaluation mode.
+        clips: Clips to encode.
+        chunk: Frames encoded at once.
+    """
+    parameter = next(encoder.parameters())
+    centred = torch.tensor([0.0, 0.0, 1.0]).to(parameter)
+    latents = []
+    for clip in clips:
+        crops = driving_crops(clip, encoder.config["image_size"])
+        for start in range(0, len(crops), chunk):
+            images = to_tensor(crops[start : start + chunk]).to(parameter)
+            latent = encoder(images, centred.expand(len(images), 3))
+            latents.append(latent.face.float().cpu().numpy())
+    return np.concatenate(latents)
+
+
+def motion_r2(latents_ND: Array, parameters_NP: Array, groups_N: ArrayLike) -> NDArray[np.float64]:
+    """Return R² per parameter (P,) of a ridge regression, on groups it was not fitted to.
+
+    Every group is predicted by a regression fitted to all others, with a penalty chosen among those
+    others in the same way. R² is relative to each held-out group's own mean, so a constant offset
+    between identities has no effect; 1 is perfect, 0 no better than that mean.
+
+    Args:
+        latents_ND: One row per frame.
+        parameters_NP: Known motion, such as yaw, mouth and eyes.
+        groups_N: Groups that must not be split between fit and test: the identity, or the clip.
 
     Raises:
-        ValueError: there are fewer than three groups.
+        ValueError: There are fewer than three groups.
     """
     x, y = np.asarray(latents_ND, np.float64), np.asarray(parameters_NP, np.float64)
     groups = _folds(groups_N)
     if len(groups) < 3:
-        raise ValueError(f"{len(groups)} groups, and three are needed to choose and to judge")
-    left, total = np.zeros(y.shape[1]), np.zeros(y.shape[1])
+        raise ValueError(f"{len(groups)} groups, but cross-validation needs three")
+    residual, total = np.zeros(y.shape[1]), np.zeros(y.shape[1])
     for held_out in groups:
         rest = [group for group in groups if group is not held_out]
-        strength = _choose(x, y, rest)
+        penalty = _choose(x, y, rest)
         train = np.concatenate(rest)
-        predicted = _ridge(x[train], y[train], x[held_out], strength)
-        residual = y[held_out] - predicted
-        left += _spread(residual)
-        total += _spread(y[held_out])
-    return 1 - left / np.maximum(total, 1e-12)
+        predicted = _ridge(x[train], y[train], x[held_out], penalty)
+        residual += _sum_of_squares(y[held_out] - predicted)
+        total += _sum_of_squares(y[held_out])
+    return 1 - residual / np.maximum(total, 1e-12)
 
 
 def identity_accuracy(
-    latents_ND: NDArray, identities_N: ArrayLike, clips_N: ArrayLike
+    latents_ND: Array, identities_N: ArrayLike, clips_N: ArrayLike
 ) -> IdentityProbe:
-    """Return how well a linear classifier names the person, on clips it was not fitted to.
+    """Return the accuracy of a linear classifier of identity, on clips it was not fitted to.
 
     Raises:
-        ValueError: fewer than two people have two clips or more.
+        ValueError: Fewer than two identities have two clips or more.
     """
     x = np.asarray(latents_ND, np.float64)
     identities, clips = np.asarray(identities_N), np.asarray(clips_N)
     clips_of = {p: np.unique(clips[identities == p]) for p in np.unique(identities)}
-    people = [p for p, own in clips_of.items() if len(own) >= 2]
-    if len(people) < 2:
-        raise ValueError("two people with two clips each are needed")
-    inside = np.isin(identities, people)
+    classes = [p for p, own in clips_of.items() if len(own) >= 2]
+    if len(classes) < 2:
+        raise ValueError("two identities with two clips each are needed")
+    inside = np.isin(identities, classes)
     x, identities, clips = x[inside], identities[inside], clips[inside]
-    targets = (identities[:, None] == np.array(people)[None]).astype(np.float64)
-    # The n-th clip of everyone is held out together, so that everyone stays represented.
-    turn = np.zeros(len(x), int)
-    for person in people:
-        for number, clip in enumerate(clips_of[person]):
-            turn[(identities == person) & (clips == clip)] = number
-    right = {person: [0, 0] for person in people}
-    for number in range(min(len(clips_of[p]) for p in people)):
-        test = turn == number
-        rest = _folds(turn[~test])
+    targets = (identities[:, None] == np.array(classes)[None]).astype(np.float64)
+    # The n-th clip of every identity is held out together, so that all stay represented.
+    fold = np.zeros(len(x), int)
+    for identity in classes:
+        for number, clip in enumerate(clips_of[identity]):
+            fold[(identities == identity) & (clips == clip)] = number
+    counts = {identity: [0, 0] for identity in classes}
+    for number in range(min(len(clips_of[p]) for p in classes)):
+        test = fold == number
+        rest = _folds(fold[~test])
         fitted_x, fitted_y = x[~test], targets[~test]
-        strength = _choose(fitted_x, fitted_y, rest) if len(rest) > 1 else 1.0
-        scores = _ridge(fitted_x, fitted_y, x[test], strength)
-        for person, guess in zip(identities[test], scores.argmax(1), strict=True):
-            right[person][0] += people[guess] == person
-            right[person][1] += 1
-    accuracy = float(np.mean([hits / max(tries, 1) for hits, tries in right.values()]))
-    return IdentityProbe(accuracy, 1 / len(people))
+        penalty = _choose(fitted_x, fitted_y, rest) if len(rest) > 1 else 1.0
+        scores = _ridge(fitted_x, fitted_y, x[test], penalty)
+        for identity, guess in zip(identities[test], scores.argmax(1), strict=True):
+            counts[identity][0] += classes[guess] == identity
+            counts[identity][1] += 1
+    accuracy = float(np.mean([hits / max(tries, 1) for hits, tries in counts.values()]))
+    return IdentityProbe(accuracy, 1 / len(classes))
 
 
 def _folds(groups_N: ArrayLike) -> list[NDArray[np.int64]]:
@@ -93,34 +123,33 @@ def _folds(groups_N: ArrayLike) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(groups == name) for name in np.unique(groups)]
 
 
-def _choose(x: NDArray, y: NDArray, folds: list[NDArray[np.int64]]) -> float:
-    """Return the strength that predicts each fold best from the others."""
-    errors = np.zeros(len(_STRENGTHS))
+def _choose(x: Array, y: Array, folds: list[NDArray[np.int64]]) -> float:
+    """Return the penalty that predicts each fold best from the others."""
+    errors = np.zeros(len(_PENALTIES))
     for held_out in folds:
         train = np.concatenate([fold for fold in folds if fold is not held_out])
         for number, predicted in enumerate(_ridge_path(x[train], y[train], x[held_out])):
-            errors[number] += float(_spread(y[held_out] - predicted).sum())
-    return float(_STRENGTHS[errors.argmin()])
+            errors[number] += float(_sum_of_squares(y[held_out] - predicted).sum())
+    return float(_PENALTIES[errors.argmin()])
 
 
-def _ridge(x: NDArray, y: NDArray, at: NDArray, strength: float) -> NDArray:
-    return _ridge_path(x, y, at, (strength,))[0]
+def _ridge(x: Array, y: Array, at: Array, penalty: float) -> Array:
+    return _ridge_path(x, y, at, (penalty,))[0]
 
 
-def _ridge_path(
-    x: NDArray, y: NDArray, at: NDArray, strengths: ArrayLike = _STRENGTHS
-) -> list[NDArray]:
-    """Fit and predict for several strengths with one decomposition."""
+def _ridge_path(x: Array, y: Array, at: Array, penalties: ArrayLike = _PENALTIES) -> list[Array]:
+    """Fit and predict for several penalties with one decomposition."""
     mean_x, mean_y = x.mean(0), y.mean(0)
-    spread = np.maximum(x.std(0), 1e-8)
-    u, s, vt = np.linalg.svd((x - mean_x) / spread, full_matrices=False)
-    inside, outside = u.T @ (y - mean_y), ((at - mean_x) / spread) @ vt.T
+    scale = np.maximum(x.std(0), 1e-8)
+    u, s, vt = np.linalg.svd((x - mean_x) / scale, full_matrices=False)
+    inside, outside = u.T @ (y - mean_y), ((at - mean_x) / scale) @ vt.T
     return [
-        outside @ ((s / (s**2 + strength * len(x)))[:, None] * inside) + mean_y
-        for strength in np.atleast_1d(strengths)
+        outside @ ((s / (s**2 + penalty * len(x)))[:, None] * inside) + mean_y
+        for penalty in np.atleast_1d(np.asarray(penalties))
     ]
 
 
-def _spread(values_NP: NDArray) -> NDArray:
+def _sum_of_squares(values_NP: Array) -> Array:
     """Return the sum of squares about the mean, per column."""
-    return ((values_NP - values_NP.mean(0)) ** 2).sum(0)
+    total: Array = ((values_NP - values_NP.mean(0)) ** 2).sum(0)
+    return total

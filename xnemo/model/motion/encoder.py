@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from xnemo.model.layers.position_embeddings import token_table
+from xnemo.model.layers.strict_model import StrictModelMixin
 from xnemo.model.motion.config import MotionEncoderConfig
 from xnemo.model.motion.face_alignment_backbone import FaceAlignmentBackbone, Hourglass
 
@@ -24,7 +24,7 @@ class MotionLatent(NamedTuple):
     fused: Tensor
 
 
-class MotionEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class MotionEncoder(StrictModelMixin, ConfigMixin):  # type: ignore[misc]
     """Encode driving crops frame by frame; arguments are the fields of `MotionEncoderConfig`.
 
     The architecture is that of the release (a FAN network, as in PC-AVS and PD-FGC, with patch

@@ -8,16 +8,16 @@ import torch
 import torch._dynamo
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from xnemo.model.layers.position_embeddings import cell_table
+from xnemo.model.layers.strict_model import StrictModelMixin
 from xnemo.model.unet.blocks import DownLevel, Level, LevelContext, MiddleLevel, UpLevel, Written
 from xnemo.model.unet.config import UNetConfig
 from xnemo.model.unet.copy_channels import CopyChannels
 
 
-class UNetTrunk(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class UNetTrunk(StrictModelMixin, ConfigMixin):  # type: ignore[misc]
     """Input convolution, time embedding and all levels, with the official state-dict names."""
 
     _supports_gradient_checkpointing = True

@@ -11,17 +11,17 @@ import torch
 from PIL import Image
 from untrained_model import write_bundle, write_video
 
-from pipelines.animate.audio import add_sound
+from pipelines.animate.audio import add_audio
 from pipelines.animate.contact_sheet import contact_sheet
 from pipelines.animate.job import AnimateOptions, animate, place_networks
 from preprocessing.encode.clip_encoder import encode_clip
 from preprocessing.errors import UserError
-from xnemo.animation.animator import AnimateConfig
 from xnemo.animation.driving_video import DrivingVideo
-from xnemo.diffusion.sampler import SamplerConfig
 
 FAST = AnimateOptions(
-    animate=AnimateConfig(sampler=SamplerConfig(steps=1, guidance=1.0), detect_every=4),
+    steps=1,
+    guidance=1.0,
+    detect_every=4,
     weights="raw",
     device="cpu",
     max_frames=5,
@@ -41,21 +41,21 @@ def streams(content):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A bundle without training, a portrait and a driver."""
+    """A bundle without training, a portrait and a driving video."""
     root = tmp_path_factory.mktemp("animate")
     write_bundle(root / "bundle")
     Image.fromarray(skimage.data.astronaut()).save(root / "portrait.png")
-    write_video(root / "driver.mp4")
+    write_video(root / "driving.mp4")
     return root
 
 
 def test_video_sheet_and_sound_are_written(folder, tmp_path):
     target = tmp_path / "new" / "folder" / "out.mp4"
     result = animate(
-        folder / "bundle", folder / "portrait.png", folder / "driver.mp4", target, FAST
+        folder / "bundle", folder / "portrait.png", folder / "driving.mp4", target, FAST
     )
     assert (result.output, result.frames, result.fps) == (target, 5, 30.0)
-    assert result.sound == "copied"
+    assert result.audio == "copied"
     times = streams(target.read_bytes())
     np.testing.assert_allclose(times["video"], np.arange(5) / 30, atol=1e-3)
     assert times["audio"][-1] < 5 / 30
@@ -68,16 +68,16 @@ def test_video_sheet_and_sound_are_written(folder, tmp_path):
     ("change", "message"),
     [
         ({"portrait": "none.png"}, "there is no portrait at"),
-        ({"portrait": "text.png"}, "is no picture that can be read"),
+        ({"portrait": "text.png"}, "cannot be read as an image"),
         ({"portrait": "blank.png"}, r"blank\.png: the portrait shows no face"),
         ({"driving": "none.mp4"}, r"cannot be read as a video \(missing\)"),
         ({"driving": "text.mp4"}, r"cannot be read as a video \(not_video\)"),
         ({"driving": "faceless.mp4"}, r"faceless\.mp4 shows no face"),
         ({"bundle": "none"}, "there is no bundle at"),
-        ({"output": "out.gif"}, r"is no \.mp4"),
+        ({"output": "out.gif"}, r"is not an \.mp4"),
         ({"output": "bundle"}, r"bundle is a folder; name a file, such as .*animated\.mp4"),
         ({"bundle": "."}, r"did you mean .*bundle\?"),
-        ({"output": "driver.mp4"}, "would be overwritten"),
+        ({"output": "driving.mp4"}, "would be overwritten"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(folder, change, message):
@@ -86,7 +86,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, change, message):
     Image.new("RGB", (64, 64)).save(folder / "blank.png")
     dark = [np.zeros((64, 64, 3), np.uint8)] * 3
     (folder / "faceless.mp4").write_bytes(encode_clip(dark))
-    names = {"bundle": "bundle", "portrait": "portrait.png", "driving": "driver.mp4"}
+    names = {"bundle": "bundle", "portrait": "portrait.png", "driving": "driving.mp4"}
     names |= {"output": "out/x.mp4"} | change
     before = sorted(folder.rglob("*"))
     with pytest.raises(UserError, match=message) as caught:
@@ -98,7 +98,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, change, message):
 def test_a_gpu_that_is_not_there_is_named():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(UserError, match="no GPU is usable"):
+    with pytest.raises(UserError, match="has 0 usable GPUs"):
         place_networks(None, "cuda", "auto")
 
 
@@ -116,7 +116,7 @@ def test_switches_for_speed_leave_the_frames_alone(folder, tmp_path, monkeypatch
         ("fast", replace(FAST, channels_last=True, compile=True)),
     ):
         target = tmp_path / f"{name}.mp4"
-        animate(folder / "bundle", folder / "portrait.png", folder / "driver.mp4", target, options)
+        animate(folder / "bundle", folder / "portrait.png", folder / "driving.mp4", target, options)
         frames.append(np.stack(list(DrivingVideo(target))).astype(int))
     assert len(compiled) == 1
     assert asked == ["cpu"]
@@ -125,15 +125,15 @@ def test_switches_for_speed_leave_the_frames_alone(folder, tmp_path, monkeypatch
 
 
 def test_a_driver_is_resampled_by_time(folder):
-    own = DrivingVideo(folder / "driver.mp4")
+    own = DrivingVideo(folder / "driving.mp4")
     assert own.fps == 30
     assert len(list(own)) == 10
     assert len(list(own)) == 10
-    slow = DrivingVideo(folder / "driver.mp4", fps=15)
+    slow = DrivingVideo(folder / "driving.mp4", fps=15)
     np.testing.assert_array_equal(list(slow)[1], list(own)[2])
-    assert len(list(DrivingVideo(folder / "driver.mp4", max_frames=4))) == 4
+    assert len(list(DrivingVideo(folder / "driving.mp4", max_frames=4))) == 4
     with pytest.raises(UserError, match="fps = 0"):
-        DrivingVideo(folder / "driver.mp4", fps=0)
+        DrivingVideo(folder / "driving.mp4", fps=0)
 
 
 def test_a_driver_of_one_frame_and_one_that_halts_keep_their_time(tmp_path):
@@ -154,7 +154,7 @@ def clip(frames=10, fps=30.0):
 
 def test_sound_of_another_kind_is_encoded_and_stays_in_time(tmp_path):
     source = write_video(tmp_path / "flac.mkv", codec="flac")
-    out, fate = add_sound(clip(), source, 0.0, 10 / 30)
+    out, fate = add_audio(clip(), source, 0.0, 10 / 30)
     assert fate == "encoded"
     times = streams(out)
     assert len(times["video"]) == 10
@@ -164,8 +164,8 @@ def test_sound_of_another_kind_is_encoded_and_stays_in_time(tmp_path):
 
 def test_sound_starts_with_the_picture(tmp_path):
     source = write_video(tmp_path / "late.mp4")
-    out, _ = add_sound(clip(), source, 0.2, 10 / 30)
-    whole, _ = add_sound(clip(), source, 0.0, 10 / 30)
+    out, _ = add_audio(clip(), source, 0.2, 10 / 30)
+    whole, _ = add_audio(clip(), source, 0.0, 10 / 30)
     assert 0 <= streams(out)["audio"][0] < 1024 / 44100 + 1e-3
 
     def packets(content):
@@ -180,9 +180,9 @@ def test_sound_starts_with_the_picture(tmp_path):
 def test_silent_and_broken_sources_leave_the_picture_alone(tmp_path):
     mp4 = clip()
     silent = write_video(tmp_path / "silent.mp4", codec=None)
-    assert add_sound(mp4, silent, 0.0, 1.0) == (mp4, "none")
+    assert add_audio(mp4, silent, 0.0, 1.0) == (mp4, "none")
     (tmp_path / "broken.mp4").write_text("nothing")
-    same, fate = add_sound(mp4, tmp_path / "broken.mp4", 0.0, 1.0)
+    same, fate = add_audio(mp4, tmp_path / "broken.mp4", 0.0, 1.0)
     assert same == mp4
     assert fate.startswith("lost: ")
 

@@ -67,7 +67,7 @@ def test_what_is_no_portrait_is_told_in_one_line(tmp_path, monkeypatch):
     for name, reason in {
         "missing.png": "there is no portrait",
         "folder.png": "is a folder",
-        "empty.png": "no picture that can be read",
+        "empty.png": "cannot be read as an image",
         "cut.jpg": "too large",
         "numbers.tif": "too large",
     }.items():
@@ -75,6 +75,6 @@ def test_what_is_no_portrait_is_told_in_one_line(tmp_path, monkeypatch):
             read_portrait(tmp_path / name)
         assert re.search(rf"{re.escape(name)}.*;", str(caught.value))
     monkeypatch.undo()
-    for name, reason in {"cut.jpg": "truncated", "numbers.tif": "floating point"}.items():
+    for name, reason in {"cut.jpg": "truncated", "numbers.tif": "floating-point"}.items():
         with pytest.raises(UserError, match=reason):
             read_portrait(tmp_path / name)

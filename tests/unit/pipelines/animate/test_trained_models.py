@@ -17,8 +17,8 @@ from PIL import Image
 from pipelines.cli import main as cli
 from preprocessing.encode.clip_encoder import encode_clip
 from preprocessing.errors import UserError
-from xnemo.animation.pipeline_xnemo import XNeMoPipeline
-from xnemo.animation.trained_model import load_trained
+from xnemo.animation.load_model import load_model
+from xnemo.animation.pipeline import XNeMoPipeline
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.model.config import FrozenPaths, NetworkConfig, full, tiny
 from xnemo.model.frozen.autoencoder import AutoencoderConfig
@@ -27,7 +27,7 @@ from xnemo.model.networks import Networks, build_networks
 from xnemo.training.checkpoint.bundle import save_bundle
 from xnemo.training.config import TrainConfig
 
-FAST = ["animate.sampler.steps=1", "animate.sampler.guidance=1", "device=cpu", "--max-frames", "2"]
+FAST = ["steps=1", "guidance=1", "device=cpu", "--max-frames", "2"]
 PROCESS = DiffusionConfig(prediction_type="v_prediction", beta_end=0.015)
 
 
@@ -42,7 +42,7 @@ def networks() -> Networks:
 
 @pytest.fixture(scope="module")
 def models(networks, tmp_path_factory) -> Path:
-    """One model in each of the three forms, a portrait and a driver."""
+    """One model in each of the three forms, a portrait and a driving video."""
     root = tmp_path_factory.mktemp("models")
     export_official(networks, root / "official")
     pipeline = XNeMoPipeline.from_networks(networks, PROCESS)
@@ -58,19 +58,19 @@ def models(networks, tmp_path_factory) -> Path:
     picture = skimage.data.astronaut()
     Image.fromarray(picture).save(root / "portrait.png")
     frames = [np.ascontiguousarray(picture[:256, 90 + i : 346 + i]) for i in range(3)]
-    (root / "driver.mp4").write_bytes(encode_clip(frames))
+    (root / "driving.mp4").write_bytes(encode_clip(frames))
     return root
 
 
 @pytest.fixture
 def released_shape(monkeypatch):
     """Official files do not tell their shape: take the small one for the published."""
-    monkeypatch.setattr("xnemo.animation.trained_model.full", shape)
+    monkeypatch.setattr("xnemo.animation.load_model.full", shape)
 
 
 @pytest.mark.parametrize("form", ["official", "pipeline", "bundle"])
 def test_each_form_gives_the_same_networks(networks, models, form):
-    loaded = load_trained(models / form, shape=shape())
+    loaded = load_model(models / form, shape=shape())
     assert loaded.diffusion == (DiffusionConfig() if form == "official" else PROCESS)
     for name in ("denoiser", "reference_net", "motion_encoder"):
         ours, theirs = (getattr(n, name) for n in (networks, loaded.networks))
@@ -83,7 +83,7 @@ def test_each_form_gives_the_same_networks(networks, models, form):
 @pytest.mark.usefixtures("released_shape")
 def test_each_form_animates(models, tmp_path, form, capsys):
     out = tmp_path / "out.mp4"
-    files = [str(models / name) for name in (form, "portrait.png", "driver.mp4")]
+    files = [str(models / name) for name in (form, "portrait.png", "driving.mp4")]
     assert cli.run(["animate", *files, "-o", str(out), *FAST]) == 0
     assert "2 frames" in capsys.readouterr().out
     assert out.stat().st_size > 0
@@ -113,7 +113,7 @@ def test_a_place_without_the_part_is_named(models, tmp_path):
     unet = replace(shape().unet, latent_channels=4, use_2d_rope=False)
     moved = replace(shape(), autoencoder=autoencoder, unet=unet)
     with pytest.raises(UserError, match=r"autoencoder\.path = .*nowhere"):
-        load_trained(models / "official", paths=FrozenPaths(str(tmp_path / "nowhere")), shape=moved)
+        load_model(models / "official", vae=str(tmp_path / "nowhere"), shape=moved)
 
 
 def test_what_a_machine_lacks_is_told_with_the_setting_that_mends_it(
@@ -122,19 +122,19 @@ def test_what_a_machine_lacks_is_told_with_the_setting_that_mends_it(
     unet = replace(shape().unet, latent_channels=4, use_2d_rope=False)
     away = AutoencoderConfig(path=str(tmp_path / "away"))
     monkeypatch.setattr(
-        "xnemo.animation.trained_model.full", lambda: replace(shape(), autoencoder=away, unet=unet)
+        "xnemo.animation.load_model.full", lambda: replace(shape(), autoencoder=away, unet=unet)
     )
-    files = [str(models / name) for name in ("official", "portrait.png", "driver.mp4")]
+    files = [str(models / name) for name in ("official", "portrait.png", "driving.mp4")]
     status = cli.run(["animate", *files, "-o", str(tmp_path / "out.mp4"), *FAST])
     assert status == cli.EXIT_BAD_INPUT
-    assert "frozen.autoencoder=FOLDER" in capsys.readouterr().err
+    assert "vae=FOLDER" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("form", "kind", "told"),
     [
         ("official", "official checkpoints", {"networks": 4}),
-        ("pipeline", "saved pipeline", {"networks": 3, "picture_side": 64}),
+        ("pipeline", "saved pipeline", {"networks": 3, "image_size": 64}),
         ("pipeline/denoiser", "weights", {}),
         ("official/xnemo_motion_encoder.pth", "weights", {}),
     ],
@@ -147,7 +147,9 @@ def test_weights_are_described(networks, models, form, kind, told, capsys):
         assert (len(found[name]) if isinstance(found[name], list) else found[name]) == value
     if form == "pipeline/denoiser":
         assert found["tensors"] == len(networks.denoiser.state_dict())
-        assert found["numbers"] == sum(t.numel() for t in networks.denoiser.state_dict().values())
+        assert found["parameters"] == sum(
+            t.numel() for t in networks.denoiser.state_dict().values()
+        )
     assert found["next"]
 
 
@@ -268,7 +270,7 @@ def test_damage_ends_every_command_in_one_line_and_status_2(models, tmp_path, da
     model = tmp_path / "model"
     shutil.copytree(models / form, model)
     harm(model)
-    rest = [str(models / "portrait.png"), str(models / "driver.mp4")]
+    rest = [str(models / "portrait.png"), str(models / "driving.mp4")]
     commands = [
         ["animate", str(model), *rest, "-o", str(tmp_path / "out.mp4"), *FAST],
         ["export", str(model), str(tmp_path / "exported")],

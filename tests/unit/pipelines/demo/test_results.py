@@ -10,7 +10,7 @@ from pipelines.demo.trials import held_out_trials
 from pipelines.demo.videos import plan_demo_videos, write_demo_videos
 from pipelines.tracking import RunLog, default_uri
 from pipelines.train.job import TrainResult
-from xnemo.evaluation.motion_correlation import NO_MOTION, TRAINED, Followed
+from xnemo.evaluation.reenactment import STILL, TRAINED, ReenactmentScores
 
 
 def test_truth_shows_the_portrait_in_the_driving_motion(tmp_path):
@@ -52,9 +52,11 @@ class SimpleError(Exception):
 
 
 def test_scores_have_names_that_mlflow_takes():
-    scores = [Followed(NO_MOTION, l1=0.1, psnr=20, ssim=0.9, lpips=math.nan, follows=0.5)]
+    scores = [
+        ReenactmentScores(STILL, l1=0.1, psnr=20, ssim=0.9, lpips=math.nan, motion_correlation=0.5)
+    ]
     metrics = held_out_metrics(scores)
-    assert metrics["held_out/trained_driver_held_still/l1"] == 0.1
+    assert metrics["held_out/trained_driving_video_held_still/l1"] == 0.1
     # The perceptual distance needs weights that the demo has not.
     assert len(metrics) == 4
     assert all(math.isfinite(value) for value in metrics.values())
@@ -72,7 +74,11 @@ def test_results_go_to_mlflow_once(tmp_path):
     log.close()
     picture = tmp_path / "sheet.png"
     picture.write_bytes(b"png")
-    scores = [Followed(TRAINED, l1=0.1, psnr=20, ssim=0.9, lpips=math.nan, follows=0.5)]
+    scores = [
+        ReenactmentScores(
+            TRAINED, l1=0.1, psnr=20, ssim=0.9, lpips=math.nan, motion_correlation=0.5
+        )
+    ]
     training = TrainResult(
         run_dir=run_dir,
         bundle=run_dir / "bundle",
@@ -88,7 +94,7 @@ def test_results_go_to_mlflow_once(tmp_path):
         assert record_results(training, [picture], scores) is None
     client = MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name("xnemo").experiment_id])
-    assert run.data.metrics["held_out/trained/follows"] == 0.5
+    assert run.data.metrics["held_out/trained/motion_correlation"] == 0.5
     assert run.info.status == "FINISHED"
     assert [f.path for f in client.list_artifacts(run.info.run_id, "samples")] == [
         "samples/sheet.png"

@@ -100,7 +100,7 @@ def test_dataset_counts_are_those_of_the_index(dataset):
     assert (found["seconds_kept"], found["seconds_dropped"]) == (6.0, 9.0)
     assert found["identities"] == 2
     assert found["clips_by_split"] == {"train": 2, "val": 1}
-    assert found["picture_sizes"] == [
+    assert found["image_sizes"] == [
         {"pixels": 128, "clips": 2, "seconds": 4.0},
         {"pixels": 512, "clips": 1, "seconds": 2.0},
     ]
@@ -135,11 +135,11 @@ def test_shard_is_listed_and_its_first_sample_shown(dataset):
 def test_truncated_shard_is_told_in_one_line(dataset, keep):
     shard = dataset / "shards" / "00000.tar"
     shard.write_bytes(shard.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"00000\.tar is no whole tar") as told:
+    with pytest.raises(UserError, match=r"00000\.tar is not a complete tar") as told:
         inspect(shard)
     assert "\n" not in str(told.value)
     if keep > 0:
-        with pytest.raises(UserError, match="cut short"):
+        with pytest.raises(UserError, match="truncated"):
             inspect(dataset)
 
 
@@ -154,8 +154,8 @@ def test_what_is_missing_or_damaged_is_told_in_one_line(dataset, tmp_path):
         (tmp_path / "nowhere", "nothing is at"),
         (tmp_path / "nowhere.tar", "nothing is at"),
         (empty, "neither a data set"),
-        (text, "no video that can be read"),
-        (broken, "no picture"),
+        (text, "cannot be read as a video"),
+        (broken, "cannot be read as an image"),
     ]:
         with pytest.raises(UserError, match=words) as told:
             inspect(path)
@@ -169,7 +169,7 @@ def test_what_is_missing_or_damaged_is_told_in_one_line(dataset, tmp_path):
     (dataset / "index.parquet").unlink()
     (dataset / "_work").mkdir()
     (dataset / "_work" / "part").write_text("")
-    with pytest.raises(UserError, match="not finished"):
+    with pytest.raises(UserError, match="unfinished"):
         inspect(dataset)
 
 
@@ -189,7 +189,7 @@ def test_portrait_and_video_of_a_face(tmp_path):
     cv2.imwrite(str(picture), portrait[..., ::-1])
     findings = examine(str(picture))
     assert findings.facts == {"width": 384, "height": 384, "faces": 1}
-    assert "xnemo animate BUNDLE" in findings.next[0]
+    assert "xnemo animate MODEL" in findings.next[0]
 
     clip = plan_demo_videos(tmp_path, seconds=0.2)[0]
     write_demo_videos([clip])
@@ -225,8 +225,8 @@ def test_bundle_tells_its_training_and_the_size_of_each_network(bundle):
     assert found["metrics"] == {"loss": 0.25}
     assert found["trained_on_index"] == "0123"
     assert found["networks"] == [
-        {"network": "discriminator", "tensors": 1, "numbers": 2},
-        {"network": "denoiser", "tensors": 2, "numbers": 17},
+        {"network": "denoiser", "tensors": 2, "parameters": 17},
+        {"network": "discriminator", "tensors": 1, "parameters": 2},
     ]
     assert [f["file"] for f in found["files"]] == ["raw.safetensors"]
     # The folder of the run leads to the same bundle.

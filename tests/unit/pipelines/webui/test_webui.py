@@ -16,11 +16,10 @@ from pipelines.animate.job import AnimateOptions, AnimateResult
 from pipelines.webui import studio
 from pipelines.webui.serve import serve
 from preprocessing.errors import UserError
-from xnemo.animation.animator import AnimateConfig
-from xnemo.diffusion.sampler import SamplerConfig
 
 FAST = AnimateOptions(
-    animate=AnimateConfig(sampler=SamplerConfig(steps=1, guidance=1.0)),
+    steps=1,
+    guidance=1.0,
     weights="raw",
     device="cpu",
     max_frames=3,
@@ -69,8 +68,8 @@ def hand_in(ask, name, content):
     return json.loads(body)["file"]
 
 
-def start(ask, portrait, driver, **settings):
-    wanted = {"portrait": portrait, "driver": driver, "settings": settings}
+def start(ask, portrait, driving, **settings):
+    wanted = {"portrait": portrait, "driving": driving, "settings": settings}
     status, _, body = ask("POST", "/jobs", json.dumps(wanted))
     return status, json.loads(body)
 
@@ -86,7 +85,7 @@ def wait_for(ask, job):
 
 def pictures(tmp_path):
     Image.fromarray(skimage.data.astronaut()).save(tmp_path / "portrait.png")
-    video = write_video(tmp_path / "driver.mp4", frames=6)
+    video = write_video(tmp_path / "driving.mp4", frames=6)
     return (tmp_path / "portrait.png").read_bytes(), video.read_bytes()
 
 
@@ -96,12 +95,12 @@ def test_two_files_become_a_video_that_a_player_can_jump_in(page, tmp_path):
     # The page asks nobody else for anything.
     assert b"http" not in html
 
-    portrait, driver = pictures(tmp_path)
-    files = hand_in(page, "my%20face.png", portrait), hand_in(page, "driver.mp4", driver)
+    portrait, driving = pictures(tmp_path)
+    files = hand_in(page, "my%20face.png", portrait), hand_in(page, "driving.mp4", driving)
     _, answer = start(page, *files, max_frames=2)
     view = wait_for(page, answer["job"])
-    assert (view["state"], view["frames"], view["sound"]) == ("done", 2, "copied")
-    assert view["path"] == str(tmp_path / "out" / "my_face_by_driver_1.mp4")
+    assert (view["state"], view["frames"], view["audio"]) == ("done", 2, "copied")
+    assert view["path"] == str(tmp_path / "out" / "my_face_by_driving_1.mp4")
 
     _, headers, video = page("GET", f"/jobs/{answer['job']}/video")
     assert video == Path(view["path"]).read_bytes()
@@ -167,7 +166,7 @@ def test_a_file_that_is_cut_off_leaves_nothing(page, monkeypatch):
 def test_an_animation_can_be_cancelled_and_the_next_one_is_made(page, monkeypatch, tmp_path):
     began = threading.Event()
 
-    def slow(animator, portrait, driver, target, options, on_progress):
+    def slow(animator, portrait, driving, target, options, on_progress):
         began.set()
         for step in range(600):
             on_progress("denoising", step, 600)

@@ -1,19 +1,22 @@
 """The animator, on a network of all parts at 32 pixels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from little_model import CONFIG, BrightSquares, driving, little_networks, picture
 
 from preprocessing.errors import UserError
-from xnemo.animation.animator import AnimateConfig, Animator, fit_windows
-from xnemo.animation.pictures import to_tensor
+from xnemo.animation.animator import Animator, fit_windows
+from xnemo.animation.config import AnimateConfig
+from xnemo.animation.motion import to_tensor
 from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.model.config import tiny
 from xnemo.model.unet.config import UNetConfig
 
-FAST = AnimateConfig(sampler=SamplerConfig(steps=2, window=6, overlap=2))
+FAST = AnimateConfig(steps=2, window=6, overlap=2)
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +34,14 @@ def clip(animator):
     return np.stack(list(animator.animate(picture(), driving(), FAST)))
 
 
-def test_a_clip_has_the_drivers_length_and_repeats_by_seed(animator, clip):
+def test_a_clip_has_the_driving_videos_length_and_repeats_by_seed(animator, clip):
     assert clip.shape == (9, 32, 32, 3)
     assert clip.dtype == np.uint8
     again = np.stack(list(animator.animate(picture(), driving(), FAST)))
     np.testing.assert_array_equal(again, clip)
 
 
-def test_the_driver_moves_the_result(animator, clip):
+def test_the_driving_video_moves_the_result(animator, clip):
     still = [picture(40, 30)] * 9
     assert np.abs(np.stack(list(animator.animate(picture(), still, FAST))) - clip).max() > 0
 
@@ -57,8 +60,8 @@ def test_result_frames_are_decoded_as_they_are_taken(animator):
     assert ("finding faces", 9, 0) in told
 
 
-def test_a_second_driver_at_weight_zero_changes_nothing(animator, clip):
-    config = AnimateConfig(sampler=FAST.sampler, blend=(0.0, 0.0))
+def test_a_second_driving_video_at_weight_zero_changes_nothing(animator, clip):
+    config = replace(FAST, blend=(0.0, 0.0))
     other = [picture(20, 10, background=50 + i) for i in range(9)]
     mixed = np.stack(list(animator.animate(picture(), driving(), config, second_driving=other)))
     np.testing.assert_array_equal(mixed, clip)
@@ -97,17 +100,17 @@ def test_portraits_with_several_faces_take_the_largest_or_are_refused(animator):
         animator.prepare_portrait(both, AnimateConfig(portrait_face="only"))
 
 
-def test_drivers_without_a_face_and_generators_are_refused(animator):
+def test_driving_videos_without_a_face_and_generators_are_refused(animator):
     with pytest.raises(UserError, match="the driving video shows no face"):
         animator.animate(picture(), [picture(None)] * 3, FAST)
-    with pytest.raises(UserError, match="gone through only once"):
+    with pytest.raises(UserError, match="iterated only once"):
         animator.animate(picture(), iter(driving()), FAST)
     with pytest.raises(UserError, match="the second driving video shows no face"):
         animator.animate(picture(), driving(3), FAST, second_driving=[picture(None)])
 
 
 def test_the_left_square_hides_a_face_at_the_right(animator):
-    config = AnimateConfig(sampler=FAST.sampler, left_square=True)
+    config = replace(FAST, left_square=True)
     with pytest.raises(UserError, match="shows no face"):
         animator.animate(picture(), [picture(97, 30)] * 3, config)
 

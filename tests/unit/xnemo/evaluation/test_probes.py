@@ -52,5 +52,5 @@ def test_a_clip_is_never_on_both_sides(rng: np.random.Generator) -> None:
 def test_too_few_groups_are_refused() -> None:
     with pytest.raises(ValueError, match="three"):
         motion_r2(np.zeros((4, 2)), np.zeros((4, 1)), [0, 0, 1, 1])
-    with pytest.raises(ValueError, match="two people"):
+    with pytest.raises(ValueError, match="two identities"):
         identity_accuracy(np.zeros((4, 2)), [0, 0, 1, 1], [0, 1, 2, 2])

@@ -7,8 +7,8 @@ import pytest
 
 from preprocessing.faces.detector import Face
 from preprocessing.faces.pose import FACE_POINTS, rotation
-from xnemo.evaluation.faces import face_distances, landmark_distance
-from xnemo.evaluation.motion_correlation import change_correlation, score
+from xnemo.evaluation.face_metrics import face_distances, landmark_distance
+from xnemo.evaluation.reenactment import motion_correlation, score
 
 
 def turned(yaw: float, scale: float = 1.0) -> np.ndarray:
@@ -79,9 +79,9 @@ def test_landmark_distance_forgets_place_turn_and_size() -> None:
 
 def test_following_is_one_for_the_truth_and_zero_for_a_still_picture() -> None:
     truth = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 3)).astype(np.uint8)
-    assert change_correlation(truth, truth) == pytest.approx(1)
-    assert change_correlation(np.repeat(truth[:1], 5, 0), truth) == 0
-    assert change_correlation(255 - truth, truth) == pytest.approx(-1)
+    assert motion_correlation(truth, truth) == pytest.approx(1)
+    assert motion_correlation(np.repeat(truth[:1], 5, 0), truth) == 0
+    assert motion_correlation(255 - truth, truth) == pytest.approx(-1)
     perfect = score("it", truth, truth)
     assert (perfect.l1, perfect.ssim) == (0, pytest.approx(1))
     assert np.isnan([perfect.psnr, perfect.lpips]).all()

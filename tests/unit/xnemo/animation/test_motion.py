@@ -5,8 +5,15 @@ import torch
 from preprocessing import geometry
 from preprocessing.errors import UserError
 from preprocessing.faces.detector import Face
-from xnemo.animation.driving import FaceTrack, blend_motion, box_vectors, encode_motion, find_faces
-from xnemo.animation.pictures import to_pictures, to_tensor
+from xnemo.animation.animator import to_images
+from xnemo.animation.motion import (
+    FaceTrack,
+    blend_motion,
+    box_vectors,
+    encode_motion,
+    find_faces,
+    to_tensor,
+)
 
 
 class ScriptedDetector:
@@ -93,7 +100,7 @@ class CountingEncoder(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.unused = torch.nn.Parameter(torch.zeros(1))
-        self.config = type("Config", (), {"image_size": 16})()
+        self.config = {"image_size": 16}
         self.batches = []
 
     def forward(self, image, box):
@@ -117,7 +124,7 @@ def test_motion_is_encoded_in_bounded_chunks_of_the_right_crops():
     assert torch.equal(once, tokens)
 
 
-def test_two_drivers_blend_linearly_over_the_shorter():
+def test_two_driving_videos_blend_linearly_over_the_shorter():
     a, b = torch.zeros(5, 2, 3), torch.ones(7, 2, 3)
     blended = blend_motion(a, b, 0.0, 1.0)
     torch.testing.assert_close(blended[:, 0, 0], torch.linspace(0, 1, 5))
@@ -129,5 +136,5 @@ def test_pictures_survive_the_way_to_tensors_and_back():
     x = to_tensor(pictures)
     assert x.min() >= -1
     assert x.max() <= 1
-    np.testing.assert_array_equal(to_pictures(x), pictures)
-    np.testing.assert_array_equal(to_pictures(torch.full((1, 3, 1, 1), 9.0)), 255)
+    np.testing.assert_array_equal(to_images(x), pictures)
+    np.testing.assert_array_equal(to_images(torch.full((1, 3, 1, 1), 9.0)), 255)

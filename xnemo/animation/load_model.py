@@ -1,4 +1,4 @@
-"""A trained model from disk, ready to animate, whoever trained it."""
+"""Load a trained model for animation, in any of the formats it is published in."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ from xnemo.training.checkpoint.bundle import Weights, load_bundle
 
 
 @dataclass(frozen=True)
-class TrainedModel:
-    """What `load_trained` returns."""
+class LoadedModel:
+    """A trained model, ready for `Animator`."""
 
     # All networks, in evaluation mode, on the CPU.
     networks: Networks
@@ -21,36 +21,41 @@ class TrainedModel:
     diffusion: DiffusionConfig
 
 
-def load_trained(
+def load_model(
     path: str | Path,
     weights: Weights = "ema",
-    paths: FrozenPaths | None = None,
+    *,
+    vae: str | None = None,
+    image_embedding: str | None = None,
     shape: NetworkConfig | None = None,
-) -> TrainedModel:
-    """Load a bundle, a folder of the four official files, or a saved pipeline.
+) -> LoadedModel:
+    """Load a bundle, a folder with the four official files, or a saved pipeline.
 
     Args:
         path: The folder.
-        weights: Which weights of a bundle; the others have but one kind.
-        paths: Where autoencoder and image embedding lie on this machine.
-        shape: Of the official files, which do not tell it; the published one if not given.
+        weights: Averaged ("ema") or raw weights of a bundle; the other formats have one kind.
+        vae: Folder or hub name of the autoencoder, if it is not where the model says.
+        image_embedding: The same for the image embedding.
+        shape: Network configuration of official files, which do not contain it; the published one
+            by default.
 
     Raises:
-        UserError: It is none of these, or something in it is missing, damaged or does not fit.
+        UserError: The folder has none of these formats, or a file in it is missing, damaged or
+            does not fit.
     """
     folder = Path(path).expanduser()
-    paths = paths or FrozenPaths()
+    paths = FrozenPaths(vae, image_embedding)
     if any(folder.glob("xnemo_*.pth")):
         files = find_official_files(folder)
         networks = empty_networks(paths.apply_to(shape or full()), training=False)
         load_official(networks, files)
         initialise_missing(networks)
-        return TrainedModel(networks.eval(), DiffusionConfig())
+        return LoadedModel(networks.eval(), DiffusionConfig())
     if (folder / CONFIG_FILE).is_file():
         networks = Networks.load(folder, training=False, paths=paths).eval()
-        return TrainedModel(networks, _saved_diffusion(folder / SCHEDULER_FOLDER))
+        return LoadedModel(networks, _saved_diffusion(folder / SCHEDULER_FOLDER))
     bundle = load_bundle(folder, weights, paths)
-    return TrainedModel(bundle.networks, bundle.config.diffusion)
+    return LoadedModel(bundle.networks, bundle.config.diffusion)
 
 
 def _saved_diffusion(folder: Path) -> DiffusionConfig:

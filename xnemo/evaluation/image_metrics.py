@@ -1,4 +1,4 @@
-"""How near two pictures are, pixel by pixel: L1, PSNR and SSIM."""
+"""Pixel metrics of two images: L1, PSNR and SSIM."""
 
 import math
 
@@ -12,34 +12,34 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def l1(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
-    """Return the mean absolute difference of each picture (N,), for pictures in [-1, 1].
+    """Return the mean absolute difference of each image (N,), for images in [-1, 1].
 
-    The unit is the full range of a channel: 0 is equal, 1 black against white.
+    The unit is the full range of a channel: 0 for equal images, 1 for black against white.
     """
     return (a_NCHW.float() - b_NCHW.float()).abs().flatten(1).mean(1) / 2
 
 
 def psnr(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of each picture (N,) in dB, for pictures in [-1, 1].
+    """Return the peak signal-to-noise ratio of each image (N,) in dB, for images in [-1, 1].
 
-    Equal pictures give infinity.
+    Equal images give infinity.
     """
     error = ((a_NCHW.float() - b_NCHW.float()) / 2).square().flatten(1).mean(1)
     return -10 * torch.log10(error)
 
 
 def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
-    """Return the structural similarity of each picture (N,), for pictures in [-1, 1].
+    """Return the structural similarity of each image (N,), for images in [-1, 1].
 
-    Every channel by itself, Gaussian window of standard deviation 1.5, population covariances, the
-    border of five pixels left out, as `skimage.metrics.structural_similarity` with
+    Per channel, with a Gaussian window of standard deviation 1.5, population covariances and
+    without the border of five pixels, as `skimage.metrics.structural_similarity` with
     ``gaussian_weights=True, use_sample_covariance=False``.
 
     Raises:
-        ValueError: a side is below 11 pixels.
+        ValueError: A side is below 11 pixels.
     """
     if min(a_NCHW.shape[-2:]) < 2 * _RADIUS + 1:
-        raise ValueError(f"pictures of {tuple(a_NCHW.shape[-2:])} are too small for SSIM's window")
+        raise ValueError(f"images of {tuple(a_NCHW.shape[-2:])} are smaller than SSIM's window")
     a, b = ((x.double() + 1) / 2 for x in (a_NCHW, b_NCHW))
     mean_a, mean_b = _blur(a), _blur(b)
     var_a = _blur(a * a) - mean_a**2
@@ -51,7 +51,7 @@ def ssim(a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
 
 
 def _blur(x_NCHW: Tensor) -> Tensor:
-    """Weigh neighbours by a Gaussian, where the whole window lies inside the picture."""
+    """Apply a Gaussian filter where the whole window lies inside the image."""
     steps = torch.arange(-_RADIUS, _RADIUS + 1, dtype=x_NCHW.dtype, device=x_NCHW.device)
     window = torch.exp(-0.5 * (steps / _SIGMA) ** 2)
     window = window / window.sum()

@@ -1,48 +1,48 @@
-"""Do two pictures show the same person, turned alike, with the same expression?"""
+"""Face metrics of generated frames: identity, head pose and expression."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing import geometry
 from preprocessing.faces.detector import Detector, Face
 from preprocessing.faces.pose import head_pose
-from preprocessing.geometry import similarity
 
-Pictures = NDArray[np.uint8]
+Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class FaceDistances:
     """Means over the frames in which both clips show a face; NaN where there is none."""
 
-    # Cosine of the descriptors of identity, 1 for equal ones; NaN without a recogniser.
+    # Cosine similarity of identity embeddings; NaN if the detector has no recognition network.
     identity: float
     # Mean absolute difference of yaw, pitch and roll in degrees (average pose distance).
     pose_degrees: float
-    # Mean distance of the five landmarks after moving, turning and scaling one face onto the other,
-    # as a share of the distance between the eyes (average expression distance).
+    # Mean distance of the five landmarks after a similarity transform of one face onto the other,
+    # as a fraction of the distance between the eyes (average expression distance).
     expression: float
-    # Share of the generated frames that show a face.
+    # Fraction of the generated frames that show a face.
     found: float
 
 
 def face_distances(
-    generated_FHWC: Pictures,
-    driving_FHWC: Pictures,
+    generated_FHWC: Frames,
+    driving_FHWC: Frames,
     portrait_HWC: NDArray[np.uint8],
     detector: Detector,
 ) -> FaceDistances:
-    """Compare generated frames with the portrait (who) and the driver (how).
+    """Compare generated frames with the portrait (identity) and the driving frames (motion).
 
     Args:
         generated_FHWC: RGB uint8 frames.
-        driving_FHWC: The driver's frames, as many.
+        driving_FHWC: Driving frames, equally many.
         portrait_HWC: The portrait.
-        detector: Finds faces; where it also recognises them, identity is measured.
+        detector: Finds faces; identity is measured if it has a recognition network.
     """
-    made = [_face(detector, picture) for picture in generated_FHWC]
-    wanted = [_face(detector, picture) for picture in driving_FHWC]
+    made = [_face(detector, frame) for frame in generated_FHWC]
+    wanted = [_face(detector, frame) for frame in driving_FHWC]
     pairs = [(a.landmarks_52, b.landmarks_52) for a, b in zip(made, wanted, strict=True) if a and b]
     pose = expression = float("nan")
     if pairs:
@@ -58,25 +58,25 @@ def face_distances(
     )
 
 
-def landmark_distance(a_52: NDArray, b_52: NDArray) -> float:
+def landmark_distance(a_52: NDArray[np.floating], b_52: NDArray[np.floating]) -> float:
     """Return the mean distance of landmarks after the best similarity transform of `a` onto `b`.
 
     The unit is the distance between b's eyes.
     """
     a, b = a_52.astype(np.float64), b_52.astype(np.float64)
-    affine = similarity(a, b)
-    left = np.linalg.norm(a @ affine[:, :2].T + affine[:, 2] - b, axis=1)
+    affine = geometry.similarity(a, b)
+    distance = np.linalg.norm(a @ affine[:, :2].T + affine[:, 2] - b, axis=1)
     eyes = np.linalg.norm(b[1] - b[0])
-    return float(left.mean() / max(eyes, 1e-6))
+    return float(distance.mean() / max(eyes, 1e-6))
 
 
-def _face(detector: Detector, picture: NDArray[np.uint8]) -> Face | None:
-    faces = detector.detect(picture)
+def _face(detector: Detector, image: NDArray[np.uint8]) -> Face | None:
+    faces = detector.detect(image)
     return faces[0] if faces else None
 
 
 def _identity(
-    generated: Pictures,
+    generated: Frames,
     faces: list[Face | None],
     portrait: NDArray[np.uint8],
     detector: Detector,
@@ -86,10 +86,10 @@ def _identity(
     own = _face(detector, portrait)
     if own is None:
         return float("nan")
-    descriptor = detector.embed(portrait, own.landmarks_52)
-    likeness = [
-        float(descriptor @ detector.embed(picture, face.landmarks_52))
-        for picture, face in zip(generated, faces, strict=True)
+    embedding = detector.embed(portrait, own.landmarks_52)
+    similarity = [
+        float(embedding @ detector.embed(frame, face.landmarks_52))
+        for frame, face in zip(generated, faces, strict=True)
         if face is not None
     ]
-    return float(np.mean(likeness)) if likeness else float("nan")
+    return float(np.mean(similarity)) if similarity else float("nan")

@@ -1,9 +1,8 @@
-"""From driving frames to motion: find the face, hold the crop still, encode chunk by chunk."""
+"""From driving frames to motion tokens: track the face, crop it, encode chunk by chunk."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,14 +13,14 @@ from torch import Tensor
 from preprocessing import geometry
 from preprocessing.errors import UserError
 from preprocessing.faces.detector import Detector, Face
-from xnemo.animation.pictures import to_tensor
+from xnemo.animation.config import BoxMode
+from xnemo.model.motion.encoder import MotionEncoder
 
-# A clip that can be gone through twice: a list, an array, or an object that opens its file anew.
+# A clip that can be iterated more than once: a list, an array, or an object that reopens its file.
 # Frames are RGB uint8 (height, width, 3).
 Frames = Iterable[NDArray[np.uint8]]
-BoxMode = Literal["relative", "real", "constant"]
 
-# A face counts as the same one while its box overlaps the one before by this much.
+# Least overlap (IoU) with the previous box for a face to count as the same one.
 _SAME_FACE_OVERLAP = 0.2
 
 
@@ -31,7 +30,7 @@ class FaceTrack:
 
     # Box per frame (T, 4), gaps filled.
     boxes: NDArray[np.float64]
-    # Frames in which the face was looked for and not found.
+    # Frames in which detection ran and found no face.
     frames_without_face: int
     # (height, width) of the frames.
     frame_hw: tuple[int, int]
@@ -47,22 +46,22 @@ def find_faces(
     name: str = "the driving video",
     on_frame: Callable[[int], None] | None = None,
 ) -> FaceTrack:
-    """Follow one face through a clip.
+    """Track one face through a clip.
 
-    It starts with the most prominent face and stays with the box that overlaps the last one most,
-    so that a second person does not take over. Frames between detections, and frames without a
-    face, get boxes interpolated in time; before the first and after the last find the nearest is
-    held.
+    The track starts with the most prominent face and continues with the box that overlaps the last
+    one most, so that a second face does not take over. Frames between detections and frames
+    without a face get boxes interpolated in time; outside the first and last detection the nearest
+    box is held.
 
     Args:
         frames: The clip.
         detector: Finds the faces.
-        every: Look for the face in every so many frames.
-        name: What the error calls the clip.
+        every: Run detection in every n-th frame.
+        name: Name of the clip in error messages.
         on_frame: Called with the number of each frame.
 
     Raises:
-        UserError: Where there is no frame, or no face in any.
+        UserError: There is no frame, or no face in any.
     """
     found: dict[int, NDArray[np.float64]] = {}
     looked, count, frame_hw = 0, 0, (0, 0)
@@ -92,7 +91,7 @@ def find_faces(
 
 
 def prominence(face: Face) -> float:
-    """Return how much a face stands out: its confidence times its area."""
+    """Return a face's confidence times its area."""
     width, height = face.box[2] - face.box[0], face.box[3] - face.box[1]
     return float(face.score * max(width, 0) * max(height, 0))
 
@@ -101,14 +100,13 @@ def _continue_with(faces: list[Face], last: NDArray[np.float64] | None) -> Face 
     if not faces:
         return None
     if last is not None:
-        nearest = max(faces, key=lambda face: _overlap(face.box, last))
-        if _overlap(nearest.box, last) >= _SAME_FACE_OVERLAP:
+        nearest = max(faces, key=lambda face: _iou(face.box, last))
+        if _iou(nearest.box, last) >= _SAME_FACE_OVERLAP:
             return nearest
     return max(faces, key=prominence)
 
 
-def _overlap(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Return intersection over union."""
+def _iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
     shared = float(np.prod(np.maximum(high - low, 0)))
     total = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared
@@ -116,7 +114,7 @@ def _overlap(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
 
 
 def _inside(box: NDArray[np.floating], frame_hw: tuple[int, int]) -> NDArray[np.float64]:
-    """Cut a box to the frame, as the release does with its detector's."""
+    """Clip a box to the frame, as the official release does."""
     height, width = frame_hw
     return np.clip(np.asarray(box, dtype=np.float64), 0, [width, height, width, height])
 
@@ -132,11 +130,11 @@ def box_vectors(
     Args:
         track: The driving face.
         reference_box: Face box in the portrait, in the portrait's pixels.
-        mode: "relative" measures against the driver's own first frame, so that the generated face
-            starts where the portrait's is and moves as the driver's does; "real" measures against
-            the portrait's box as training does, right where portrait and driver are of one shot;
-            "constant" is (0, 0, 1), which the release uses, and holds the face in place.
-        sigma: Gaussian smoothing of the vectors over time in frames, against detector jitter.
+        mode: "relative" measures against the first driving frame: the generated face starts at the
+            portrait's position and moves as the driving face does. "real" measures against the
+            portrait's box as training does, which is right where both are of one shot. "constant"
+            is (0, 0, 1), as in the official release, and keeps the face still.
+        sigma: Gaussian smoothing of the vectors over time, in frames, against detector jitter.
     """
     if mode == "constant":
         return np.tile(np.array([0, 0, 1], np.float32), (len(track), 1))
@@ -145,14 +143,14 @@ def box_vectors(
     if sigma > 0:
         vectors = gaussian_filter1d(vectors, sigma, axis=0, mode="nearest")
     if mode == "relative":
-        # Smoothing moves the first vector off (0, 0, 1), but the portrait's place is the start.
+        # Smoothing moves the first vector off (0, 0, 1), the portrait's own position.
         vectors = vectors - vectors[0] + np.array([0, 0, 1])
     return vectors.astype(np.float32)
 
 
 @torch.no_grad()
 def encode_motion(
-    encoder: Any,
+    encoder: MotionEncoder,
     frames: Frames,
     track: FaceTrack,
     vectors_T3: NDArray[np.float32],
@@ -163,15 +161,14 @@ def encode_motion(
     Frames are cropped as they come and dropped once encoded: at most `chunk` crops are held.
 
     Args:
-        encoder: The `MotionEncoder`, in evaluation mode.
-        frames: The clip, gone through once.
+        encoder: The motion encoder, in evaluation mode.
+        frames: The clip; iterated once.
         track: Its face.
         vectors_T3: Position and scale per frame.
         chunk: Frames encoded at once.
     """
     parameter = next(encoder.parameters())
-    size = encoder.config.image_size
-    crops = _crops(frames, track, size)
+    crops = _crops(frames, track, encoder.config["image_size"])
     tokens = []
     start = 0
     while batch := list(islice(crops, chunk)):
@@ -190,7 +187,7 @@ def _crops(frames: Frames, track: FaceTrack, size: int) -> Iterator[NDArray[np.u
 
 
 def blend_motion(first_TLD: Tensor, second_TLD: Tensor, start: float, end: float) -> Tensor:
-    """Return a linear interpolation of two drivers' motion tokens, as long as the shorter.
+    """Interpolate linearly between the motion tokens of two clips, as long as the shorter one.
 
     Args:
         first_TLD: Motion at weight 0.
@@ -201,3 +198,9 @@ def blend_motion(first_TLD: Tensor, second_TLD: Tensor, start: float, end: float
     length = min(len(first_TLD), len(second_TLD))
     weight_T11 = torch.linspace(start, end, length).view(-1, 1, 1)
     return torch.lerp(first_TLD[:length], second_TLD[:length], weight_T11)
+
+
+def to_tensor(images_NHWC: NDArray[np.uint8]) -> Tensor:
+    """Return uint8 images as float32 (N, 3, H, W) in [-1, 1]."""
+    x = torch.from_numpy(np.array(images_NHWC)).permute(0, 3, 1, 2)
+    return x.float().div_(127.5).sub_(1)
