@@ -24,7 +24,7 @@ _BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 BLOCKS = [(language, text) for language, text in _BLOCK.findall(README) if language != "bibtex"]
 
 #: Settings that let one step stand for a whole training run.
-SHORT = "samples=16 global_batch=8 micro_batch=8 checkpoint.every_samples=16".split()
+SHORT = ["samples=16", "global_batch=8", "micro_batch=8", "checkpoint.every_samples=16"]
 
 
 def words_of(block: str) -> list[list[str]]:
@@ -61,7 +61,21 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     write_bundle(folder / "WEIGHTS", averaged=True)
     Image.fromarray(skimage.data.astronaut()).save(folder / "portrait.jpg")
-    xnemo(folder, "synthesize VIDEOS --people 3 --seconds 2 --size 128 --concurrency 2".split())
+    xnemo(
+        folder,
+        [
+            "synthesize",
+            "VIDEOS",
+            "--people",
+            "3",
+            "--seconds",
+            "2",
+            "--size",
+            "128",
+            "--concurrency",
+            "2",
+        ],
+    )
     driving = next((folder / "VIDEOS").rglob("*.mp4"))
     shutil.copy(driving, folder / "driving.mp4")
     xnemo(folder, ["export", "WEIGHTS", "MODEL_DIR", "--layout", "diffusers"])
