@@ -28,15 +28,13 @@ def quietly(progress):
 
 def test_clips_carry_the_exact_motion_of_their_frames(tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "shards"
-    synthesize(videos, SynthesisConfig(3, 2.4, size=128, people_per_motion=3), on_progress=quietly)
+    synthesize(videos, SynthesisConfig(3, 2.4, size=192, people_per_motion=3), on_progress=quietly)
     # A table that is no truth file is ignored, a damaged truth file is reported.
     (videos / "person-0000001.parquet").write_bytes((videos / "people.parquet").read_bytes())
     truth_file = videos / "person-0000002.parquet"
     table = pq.read_table(io.BytesIO(truth_file.read_bytes())).drop_columns(["jawOpen"])
     pq.write_table(table, truth_file)
-    config = override(
-        PreprocessConfig(), ["tube.size=128", "detect.size=320", "filters.min_face_px=30"]
-    )
+    config = override(PreprocessConfig(), ["tube.size=128"])
     preprocess(videos, out, config, on_progress=quietly)
     samples = {
         row["source"]: read_sample(out, row)
