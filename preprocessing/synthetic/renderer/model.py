@@ -40,7 +40,8 @@ def build_model(mesh: Mesh, person: Person) -> Model:
     bound = sum(len(s.rest) for s in surfaces)
     attached = count + sum(len(layer.base) for layer in layers)
     no_rest = np.zeros((attached, 3), np.float32)
-    quads, material = [mesh.render_quads], [mesh.material]
+    shown = ~_under_cloth(mesh, layers)[mesh.quads].all(1)
+    quads, material = [mesh.render_quads[shown]], [mesh.material[shown]]
     casting = [_coarse_skin(mesh)]
     casting_material = [np.full(len(casting[0]), Material.SKIN, np.int32)]
     offset = count
@@ -90,6 +91,15 @@ def build_model(mesh: Mesh, person: Person) -> Model:
         casting=triangles(np.vstack(casting)),
         casting_material=np.tile(np.concatenate(casting_material), 2),
     )
+
+
+def _under_cloth(mesh: Mesh, layers: tuple[Layer, ...]) -> NDArray[np.bool_]:
+    """Which fine vertices [N] lie well inside the border of the garment and are never seen."""
+    hidden = np.zeros(len(mesh.points), bool)
+    for layer in layers:
+        if layer.material == Material.CLOTH:
+            hidden[layer.base[layer.coordinates[:, 2] > 0.02]] = True
+    return hidden
 
 
 def _coarse_skin(mesh: Mesh) -> NDArray[np.int32]:
