@@ -207,7 +207,7 @@ def wider(folder: Path, sd: Path) -> Path:
         (other, "holds no weights that can start a network"),
         (one_of_four, "lacks xnemo_reference_unet.pth"),
         (lacking, "1 missing: conv_in.bias"),
-        (torn, "damaged or no safetensors file"),
+        (torn, "damaged or not a safetensors file"),
         (wider, r"widths \(32, 32\)"),
     ],
 )
