@@ -123,6 +123,18 @@ def _set_quiet_defaults() -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
 
 
+def silence_ray_data() -> None:
+    """Keep Ray Data's log lines and progress bars off the terminal."""
+    import ray.data
+
+    for name in ("ray.data", "ray.data._internal"):
+        # Errors are raised as well, and reported once by the caller.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
 def _start_local(ray: ModuleType, num_cpus: int | None) -> None:
     set_private_token()
     # Ray runs its workers at the lowest priority, which starves them on a machine with other work.

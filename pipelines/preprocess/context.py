@@ -1,13 +1,12 @@
 """What all stages of one job share: the store, the settings, Ray and the progress callback."""
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.cluster.connect import connect
+from pipelines.cluster.connect import connect, silence_ray_data
 from pipelines.preprocess.progress import OnProgress, show_live
 from pipelines.terminal.live_progress import live_progress
 from preprocessing.config import PreprocessConfig
@@ -35,7 +34,7 @@ class Workers:
     def connect(self) -> int:
         """Connect to Ray and return how many tasks run at once."""
         if not self.used:
-            _silence_ray_data()
+            silence_ray_data()
             cluster = self._stack.enter_context(connect(self._address, self.wanted))
             self.used = self.wanted or max(1, int(cluster.cpus))
         return self.used
@@ -100,18 +99,6 @@ def cannot_write(store: Store, status: str, detail: str) -> UserError:
         f"cannot write to {store.url}: {detail}; finished chunks are kept",
         "fix that and run the same command: it resumes",
     )
-
-
-def _silence_ray_data() -> None:
-    """Keep Ray Data's log lines and progress bars off the terminal."""
-    import ray.data
-
-    for name in ("ray.data", "ray.data._internal"):
-        # Errors are raised as well, and reported once by the caller.
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
 
 
 def _with_absolute_model_dir(config: PreprocessConfig) -> PreprocessConfig:

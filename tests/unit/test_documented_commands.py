@@ -38,7 +38,9 @@ class Shown:
 def in_document(file: Path) -> list[Shown]:
     """Return the commands of a Markdown file, in blocks and as inline code."""
     text = file.read_text().replace("\\\n", " ")
-    blocks = re.findall(r"^(?: {4}|> )?\s*(xnemo [a-z].*)$", text, re.MULTILINE)
+    fenced = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    blocks = re.findall(r"^\s*(xnemo [a-z].*)$", fenced, re.MULTILINE)
+    blocks += re.findall(r"^(?: {4}|> )\s*(xnemo [a-z].*)$", text, re.MULTILINE)
     # Inline code may be split over two lines.
     inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
     inline = [code for code in inline if re.match(r"xnemo [a-z]+( |$)", code)]
