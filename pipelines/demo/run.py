@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipelines.animate.contact_sheet import save_sheet
 from pipelines.animate.job import AnimateOptions, animate
-from pipelines.cluster.connect import connect
+from pipelines.cluster.connect import connect, silence_ray_data
 from pipelines.demo.contact_sheet import contact_sheet
 from pipelines.demo.portraits import load_portrait
 from pipelines.demo.record import record_results
@@ -124,6 +124,7 @@ def run_demo(
         out / "videos", config.seed, config.people, config.clip_seconds, size=config.video_side
     )
     # One Ray for all jobs: starting it takes longer than this preprocessing.
+    silence_ray_data()
     with connect(address, concurrency):
         with stages.measure("make videos"):
             write_demo_videos(

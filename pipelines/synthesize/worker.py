@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from pipelines.cluster.connect import silence_ray_data
 from pipelines.synthesize.plan import clip_files
 from preprocessing.storage.store import StoreFullError, open_store
 from preprocessing.synthetic.clip import ClipSpec, make_clip
@@ -33,7 +32,6 @@ def stream_clips(todo: Sequence[ClipSpec], store_url: str, workers: int) -> Iter
     """Make clips with so many tasks at once; yield the record of each when it is written."""
     import ray.data
 
-    silence_ray_data()
     for begin in range(0, len(todo), _CLIPS_AT_ONCE):
         items = [{"clip": json.dumps(asdict(c))} for c in todo[begin : begin + _CLIPS_AT_ONCE]]
         results = ray.data.from_items(items, override_num_blocks=len(items)).map(
