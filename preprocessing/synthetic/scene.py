@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import warp as wp
 from numpy.typing import NDArray
 
 from preprocessing.errors import UserError
@@ -15,7 +14,7 @@ from preprocessing.synthetic.body.pose import Pose, pose
 from preprocessing.synthetic.motion.columns import Motion, check_motion
 from preprocessing.synthetic.person import Person, Value
 from preprocessing.synthetic.renderer import kernels, shading
-from preprocessing.synthetic.renderer.device import default_device, to_device
+from preprocessing.synthetic.renderer.device import default_device, to_device, wp
 from preprocessing.synthetic.renderer.model import build_model
 
 # Distance of the camera from the face in metres, side of the shadow map in samples, and the part

@@ -6,14 +6,13 @@ from functools import cache
 import cv2
 import numpy as np
 import scipy.sparse as sp
-import warp as wp
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from preprocessing.synthetic.appearance.fields import Floats
 from preprocessing.synthetic.body.asset import PARTS, Asset, load_asset
 from preprocessing.synthetic.body.subdivision import catmull_clark, subdivide_corners
-from preprocessing.synthetic.renderer.device import to_device
+from preprocessing.synthetic.renderer.device import to_device, wp
 from preprocessing.synthetic.renderer.kernels import Material, occlusion, rasterise
 
 #: Vertical axis of the head in the template (x, y).

@@ -7,8 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import warp as wp
 from numpy.typing import NDArray
+
+from preprocessing.errors import UserError
+
+try:
+    import warp as wp
+except ModuleNotFoundError:
+    raise UserError("warp-lang is not installed", "run: pip install 'xnemo[synthetic]'") from None
+
+__all__ = ["CACHE_VARIABLE", "default_device", "kernel_cache", "to_device", "wp"]
 
 CACHE_VARIABLE = "XNEMO_KERNEL_CACHE"
 
