@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 
 Resume = Literal["auto", "must", "never"]
 
+# File that the process of a run locks.
+_LOCK = ".lock"
+
 # Settings that may not change: the samples seen so far would not count.
 _FIXED = ("network", "stage", "seed", "global_batch")
 
@@ -79,7 +82,7 @@ def open_folder(path: Path) -> Iterator[Path]:
     path = path.absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        lock = os.open(path / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror}", "choose another --runs-dir"
@@ -95,6 +98,18 @@ def open_folder(path: Path) -> Iterator[Path]:
         yield path
     finally:
         os.close(lock)
+
+
+def is_open(path: Path) -> bool:
+    """Return whether a process has locked a folder with `open_folder`."""
+    lock = os.open(path / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _inspect(path: Path, config: TrainConfig, resume: Resume) -> RunFolder:

@@ -3,11 +3,13 @@
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.train.progress import TrainProgress
+from pipelines.train.run_folder import is_open
 from pipelines.train.worker import PLACEMENT_FILE
 from pipelines.tune.progress import Listener, ReportTrials, trial_name, watcher
 from pipelines.tune.search_space import Space, to_tune
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
 Scheduler = Literal["asha", "none"]
 Mode = Literal["min", "max"]
 
-# Seconds after which the controller of a stopped trial is gone; before, it would restart workers
-# whose placement group is removed.
-_CONTROLLER_GONE_S = 5.0
+# Seconds that the process of a stopped trial may take to end, and its controller after it. A
+# controller that is alive restarts workers whose placement group is removed.
+_TRIAL_ENDS_WITHIN_S = 60.0
+_CONTROLLER_ENDS_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,7 @@ def run_trials(
         ),
     )
     results = tuner.fit()
-    unreleased = list(folder.glob(f"trial-*/{PLACEMENT_FILE}"))
-    if unreleased:
-        time.sleep(_CONTROLLER_GONE_S)
-    for file in unreleased:
+    for file in folder.glob(f"trial-*/{PLACEMENT_FILE}"):
         release_placement(file.parent)
     return results
 
@@ -148,12 +148,18 @@ def run_trial(settings: dict[str, Any], job: TrialJob) -> None:
 
 
 def release_placement(run_dir: Path) -> None:
-    """Remove the placement group that the workers of a run in ``run_dir`` left, if any."""
+    """Remove the placement group that the workers of a stopped trial left, once it has ended."""
     from ray._raylet import PlacementGroupID
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     file = run_dir / PLACEMENT_FILE
-    if file.is_file():
+    if not file.is_file():
+        return
+    deadline = time.monotonic() + _TRIAL_ENDS_WITHIN_S
+    while is_open(run_dir) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(_CONTROLLER_ENDS_WITHIN_S)
+    with suppress(FileNotFoundError):
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(file.read_text()))))
         file.unlink(missing_ok=True)
 
@@ -169,9 +175,8 @@ def _releaser(folder: Path) -> "Callback":
 
     def release_later(trial: "RayTrial") -> None:
         run_dir = folder / trial_name(trial.trial_id)
-        timer = threading.Timer(_CONTROLLER_GONE_S, release_placement, (run_dir,))
-        timer.daemon = True
-        timer.start()
+        # Not kept: Ray Tune pickles its callbacks.
+        threading.Thread(target=release_placement, args=(run_dir,), daemon=True).start()
 
     class Releaser(Callback):
         def on_trial_complete(

@@ -79,7 +79,15 @@ class Driver:
     def processes(self, name: str) -> list[psutil.Process]:
         """The processes that the driver or its Ray started under a name."""
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [p for p in children if name in " ".join(p.cmdline())]
+        return [p for p in children if name in command_line(p)]
+
+
+def command_line(process: psutil.Process) -> str:
+    """The words of a process; none once it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 @pytest.fixture(scope="module")
