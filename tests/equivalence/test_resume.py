@@ -116,5 +116,5 @@ def test_a_damaged_last_checkpoint_only_repeats_its_steps(
     stopped_copy(uninterrupted, 8, run, shards=True)
     (run / "checkpoints" / f"{32:012d}" / "engine" / "worker0.pt").write_bytes(b"torn")
     run_training(nano(**SETTINGS, checkpoint__every_samples=1000), str(faces), run)
-    assert "falling back to the one before" in caplog.text
+    assert "falling back to the previous one" in caplog.text
     assert_same_bits(weights_of(run), weights_of(uninterrupted))
