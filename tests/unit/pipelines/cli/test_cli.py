@@ -59,7 +59,7 @@ def refusal(capsys, *arguments: str) -> str:
         (["tune", "tiny", "--data", "x", "--space", "y", "--run", "a/b"], "--run 'a/b'"),
         (["demo", "--output-dir", "/proc/none"], "/proc/none"),
         (["demo", "--output-dir", __file__], "test_cli.py"),
-        (["evaluate", "x", "y", "-o", "scores.csv"], "scores.csv is no .json"),
+        (["evaluate", "x", "y", "-o", "scores.csv"], "scores.csv is not a .json"),
         (["evaluate", "x", "y", "-o", f"{__file__}/a.json"], "nothing can be written in"),
         (["export", "x", "y", "--layout", "onnx"], "diffusers"),
     ],
