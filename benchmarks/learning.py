@@ -90,7 +90,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", default="2")
     parser.add_argument("--address")
     parser.add_argument("--steps", type=int, default=10, help="denoising steps")
-    parser.add_argument("--faces-pack", help="insightface pack, to measure identity")
+    parser.add_argument("--face-model-dir", help="insightface pack, to measure identity")
     parser.add_argument("--lpips", help="folder of LPIPS weights")
     parser.add_argument("--smoke", action="store_true", help="prove that it works; write nothing")
     return parser.parse_args()
@@ -158,8 +158,8 @@ def prepare(args: argparse.Namespace) -> tuple[Callable[[Path], Tables], Path]:
         box="real" if args.videos else "relative",
         limit=2 if args.smoke else 8,
         frames=4 if args.smoke else 16,
-        detector="insightface" if args.faces_pack else "centerface",
-        face_model_dir=args.faces_pack,
+        detector="insightface" if args.face_model_dir else "centerface",
+        face_model_dir=args.face_model_dir,
         lpips=args.lpips,
     )
     shards = args.out / "dataset"
@@ -169,10 +169,12 @@ def prepare(args: argparse.Namespace) -> tuple[Callable[[Path], Tables], Path]:
     size = get_recipe(args.recipe).network.image_size
     base = PreprocessConfig()
     detect = base.detect
-    if args.faces_pack:
-        detect = replace(detect, name="insightface", model_dir=args.faces_pack)
+    if args.face_model_dir:
+        detect = replace(detect, name="insightface", model_dir=args.face_model_dir)
     else:
-        print("without --faces-pack a person in two videos counts as two, and may be held out once")
+        print(
+            "without --face-model-dir a person in two videos counts as two, and may be held out once"
+        )
     kept = replace(
         base,
         detect=detect,

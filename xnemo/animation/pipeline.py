@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,7 +12,7 @@ import PIL.Image
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils import BaseOutput, load_image
+from diffusers.utils import BaseOutput
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,8 +20,7 @@ from preprocessing.errors import UserError, first_line
 from preprocessing.faces import Detector, make_detector
 from xnemo.animation.animator import Animator
 from xnemo.animation.config import AnimateConfig, BoxMode
-from xnemo.animation.driving_video import DrivingVideo
-from xnemo.animation.motion import Frames
+from xnemo.animation.inputs import Image, Video, read_frames, read_image
 from xnemo.config import from_dict, to_dict
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.diffusion.scheduler import make_scheduler
@@ -33,9 +32,6 @@ from xnemo.model.networks import CONFIG_FILE, Networks
 from xnemo.model.unet.denoising_unet import DenoisingUNet
 from xnemo.model.unet.reference_net import ReferenceNet
 from xnemo.model.weights.files import atomic_folder
-
-Image = PIL.Image.Image | NDArray[np.uint8]
-Video = str | os.PathLike[str] | Sequence[Image] | Frames
 
 _TRAINED = ("denoiser", "reference_net", "motion_encoder")
 
@@ -237,7 +233,7 @@ class XNeMoPipeline(DiffusionPipeline):  # type: ignore[misc]
     @torch.no_grad()
     def __call__(
         self,
-        image: Image | str | os.PathLike[str],
+        image: Image,
         driving: Video,
         second_driving: Video | None = None,
         *,
@@ -293,10 +289,10 @@ class XNeMoPipeline(DiffusionPipeline):  # type: ignore[misc]
         )
         self.detector = self.detector or make_detector()
         animator = Animator(self.networks, self.detector, scheduler=self.scheduler)
-        portrait = animator.prepare_portrait(_portrait(image), config)
-        motion = animator.driving_motion(_frames(driving), portrait, config)
+        portrait = animator.prepare_portrait(read_image(image), config)
+        motion = animator.driving_motion(read_frames(driving), portrait, config)
         if second_driving is not None:
-            motion = animator.blended(motion, _frames(second_driving), portrait, config)
+            motion = animator.blended(motion, read_frames(second_driving), portrait, config)
 
         with self.progress_bar(total=num_inference_steps) as bar:
 
@@ -338,40 +334,3 @@ def _convert(
         return [[PIL.Image.fromarray(image) for image in images]]
     array = np.stack(images)[None].astype(np.float32) / 255
     return array if output_type == "np" else torch.from_numpy(array).permute(0, 1, 4, 2, 3)
-
-
-def _portrait(image: Image | str | os.PathLike[str]) -> NDArray[np.uint8]:
-    if isinstance(image, str | os.PathLike):
-        try:
-            image = load_image(os.fspath(image))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{image} cannot be read as an image: {first_line(error)}", "give a PNG or JPEG"
-            ) from error
-    return _array(image)
-
-
-def _frames(video: Video) -> Frames:
-    return DrivingVideo(video) if isinstance(video, str | os.PathLike) else _Arrays(video)
-
-
-def _array(image: Image) -> NDArray[np.uint8]:
-    if isinstance(image, PIL.Image.Image):
-        return np.asarray(image.convert("RGB"))
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise UserError(
-            f"an image is an array of {image.dtype} {image.shape}",
-            "give RGB uint8 (height, width, 3), or PIL images",
-        )
-    return image
-
-
-class _Arrays:
-    """Frames as arrays; can be iterated more than once."""
-
-    def __init__(self, frames: Sequence[Image] | Frames) -> None:
-        # A generator can be iterated only once, and two passes are needed.
-        self.frames = list(frames) if iter(frames) is frames else frames
-
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        return (_array(frame) for frame in self.frames)
