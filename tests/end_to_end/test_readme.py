@@ -1,6 +1,6 @@
 """Every block of the README runs as it stands, at small size.
 
-Placeholders are replaced by small files, settings that shorten training are added, and a GPU becomes a
+Placeholders become small files, settings that shorten training are added, and a GPU becomes a
 CPU. Installation and cluster commands are checked without being run.
 """
 
