@@ -89,7 +89,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     return settings
 
 
-def to_yaml(config: object) -> str:
+def to_yaml(config: Any) -> str:
     """Return a config as YAML with each field's source comment above it; loads with `--config`."""
     from xnemo.config import to_dict
 

@@ -17,7 +17,7 @@ def smooth(low: float, high: float, x: ArrayLike) -> NDArray[np.float64]:
 
 def linear_rgb(rgb: Sequence[float] | ArrayLike) -> NDArray[np.float32]:
     """Turn display colours of 0 to 255 into linear ones of 0 to 1."""
-    return (np.asarray(rgb, np.float32) / 255) ** np.float32(2.2)
+    return np.asarray((np.asarray(rgb, np.float32) / 255) ** np.float32(2.2), np.float32)
 
 
 def smooth_noise(
@@ -42,4 +42,4 @@ def periodic_noise(
     border = side // 4
     wrapped = np.pad(rng.random((side, side)).astype(np.float32), border, mode="wrap")
     blurred = cv2.GaussianBlur(wrapped, (0, 0), sigmaX=across, sigmaY=along)
-    return uniform_ranks(np.asarray(blurred)[border:-border, border:-border])
+    return uniform_ranks(np.asarray(blurred, np.float32)[border:-border, border:-border])

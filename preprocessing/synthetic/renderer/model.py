@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.synthetic.appearance.geometry import Layer
+from preprocessing.synthetic.appearance.geometry import Layer, Surface
 from preprocessing.synthetic.body.mesh import Mesh, triangles
 from preprocessing.synthetic.body.pose import eye_centre
 from preprocessing.synthetic.person import Person
@@ -45,7 +45,8 @@ def build_model(mesh: Mesh, person: Person) -> Model:
     casting = [_coarse_skin(mesh)]
     casting_material = [np.full(len(casting[0]), Material.SKIN, np.int32)]
     offset = count
-    for item in (*layers, *(s.surface for s in surfaces)):
+    items: list[Layer | Surface] = [*layers, *(s.surface for s in surfaces)]
+    for item in items:
         quads.append(item.quads + offset)
         material.append(np.full(len(item.quads), item.material, np.int32))
         if not isinstance(item, Layer) or item.casts_shadow:

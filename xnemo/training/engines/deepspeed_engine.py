@@ -229,7 +229,7 @@ def _import_deepspeed() -> Any:
     if not dist.is_initialized():
         # Without a process group DeepSpeed tries to create one with MPI.
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        store = dist.HashStore()  # type: ignore[attr-defined]
+        store = dist.HashStore()
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
     import deepspeed
     import deepspeed.comm

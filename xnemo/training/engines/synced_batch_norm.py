@@ -53,7 +53,7 @@ def synchronise_batch_norms(module: nn.Module) -> None:
 
 
 def _sum_over_workers(values: Tensor) -> Tensor:
-    total: Tensor = _SumOverWorkers.apply(values)  # type: ignore[no-untyped-call]
+    total: Tensor = _SumOverWorkers.apply(values)
     return total
 
 
