@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.error
@@ -54,7 +55,7 @@ def _mux(mp4: bytes, source: InputContainer, copied: bool, start_s: float, secon
         else:
             audio = out.add_stream("aac", rate=track.codec_context.sample_rate)
             packets = _encoded(source, audio, start_s, seconds)
-        both = heapq.merge(
+        both: Iterator[tuple[Fraction, int, Any]] = heapq.merge(
             ((_time(p), 0, p) for p in silent.demux(video=0) if p.dts is not None),
             ((_time(p), 1, p) for p in packets),
             key=lambda item: item[:2],
@@ -65,12 +66,14 @@ def _mux(mp4: bytes, source: InputContainer, copied: bool, start_s: float, secon
     return index_first(buffer.getvalue())
 
 
-def _time(packet: av.Packet) -> Fraction:
+def _time(packet: "av.Packet[Any]") -> Fraction:
     assert packet.dts is not None
     return packet.dts * Fraction(packet.time_base or 1)
 
 
-def _copied(source: InputContainer, start_s: float, seconds: float) -> Iterator[av.Packet]:
+def _copied(
+    source: InputContainer, start_s: float, seconds: float
+) -> "Iterator[av.Packet[av.AudioStream]]":
     for packet in source.demux(audio=0):
         if packet.dts is None or packet.pts is None or packet.time_base is None:
             continue
@@ -86,7 +89,7 @@ def _copied(source: InputContainer, start_s: float, seconds: float) -> Iterator[
 
 def _encoded(
     source: InputContainer, audio: av.AudioStream, start_s: float, seconds: float
-) -> Iterator[av.Packet]:
+) -> "Iterator[av.Packet[av.AudioStream]]":
     resampler = av.AudioResampler(
         format="fltp",
         layout="stereo" if source.streams.audio[0].codec_context.channels > 1 else "mono",

@@ -3,10 +3,7 @@
 import math
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ray.actor import ActorProxy
+from typing import Any
 
 #: Message of a worker: a kind and plain data.
 Message = tuple[str, dict[str, Any]]
@@ -54,7 +51,7 @@ class ControlActor:
         return self._refused
 
 
-def start_control_actor() -> "ActorProxy[ControlActor]":
+def start_control_actor() -> Any:
     """Start a control actor on this node; it reserves no CPU.
 
     If it is killed, Ray restarts it, empty; calls in the meantime raise ActorUnavailableError.

@@ -8,12 +8,12 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster.connect import Cluster
 from pipelines.cluster.resources import WorkerCount, resources_per_worker
 from pipelines.tracking import RunLog
-from pipelines.train.control_actor import ControlActor, Message, start_control_actor
+from pipelines.train.control_actor import Message, start_control_actor
 from pipelines.train.failures import training_error
 from pipelines.train.previews import Previewer, free_gpus
 from pipelines.train.progress import RunRecord
@@ -24,7 +24,6 @@ from xnemo.config import to_dict
 from xnemo.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from ray.actor import ActorProxy
     from ray.train.v2.api.result import Result
     from ray.train.v2.torch.torch_trainer import TorchTrainer
 
@@ -102,7 +101,7 @@ class WorkerLaunch:
 
     def _trainer(
         self,
-        actor: "ActorProxy[ControlActor]",
+        actor: Any,
         token: str,
         count: WorkerCount,
         resources: dict[str, float],
@@ -148,7 +147,7 @@ class WorkerLaunch:
     def _watch(
         self,
         trainer: "TorchTrainer",
-        actor: "ActorProxy[ControlActor]",
+        actor: Any,
         previewer: Previewer,
         spare: float | None,
         stop: threading.Event,
@@ -192,7 +191,7 @@ class WorkerLaunch:
             ) from result
         self.record.take([("end", result.return_value or {})])
 
-    def _no_worker_left(self, actor: "ActorProxy[ControlActor]", waited: float) -> bool:
+    def _no_worker_left(self, actor: Any, waited: float) -> bool:
         """Return whether no worker can save a checkpoint; each polls every two seconds."""
         import ray
 
@@ -213,7 +212,7 @@ def _fit(fit: Callable[[], "Result"], outcome: "list[Result | BaseException]") -
         outcome.append(error)
 
 
-def _fetch(actor: "ActorProxy[ControlActor]") -> list[Message]:
+def _fetch(actor: Any) -> list[Message]:
     """Return the workers' messages; none while the control actor restarts."""
     import ray
 

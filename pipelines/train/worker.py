@@ -13,10 +13,6 @@ from preprocessing.errors import UserError
 from xnemo.config import from_dict
 
 if TYPE_CHECKING:
-    from ray.actor import ActorProxy
-
-    from pipelines.train.control_actor import ControlActor
-
     # Ray's controller imports this module and needs no torch.
     from xnemo.training.config import TrainConfig
 
@@ -117,7 +113,7 @@ def _train(job: dict[str, Any], stop: "StopSignal", rank: int) -> dict[str, Any]
 class ProgressCallback:
     """Training callback that forwards every event to the driver without waiting."""
 
-    def __init__(self, actor: "ActorProxy[ControlActor]") -> None:
+    def __init__(self, actor: Any) -> None:
         """Post to ``actor``."""
         self._actor = actor
 
@@ -149,7 +145,7 @@ class ProgressCallback:
 class StopSignal:
     """Flag that this worker has to save a checkpoint and end, kept by a background thread."""
 
-    def __init__(self, actor: "ActorProxy[ControlActor]") -> None:
+    def __init__(self, actor: Any) -> None:
         """Start to poll ``actor`` and Ray."""
         self._actor = actor
         self._set = threading.Event()
@@ -200,7 +196,7 @@ def _node_is_draining() -> bool:
 class _LogForwarder(logging.Handler):
     """Forwards this project's warnings and errors to the driver; other logs stay in Ray's files."""
 
-    def __init__(self, actor: "ActorProxy[ControlActor]", rank: int) -> None:
+    def __init__(self, actor: Any, rank: int) -> None:
         super().__init__(logging.WARNING)
         self._actor, self._rank = actor, rank
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from xnemo.animation.motion import (
 from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.sampler import SamplerConfig, StepCallback, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
-from xnemo.diffusion.scheduler import make_scheduler
+from xnemo.diffusion.scheduler import Scheduler, make_scheduler
 from xnemo.model.networks import Networks
 from xnemo.model.unet.config import UNetConfig
 
@@ -228,7 +228,8 @@ class Animator:
             parts.denoiser,
             z_reference,
             conditions,
-            self.scheduler or make_scheduler(self.diffusion, config.scheduler, config.spacing),
+            cast(Scheduler, self.scheduler)
+            or make_scheduler(self.diffusion, config.scheduler, config.spacing),
             config,
             generator or torch.Generator().manual_seed(config.seed),
             after_step,

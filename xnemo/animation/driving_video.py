@@ -1,5 +1,6 @@
 """A video file as driving frames that can be iterated more than once."""
 
+import os
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -32,7 +33,7 @@ class DrivingVideo:
     """
 
     def __init__(
-        self, path: str | Path, fps: float | None = None, max_frames: int | None = None
+        self, path: str | os.PathLike[str], fps: float | None = None, max_frames: int | None = None
     ) -> None:
         if fps is not None and not 0 < fps <= _HIGHEST_FPS:
             raise UserError(f"fps = {fps}", f"use a rate up to {_HIGHEST_FPS:g}")

@@ -47,7 +47,7 @@ class XNeMoPipelineOutput(BaseOutput):
     frames: list[list[PIL.Image.Image]] | NDArray[np.float32] | Tensor
 
 
-class XNeMoPipeline(DiffusionPipeline):  # type: ignore[misc]
+class XNeMoPipeline(DiffusionPipeline):
     """Animate a portrait with driving frames.
 
         pipe = XNeMoPipeline.from_pretrained("org/name", dtype=torch.float16).to("cuda")
@@ -74,7 +74,9 @@ class XNeMoPipeline(DiffusionPipeline):  # type: ignore[misc]
     """
 
     # In the order of use, for enable_model_cpu_offload(): one part at a time is on the GPU.
-    model_cpu_offload_seq = "motion_encoder->image_embedding->reference_net->denoiser->autoencoder"
+    model_cpu_offload_seq = (  # type: ignore[assignment]
+        "motion_encoder->image_embedding->reference_net->denoiser->autoencoder"
+    )
     _optional_components = ["autoencoder", "image_embedding"]  # noqa: RUF012 - as diffusers has it
 
     denoiser: DenoisingUNet
@@ -137,7 +139,7 @@ class XNeMoPipeline(DiffusionPipeline):  # type: ignore[misc]
         names = (*_TRAINED, *cls._optional_components)
         pipeline = cls(
             **{name: parts[name] for name in names},
-            scheduler=make_scheduler(diffusion or DiffusionConfig()),
+            scheduler=make_scheduler(diffusion or DiffusionConfig()),  # type: ignore[arg-type]
             network_config=networks.config,
         )
         pipeline.detector = detector
@@ -332,5 +334,5 @@ def _convert(
     images = list(animator.decode(latents))
     if output_type == "pil":
         return [[PIL.Image.fromarray(image) for image in images]]
-    array = np.stack(images)[None].astype(np.float32) / 255
+    array = np.asarray(np.stack(images)[None], np.float32) / np.float32(255)
     return array if output_type == "np" else torch.from_numpy(array).permute(0, 1, 4, 2, 3)

@@ -47,7 +47,7 @@ def build_model(mesh: Mesh, person: Person) -> Model:
     offset = count
     items: list[Layer | Surface] = [*layers, *(s.surface for s in surfaces)]
     for item in items:
-        quads.append(item.quads + offset)
+        quads.append((item.quads + offset).astype(np.int32))
         material.append(np.full(len(item.quads), item.material, np.int32))
         if not isinstance(item, Layer) or item.casts_shadow:
             casting.append(quads[-1])

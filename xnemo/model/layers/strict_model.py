@@ -7,14 +7,14 @@ from diffusers.models.modeling_utils import ModelMixin
 from preprocessing.errors import UserError
 
 
-class StrictModelMixin(ModelMixin):  # type: ignore[misc]
+class StrictModelMixin(ModelMixin):
     """`ModelMixin` whose `from_pretrained` refuses missing weights.
 
     diffusers logs a warning and initialises them at random.
     """
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str, output_loading_info: bool = False, **kwargs: Any
     ) -> Self | tuple[Self, dict[str, Any]]:
         """Load a model as `ModelMixin.from_pretrained` does.
@@ -22,9 +22,10 @@ class StrictModelMixin(ModelMixin):  # type: ignore[misc]
         Raises:
             UserError: Weights are missing.
         """
-        model, info = super().from_pretrained(
+        loaded: Any = super().from_pretrained(
             pretrained_model_name_or_path, output_loading_info=True, **kwargs
         )
+        model, info = loaded
         if missing := sorted(info["missing_keys"]):
             raise UserError(
                 f"{pretrained_model_name_or_path} lacks {len(missing)} weights of a"

@@ -155,7 +155,7 @@ def _is_state_dict(content: object) -> bool:
 
 
 @contextmanager
-def atomic_folder(directory: str | Path) -> Iterator[Path]:
+def atomic_folder(directory: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a hidden folder to write into; rename it to `directory` on success, else delete it.
 
     Raises:
