@@ -172,9 +172,7 @@ def prepare(args: argparse.Namespace) -> tuple[Callable[[Path], Tables], Path]:
     if args.face_model_dir:
         detect = replace(detect, name="insightface", model_dir=args.face_model_dir)
     else:
-        print(
-            "without --face-model-dir a person in two videos counts as two, and may be held out once"
-        )
+        print("without --face-model-dir an identity in two videos counts as two")
     kept = replace(
         base,
         detect=detect,
