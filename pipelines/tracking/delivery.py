@@ -5,6 +5,7 @@ import os
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from pipelines.tracking.store import Refused, TrackingStore
 from xnemo.training.monitor.run_log import Record, read_records_from
@@ -87,7 +88,7 @@ def known_stores(run_dir: Path) -> list[str]:
     return sorted(_load(run_dir))
 
 
-def _load(run_dir: Path) -> dict[str, dict]:
+def _load(run_dir: Path) -> dict[str, dict[str, Any]]:
     try:
         loaded = json.loads((run_dir / FILE).read_text())
     except (FileNotFoundError, ValueError):
