@@ -5,6 +5,9 @@ import time
 from collections import deque
 from typing import Any
 
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 #: Message of a worker: a kind and plain data.
 Message = tuple[str, dict[str, Any]]
 
@@ -22,30 +25,36 @@ class ControlActor:
         self._refused = False
         self._polled_at = -math.inf
 
+    @ray.method
     def post(self, kind: str, body: dict[str, Any]) -> None:
         """Append a message."""
         self._messages.append((kind, body))
         self._refused = self._refused or kind == "refused"
 
+    @ray.method
     def fetch(self) -> list[Message]:
         """Return all messages and empty the queue."""
         messages = list(self._messages)
         self._messages.clear()
         return messages
 
+    @ray.method
     def request_stop(self) -> None:
         """Request that the workers save a checkpoint and end."""
         self._stop = True
 
+    @ray.method
     def stop_requested(self) -> bool:
         """Return whether a stop is requested; workers poll this."""
         self._polled_at = time.monotonic()
         return self._stop
 
+    @ray.method
     def seconds_since_poll(self) -> float:
         """Return the seconds since a worker last polled; infinite before the first poll."""
         return time.monotonic() - self._polled_at
 
+    @ray.method
     def refused(self) -> bool:
         """Return whether a worker found input that can never work."""
         return self._refused
@@ -56,9 +65,6 @@ def start_control_actor() -> Any:
 
     If it is killed, Ray restarts it, empty; calls in the meantime raise ActorUnavailableError.
     """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     here = ray.get_runtime_context().get_node_id()
     strategy = NodeAffinitySchedulingStrategy(node_id=here, soft=True)
     actor = ray.remote(ControlActor).options(

@@ -217,9 +217,10 @@ def _fetch(actor: Any) -> list[Message]:
     import ray
 
     try:
-        return list(ray.get(actor.fetch.remote()))
+        messages = ray.get(actor.fetch.remote())
     except ray.exceptions.ActorUnavailableError:
         return []
+    return messages
 
 
 def _finish(previewer: Previewer, stop: threading.Event) -> None:
@@ -232,6 +233,6 @@ def _finish(previewer: Previewer, stop: threading.Event) -> None:
 def _free_resources() -> str:
     import ray
 
-    free = ray.available_resources()
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     amounts = ", ".join(f"{free.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
     return f"still waiting for workers to start; the cluster has {amounts} free"

@@ -61,7 +61,8 @@ def rank_trials(
         UserError: all trials failed.
     """
     trials = []
-    for result in (results[number] for number in range(len(results))):
+    for number in range(len(results)):
+        result = results[number]
         metrics = result.metrics or {}
         error = _last_line(result.error) if result.error else None
         seen = int(metrics.get("samples_seen", 0))

@@ -74,7 +74,7 @@ class XNeMoPipeline(DiffusionPipeline):
     """
 
     # In the order of use, for enable_model_cpu_offload(): one part at a time is on the GPU.
-    model_cpu_offload_seq = (  # type: ignore[assignment]
+    model_cpu_offload_seq: Any = (
         "motion_encoder->image_embedding->reference_net->denoiser->autoencoder"
     )
     _optional_components = ["autoencoder", "image_embedding"]  # noqa: RUF012 - as diffusers has it

@@ -116,9 +116,7 @@ def test_a_place_without_the_part_is_named(models, tmp_path):
         load_model(models / "official", vae=str(tmp_path / "nowhere"), shape=moved)
 
 
-def test_what_a_machine_lacks_is_told_with_the_setting_that_mends_it(
-    models, tmp_path, monkeypatch, capsys
-):
+def test_a_missing_part_is_reported_with_its_setting(models, tmp_path, monkeypatch, capsys):
     unet = replace(shape().unet, latent_channels=4, use_2d_rope=False)
     away = AutoencoderConfig(path=str(tmp_path / "away"))
     monkeypatch.setattr(
@@ -242,7 +240,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str, bool]] = {
         "pipeline",
         lambda f: [shutil.rmtree(p) if p.is_dir() else p.unlink() for p in f.iterdir()]
         and (f / "config.json").write_text('{"_class_name": "DenoisingUNet"}'),
-        "holds n",
+        "no",
         True,
     ),
     "bundle with averages cut": (
