@@ -233,6 +233,6 @@ def _finish(previewer: Previewer, stop: threading.Event) -> None:
 def _free_resources() -> str:
     import ray
 
-    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    free: dict[str, float] = ray.available_resources()
     amounts = ", ".join(f"{free.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
     return f"still waiting for workers to start; the cluster has {amounts} free"

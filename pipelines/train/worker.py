@@ -63,7 +63,7 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
     except BaseException as error:
         body = {
             "rank": rank,
-            "node": ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
+            "node": ray.util.get_node_ip_address(),
             "error": traceback.format_exception_only(error)[-1].strip(),
             "traceback": traceback.format_exc(),
         }

@@ -77,7 +77,7 @@ def run_trials(
     from ray.tune.search import BasicVariantGenerator
 
     folder = Path(job.runs_dir)
-    scheduler = FIFOScheduler()  # type: ignore[no-untyped-call]
+    scheduler = FIFOScheduler()
     if plan.scheduler == "asha":
         grace = plan.grace_samples or max(1, samples // 10)
         scheduler = ASHAScheduler(time_attr="samples_seen", grace_period=grace, max_t=samples + 1)
