@@ -17,7 +17,7 @@ import plain_preprocessing
 from preprocessing_setting import KEEP_ALL, Setting, Tally, process_here
 from reporting import Report
 
-from preprocessing.chunk import finish, stopwatch
+from preprocessing.chunk import finish, records
 from preprocessing.chunk.records import ClipResult
 from preprocessing.chunk.tube import tube_box
 from preprocessing.config import PreprocessConfig
@@ -36,7 +36,7 @@ def against_plain_script(report: Report, setting: Setting) -> None:
     plain_frames, ours = 0, Tally()
     process_here(setting.clips[0], setting.config, Tally())  # loads the detector
     # The task's own stages are to be told in CPU time as well.
-    with _patched(stopwatch, "time", SimpleNamespace(perf_counter=time.process_time)):
+    with _patched(records, "time", SimpleNamespace(perf_counter=time.process_time)):
         for path in setting.clips:
             try:
                 frames, seconds = plain_preprocessing.run(path, detector)

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from preprocessing.chunk.scan import Detection, Scanned
+from preprocessing.chunk.track import Clip, OpenTrack, TrackFrame
 from preprocessing.chunk.tube import CropBuffer, buffer_crop, covers, tube_box
 from preprocessing.config import TubeConfig
 from preprocessing.decode import Tick
-from preprocessing.faces.track import Clip, OpenTrack, TrackFrame
 from preprocessing.geometry import box_side, union_box
 
 

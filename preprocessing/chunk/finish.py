@@ -11,16 +11,15 @@ import numpy as np
 from PIL import Image
 
 from preprocessing.chunk.filters import TOO_SHORT, drop_reason
-from preprocessing.chunk.records import ClipResult, Row
+from preprocessing.chunk.records import ClipResult, Row, Stopwatch
 from preprocessing.chunk.score import FrameScores, score_clip
 from preprocessing.chunk.signature import signature_of
-from preprocessing.chunk.stopwatch import Stopwatch
+from preprocessing.chunk.track import Clip
 from preprocessing.chunk.tube import cut, stored_size
 from preprocessing.config import PreprocessConfig
 from preprocessing.decode import Frame
 from preprocessing.encode.clip_encoder import encode_clip
 from preprocessing.faces import Detector
-from preprocessing.faces.track import Clip
 from preprocessing.geometry import crop_affine, transform_boxes
 from preprocessing.heartbeat import heartbeat
 from preprocessing.storage.sample import SampleArrays, pack_arrays

@@ -1,7 +1,13 @@
 """What crosses the border of the chunk task: its input, its clips and its summary."""
 
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 #: A row of the index or the quarantine table, by column.
 Row = dict[str, Any]
@@ -81,3 +87,34 @@ class ChunkRecord:
     bytes: int = 0
     damage: int = 0
     busy_s: float = 0.0
+
+
+class Stopwatch:
+    """Adds up the wall time of named stages."""
+
+    def __init__(self) -> None:
+        self._spent: Counter[str] = Counter()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Count the time of a block."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[stage] += time.perf_counter() - began  # type: ignore[assignment]
+
+    def each(self, stage: str, items: Iterable[T]) -> Iterator[T]:
+        """Yield items and count the time it takes to get each."""
+        source = iter(items)
+        while True:
+            with self(stage):
+                try:
+                    item = next(source)
+                except StopIteration:
+                    return
+            yield item
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds spent, by stage."""
+        return {stage: float(spent) for stage, spent in sorted(self._spent.items())}

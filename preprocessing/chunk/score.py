@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from preprocessing.chunk.overlay import occlusion_of, overlay_of
+from preprocessing.chunk.track import Clip, TrackFrame
 from preprocessing.chunk.tube import pad_fraction
 from preprocessing.decode.pixels.planes import plane_array
 from preprocessing.faces.pose import head_pose
-from preprocessing.faces.track import Clip, TrackFrame
 from preprocessing.geometry import union_box
 from preprocessing.storage.sample import DETECTED, OUT_OF_FRAME
 

@@ -13,10 +13,9 @@ import numpy as np
 
 from preprocessing.chunk.clips import ClipCutter
 from preprocessing.chunk.finish import ClipFinisher
-from preprocessing.chunk.records import Chunk, ChunkEnd, ClipResult
+from preprocessing.chunk.records import Chunk, ChunkEnd, ClipResult, Stopwatch
 from preprocessing.chunk.scan import Scanned, Scanner
 from preprocessing.chunk.shots import LUMA_SIDE, CutFinder
-from preprocessing.chunk.stopwatch import Stopwatch
 from preprocessing.config import DetectConfig, PreprocessConfig
 from preprocessing.decode import DecodeError, Tick, open_video, resample
 from preprocessing.errors import UserError
