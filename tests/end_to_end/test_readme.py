@@ -102,6 +102,7 @@ def runs_here(words: list[str]) -> bool:
     return words[:2] != ["xnemo", "doctor"] and words[0] == "xnemo" and "--address" not in words
 
 
+@pytest.mark.slow
 def test_shell_blocks_run_in_order(desk: Path):
     """Each command finds what the commands before it wrote."""
     commands = [
@@ -116,6 +117,7 @@ def test_shell_blocks_run_in_order(desk: Path):
     assert (desk / "result.mp4").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_python_blocks_run(desk: Path):
     for code in (text for language, text in BLOCKS if language == "python"):
         code = code.replace('"cuda"', '"cpu"').replace(
