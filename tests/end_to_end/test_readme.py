@@ -24,9 +24,6 @@ README = (ROOT / "README.md").read_text()
 _BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 BLOCKS = [(language, text) for language, text in _BLOCK.findall(README) if language != "bibtex"]
 
-#: Filters and splits that keep the few small clips there are here.
-FEW_CLIPS: list[str] = []
-
 #: Settings that let one step stand for a whole training run.
 SHORT = ["samples=16", "global_batch=8", "micro_batch=8", "checkpoint.every_samples=16"]
 
@@ -87,8 +84,6 @@ def xnemo(folder: Path, words: list[str]) -> str:
 def shortened(words: list[str]) -> list[str]:
     """Return a command as it runs here: on a CPU, and training or sampling for a moment."""
     words = ["cpu" if word == "cuda" else word for word in words]
-    if words[0] == "preprocess":
-        words += FEW_CLIPS
     if words[0] == "train":
         words += SHORT
     if words[0] == "animate":
