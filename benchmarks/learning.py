@@ -58,8 +58,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "augment.aspect": 0.0,
         "augment.shift": 0.0,
     },
-    # Not of the paper, and part of the tiny recipe: see `LossConfig.face_change`.
-    "without face change": {"loss.face_change": 0.0},
+    # Not of the paper, and part of the tiny recipe: see `LossConfig.motion`.
+    "without motion readout": {"loss.motion": 0.0},
     # The tiny recipe masks nothing, as each of its tokens is the only one of its place.
     "reference masking 0.3": {"condition.reference_masking": 0.3},
 }

@@ -33,7 +33,8 @@ from xnemo.model.gan.adversarial_losses import (
 from xnemo.model.networks import build_networks
 from xnemo.training.config import TrainConfig
 from xnemo.training.joint_network import JointNetwork
-from xnemo.training.motion_losses import face_change_loss
+from xnemo.training.motion_losses import motion_loss
+from xnemo.training.motion_statistics import motion_statistics
 from xnemo.training.step_inputs import FrozenParts, prepare_inputs
 
 
@@ -50,6 +51,15 @@ def main() -> None:
     frozen = FrozenParts(
         networks.autoencoder, networks.image_embedding, NoiseSchedule(config.diffusion)
     )
+    sizes = ImageSizes(
+        config.network.image_size,
+        config.network.motion.image_size,
+        config.network.gan.image_size,
+        motion_numbers=True,
+    )
+    clips = open_clips([data], config.data.filter)
+    reader = SampleReader(clips, config.data, config.augment, sizes, seed=config.seed)
+    networks.motion_readout.set_statistics(*motion_statistics(reader))
     joint = JointNetwork(networks, config).train()
     discriminator = networks.discriminator.train()
     network = DistributedDataParallel(joint, broadcast_buffers=False)
@@ -59,14 +69,6 @@ def main() -> None:
         torch.optim.AdamW(trained, lr=config.optimizer.lr),
         torch.optim.AdamW(discriminator.parameters(), lr=config.optimizer.discriminator_lr),
     ]
-    sizes = ImageSizes(
-        config.network.image_size,
-        config.network.motion.image_size,
-        config.network.gan.image_size,
-        describe_faces=True,
-    )
-    clips = open_clips([data], config.data.filter)
-    reader = SampleReader(clips, config.data, config.augment, sizes, seed=config.seed)
     times = []
     with BatchLoader(reader, plan) as loader:
         for _ in range(int(steps)):
@@ -89,13 +91,11 @@ def main() -> None:
 
 
 def step(network, ddp_discriminator, discriminator, optimizers, inputs, schedule, config):
-    prediction, images, _, change = network(inputs)
+    prediction, images, motion, motion_target = network(inputs)
     loss = diffusion_loss(
         schedule, prediction, inputs.z_BCFhw, inputs.noise_BCFhw, inputs.timesteps_B
     ).mean()
-    loss = loss + config.loss.face_change * face_change_loss(
-        change, inputs.face_BFK, inputs.present_B
-    )
+    loss = loss + config.loss.motion * motion_loss(motion, motion_target, inputs.present_B)
     discriminator.requires_grad_(False)
     fake = discriminator(images)
     with torch.no_grad():

@@ -159,6 +159,7 @@ ROOMS: tuple[Room, ...] = (
             "preprocessing.errors",
             "preprocessing.geometry",
             "preprocessing.decode",
+            "preprocessing.synthetic",
             "preprocessing.storage",
         ),
     ),

@@ -39,8 +39,8 @@ def tiny() -> TrainConfig:
             prediction_type="sample", zero_terminal_snr=True, timestep_bias=2.0
         ),
         data=DataConfig(pairs=PairConfig(frames=2), prefetch=4),
-        # The demo's six identities are soon memorised; mirroring and colour changes add variety.
-        augment=AugmentConfig(appearance=0.3, mirror=0.5),
+        # Few identities are soon memorised; colour changes add variety.
+        augment=AugmentConfig(appearance=0.3),
         # At this size each token is the only one of its position: masking would leave holes.
         condition=ConditionConfig(reference_masking=0.0),
         # The discriminator's features are of little use within minutes.
@@ -50,9 +50,8 @@ def tiny() -> TrainConfig:
             perceptual=0.0,
             feature_matching=0.5,
             adversarial=0.05,
-            # Within minutes the heads alone teach the encoder nothing that generalises to new
-            # identities.
-            face_change=3.0,
+            # Within minutes the heads alone teach the encoder nothing.
+            motion=1.0,
         ),
         optimizer=OptimizerConfig(
             kind="fused",
@@ -76,6 +75,63 @@ def tiny() -> TrainConfig:
         global_batch=16,
         micro_batch=8,
         log_every=10,
+    )
+
+
+def mini_motion() -> TrainConfig:
+    """Return the motion stage of `mini`: minutes on two CPU cores."""
+    base = tiny()
+    return replace(
+        base,
+        network=networks.mini(),
+        stage="motion",
+        # A clip is decoded once for several frames.
+        data=replace(base.data, pairs=PairConfig(frames=8)),
+        loss=LossConfig(motion=1.0),
+        optimizer=OptimizerConfig(
+            kind="fused", lr=2e-3, warmup_samples=800, schedule="cosine", final_share=0.02
+        ),
+        validation=ValidationConfig(every_samples=4_000, samples=128),
+        checkpoint=CheckpointConfig(every_samples=4_000, keep_last=2),
+        engine=EngineConfig(precision="bf16", batch_norm="local"),
+        samples=24_000,
+        global_batch=8,
+        micro_batch=8,
+        log_every=20,
+    )
+
+
+def mini() -> TrainConfig:
+    """Return all networks at 64 pixels, hours on a CPU; start it from a `mini-motion` bundle."""
+    base = tiny()
+    return replace(
+        base,
+        network=networks.mini(),
+        data=replace(base.data, pairs=PairConfig(frames=2, matched=0.5)),
+        loss=replace(base.loss, motion=0.5),
+        optimizer=replace(
+            base.optimizer, motion_lr_scale=1.0, encoder_lr_scale=0.3, betas=(0.9, 0.98)
+        ),
+        engine=EngineConfig(precision="bf16", batch_norm="local"),
+        validation=ValidationConfig(every_samples=4_000, samples=64),
+        samples=100_000,
+    )
+
+
+def motion() -> TrainConfig:
+    """Return the motion stage at the published size; start `image` from its bundle."""
+    base = image()
+    return replace(
+        base,
+        network=replace(base.network, motion=replace(base.network.motion, standardise=True)),
+        stage="motion",
+        data=replace(base.data, pairs=PairConfig(frames=8)),
+        loss=LossConfig(motion=1.0),
+        optimizer=OptimizerConfig(lr=5e-4, warmup_samples=2_000, schedule="cosine"),
+        validation=ValidationConfig(every_samples=10_000, samples=256),
+        samples=100_000,
+        global_batch=16,
+        micro_batch=4,
     )
 
 
@@ -143,6 +199,14 @@ def finetune() -> TrainConfig:
 
 RECIPES: dict[str, Recipe] = {
     "tiny": Recipe("all networks at 64 pixels, minutes on a CPU; used by the demo", tiny),
+    "mini-motion": Recipe(
+        "motion encoder of mini alone, on synthetic people's exact motion, minutes on a CPU",
+        mini_motion,
+    ),
+    "mini": Recipe("all networks at 64 pixels, hours on a CPU, from a mini-motion bundle", mini),
+    "motion": Recipe(
+        "motion encoder alone at the published size, on exact motion; before image", motion
+    ),
     "small": Recipe(
         "image stage at 256 pixels and a quarter of the published width, for one GPU", small
     ),

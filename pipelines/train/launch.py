@@ -93,7 +93,11 @@ class WorkerLaunch:
             token.unlink(missing_ok=True)
             # Ray's own files of this launch are never read again.
             shutil.rmtree(self.folder.path / ".ray", ignore_errors=True)
-        if self.previews and self.record.samples_seen >= self.config.samples:
+        if (
+            self.previews
+            and self.config.stage != "motion"
+            and self.record.samples_seen >= self.config.samples
+        ):
             _finish(previewer, stop)
             self.record.report("previewing", "animating a few held-out clips")
             previewer.start(self.folder.bundle, self.record.samples_seen, 1.0 if gpu else 0.0)

@@ -84,6 +84,7 @@ class ClipFinisher:
         if self._truth is not None:
             facts = {k: v for k, v in self._truth.facts.items() if k != "traits"}
             row["truth"] = {**facts, "columns": list(MOTION_COLUMNS)}
+            row["motion_group"] = str(facts["motion"])
         return ClipResult(row, mp4, npz, strip)
 
     def clip_ms(self, time_us: int) -> int:

@@ -53,6 +53,8 @@ SCHEMA = pa.schema(
         ("split", _TEXT),
         ("duplicate_of", _TEXT),
         ("tube_px", _INT),
+        # Clips of synthetic people who make the same motion; empty for others.
+        ("motion_group", _TEXT),
         *[(name, _FLOAT) for name in SCORES],
         ("score", _FLOAT),
     ]

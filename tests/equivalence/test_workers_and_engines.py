@@ -21,7 +21,7 @@ SETTINGS = {
     "optimizer__eps": 1e-3,
     # With two frames a sample, and so with every part that there is.
     "data__pairs__frames": 2,
-    "loss__face_change": 1.0,
+    "loss__motion": 1.0,
 }
 
 
@@ -54,7 +54,7 @@ def losses_of(run: Path) -> list[list[float]]:
     """Return all losses of every step."""
     names = (
         "loss", "diffusion", "discriminator", "head_l1", "head_feature_matching",
-        "head_adversarial", "face_change",
+        "head_adversarial", "motion",
     )  # fmt: skip
     return [[r[n] for n in names] for r in read_log(run) if "loss" in r]
 

@@ -1,6 +1,7 @@
 """Write a small data set of moving faces, in the format preprocessing writes, in a second."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from preprocessing.storage.index import write_index
 from preprocessing.storage.sample import SampleArrays, pack_arrays, pack_meta, sample_key
 from preprocessing.storage.shard import write_tar_file
 from preprocessing.storage.store import open_store
+from preprocessing.synthetic.motion.columns import COLUMN, MOTION_COLUMNS
 
 # Where the face lies in scikit-image's astronaut, (x0, y0, x1, y1).
 _FACE = np.array([172.0, 62.0, 280.0, 190.0])
@@ -20,11 +22,19 @@ _LANDMARKS = np.array([[201.0, 115], [242, 111], [224, 135], [204, 153], [246, 1
 
 
 def write_dataset(
-    root: Path, *, clips: int = 6, frames: int = 20, size: int = 64, people: int = 3
+    root: Path,
+    *,
+    clips: int = 6,
+    frames: int = 20,
+    size: int = 64,
+    people: int = 3,
+    matched: bool = False,
 ) -> Path:
     """Write `clips` clips of `people` tinted faces that shift, grow and turn; returns `root`.
 
-    The last clip of every third is of split "val", the others "train".
+    The last clip of every third is of split "val", the others "train". With `matched` all people
+    make the same motions, clip by clip, which are known exactly (yaw and jawOpen), and the clip of
+    person p begins 2 p frames into the motion.
     """
     (root / "shards").mkdir(parents=True, exist_ok=True)
     picture = skimage.data.astronaut()
@@ -32,7 +42,10 @@ def write_dataset(
     for number in range(clips):
         person = number % people
         key = sample_key(f"{root.name}{number}", 0, 0, 0)
-        arrays, pictures = _clip(picture, person, number, frames, size)
+        motion, begin = (number // people, 2 * person) if matched else (number, 0)
+        arrays, pictures = _clip(picture, person, motion, frames, size, begin)
+        if matched:
+            arrays = replace(arrays, truth=_truth(arrays.pose))
         mp4 = encode_clip(pictures)
         npz = pack_arrays(arrays)
         meta = pack_meta({"key": key, "identity": f"person{person}"})
@@ -41,7 +54,8 @@ def write_dataset(
             {
                 "key": key, "status": "kept", "shard": "000000.tar", "frames": frames, "fps": 25.0,
                 "size": size, "duration_s": frames / 25, "source": f"clip{number}", "licence": "PD",
-                "shot": 0, "track": 0, "start_ms": 0, "end_ms": frames * 40,
+                "shot": 0, "track": 0, "start_ms": begin * 40,
+                "end_ms": (begin + frames) * 40, "motion_group": str(motion) if matched else "",
                 "identity": f"person{person}", "split": "val" if number % 3 == 2 else "train",
                 "face_px": size / 2, "yaw": float(number), "score": 1.0,
                 **{
@@ -61,8 +75,15 @@ def write_dataset(
     return root
 
 
+def _truth(pose_T3: np.ndarray) -> np.ndarray:
+    truth = np.zeros((len(pose_T3), len(MOTION_COLUMNS)), np.float32)
+    truth[:, COLUMN["yaw"]] = pose_T3[:, 0]
+    truth[:, COLUMN["jawOpen"]] = pose_T3[:, 1] / 20 + 0.5
+    return truth
+
+
 def _clip(
-    picture: np.ndarray, person: int, number: int, frames: int, size: int
+    picture: np.ndarray, person: int, number: int, frames: int, size: int, begin: int = 0
 ) -> tuple[SampleArrays, list[np.ndarray]]:
     rng = np.random.default_rng(number)
     phase, speed = rng.uniform(0, 6.28), rng.uniform(0.1, 0.3)
@@ -70,7 +91,7 @@ def _clip(
     boxes, landmarks, poses, pictures = [], [], [], []
     side = 2 * (_FACE[2:] - _FACE[:2]).max()
     centre = (_FACE[:2] + _FACE[2:]) / 2
-    for t in range(frames):
+    for t in range(begin, begin + frames):
         wave = np.sin(phase + speed * t)
         shift = np.array([6 * wave, 3 * np.cos(phase + speed * t)]) * size / 64
         scale = size / side * (1 + 0.1 * wave)

@@ -28,7 +28,7 @@ class Sample:
         head_reference: (1, G, G, 3) input of the GAN head; None without one.
         head_target: (F, G, G, 3) target of the GAN head, not augmented; None without one.
         box_F3: (dy, dx, scale) of each target face relative to the reference face.
-        face_FK: `describe_face` of the targets, or None.
+        motion_FK: `motion_numbers` of the driving frames, or None.
         faults: why the samples that this one replaces cannot be read.
     """
 
@@ -41,7 +41,7 @@ class Sample:
     head_reference: NDArray[np.uint8] | None
     head_target: NDArray[np.uint8] | None
     box_F3: NDArray[np.float32]
-    face_FK: NDArray[np.float32] | None = None
+    motion_FK: NDArray[np.float32] | None = None
     faults: tuple[str, ...] = ()
 
 
@@ -63,7 +63,7 @@ class Batch:
     head_reference_BCHW: Tensor | None
     head_target_BCFHW: Tensor | None
     box_BF3: Tensor
-    face_BFK: Tensor | None = None
+    motion_BFK: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Move to `device` and convert images to float32 in [-1, 1]."""
@@ -90,7 +90,7 @@ class Batch:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples of equal shapes into a batch."""
-    faces = [s.face_FK for s in samples if s.face_FK is not None]
+    motion = [s.motion_FK for s in samples if s.motion_FK is not None]
     return Batch(
         keys=tuple(s.key for s in samples),
         faults=tuple(fault for s in samples for fault in s.faults),
@@ -102,7 +102,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         head_reference_BCHW=_optional([s.head_reference for s in samples], squeeze=True),
         head_target_BCFHW=_optional([s.head_target for s in samples], squeeze=False),
         box_BF3=torch.from_numpy(np.stack([s.box_F3 for s in samples])),
-        face_BFK=torch.from_numpy(np.stack(faces)) if faces else None,
+        motion_BFK=torch.from_numpy(np.stack(motion)) if motion else None,
     )
 
 

@@ -75,10 +75,16 @@ class PairConfig:
     frames: int = 1
     # Frames from one frame of a window to the next.
     stride: int = 1
+    # Probability that the driving frames show another person making the same motion, so that
+    # nothing of the driving identity can help. Requires clips of synthetic people in groups
+    # (`xnemo synthesize --people-per-motion`); other clips drive themselves.
+    matched: float = 0.0
 
     def __post_init__(self) -> None:
         """Check ranges."""
         require_at_least("data.pairs.", self, frames=1, stride=1, min_pose_degrees=0)
+        if not 0 <= self.matched <= 1:
+            raise UserError(f"data.pairs.matched is {self.matched}", "set it between 0 and 1")
 
 
 @dataclass(frozen=True)

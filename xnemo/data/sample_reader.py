@@ -20,7 +20,8 @@ from xnemo.data.augment import change_appearance, draw_augmentation
 from xnemo.data.batch import Batch, Sample, collate
 from xnemo.data.clip_table import ClipTable
 from xnemo.data.config import AugmentConfig, DataConfig
-from xnemo.data.face_description import describe_face
+from xnemo.data.matching import Mate, MotionGroups
+from xnemo.data.motion_numbers import motion_numbers
 from xnemo.data.order import SampleOrder
 from xnemo.data.pairs import choose_frames
 from xnemo.data.resize import crop_and_resize, resize_frames
@@ -50,8 +51,8 @@ class ImageSizes:
     head: int | None
     # Whether the GAN head uses the wide crop (motion with position) or the tight one.
     wide_head: bool = False
-    # Whether samples include `describe_face` of their targets.
-    describe_faces: bool = False
+    # Whether samples include the motion numbers of their driving frames.
+    motion_numbers: bool = False
 
 
 class SampleReader:
@@ -69,13 +70,15 @@ class SampleReader:
         """Prepare to read.
 
         Raises:
-            UserError: the number of weights is not that of the data sets.
+            UserError: the number of weights is not that of the data sets, or matched pairs are
+                wanted and no two people make the same motion.
         """
         if config.weights and len(config.weights) != len(clips.roots):
             raise UserError(
                 f"data.weights has {len(config.weights)} values for {len(clips.roots)} data sets",
                 "set one weight per data set, or none",
             )
+        self._groups = MotionGroups(clips) if config.pairs.matched > 0 else None
         # Every loader process has a copy: keep only the columns that locate clips.
         clips = replace(clips, rows=clips.rows[[*_COLUMNS, "identity"]])
         self.clips = clips
@@ -116,8 +119,7 @@ class SampleReader:
                 continue
             tried.add(row)
             try:
-                location = {name: column[row] for name, column in self._columns.items()}
-                sample = self._read_with_retries(n, location)
+                sample = self._read_with_retries(n, row)
             except _BadSampleError as error:
                 faults.append(str(error))
                 if self.config.max_bad_samples == 0:
@@ -130,12 +132,13 @@ class SampleReader:
             "substitutes with data.max_bad_samples",
         )
 
-    def _read_with_retries(self, n: int, row: dict[str, Any]) -> Sample:
+    def _read_with_retries(self, n: int, number: int) -> Sample:
         """Read with retries on errors of the store; damaged clips fail at once."""
+        row = self._location(number)
         where = f"{row['key']} in {row['root']}/shards/{row['shard']}"
         for attempt in range(self.config.retries + 1):
             try:
-                return self._read_row(n, row)
+                return self._read_row(n, number)
             except (OSError, UserError) as error:
                 cause: Exception = error
             except Exception as error:
@@ -145,44 +148,85 @@ class SampleReader:
                 time.sleep(0.1 * 4**attempt)
         raise _BadSampleError(f"{where}: {cause}") from cause
 
-    def _read_row(self, n: int, row: dict[str, Any]) -> Sample:
+    def _location(self, number: int) -> dict[str, Any]:
+        return {name: column[number] for name, column in self._columns.items()}
+
+    def _read_members(self, number: int) -> tuple[bytes, dict[str, NDArray[Any]]]:
+        """Return a clip's mp4 and the arrays of its npz."""
+        row = self._location(number)
         mp4, npz = read_members(row["root"], row, ("mp4", "npz"))
         if self.config.verify:
             for member, data in (("mp4", mp4), ("npz", npz)):
                 if hashlib.sha256(data).hexdigest() != row[f"{member}_sha256"]:
                     raise ValueError(f"the clip's {member} differs from the index's sha256")
         with np.load(io.BytesIO(npz), allow_pickle=False) as arrays:
-            boxes_T4, pose_T3 = arrays["bbox_crop"], arrays["pose"]
-            landmarks_T52 = arrays["landmarks"]
+            wanted = ("bbox_crop", "pose", "landmarks", "truth")
+            return mp4, {name: arrays[name] for name in wanted if name in arrays}
+
+    def _read_row(self, n: int, number: int) -> Sample:
+        mp4, arrays = self._read_members(number)
+        usable_T = np.isfinite(arrays["bbox_crop"]).all(axis=1)
+        mate = self._mate(n, number)
+        mate_mp4, mate_arrays, shift = mp4, arrays, 0
+        if mate is not None:
+            mate_mp4, mate_arrays = self._read_members(mate.row)
+            shift = mate.shift
+            usable_T = usable_T & mate.usable(mate_arrays["bbox_crop"], len(usable_T))
         pairs = self.config.pairs
-        rng = sample_rng(self.seed, n, "pair")
         reference, targets = choose_frames(
-            np.isfinite(boxes_T4).all(axis=1),
-            pose_T3,
-            rng,
+            usable_T,
+            arrays["pose"],
+            sample_rng(self.seed, n, "pair"),
             frames=pairs.frames,
             layout=pairs.layout,
             stride=pairs.stride,
             policy=pairs.policy,
             min_pose_degrees=pairs.min_pose_degrees,
         )
-        unique, inverse = np.unique([reference, *targets], return_inverse=True)
-        decoded = decode_clip(mp4, unique.tolist())
-        frames = decoded[inverse]
-        frames, boxes, landmarks = change_appearance(
-            frames,
-            boxes_T4[[reference, *targets]],
-            landmarks_T52[[reference, *targets]],
-            self.augment,
-            sample_rng(self.seed, n, "appearance"),
-        )
-        sample = self._crop(n, row["key"], frames, boxes)
-        if not self.sizes.describe_faces:
+        frames = _decode(mp4, [reference, *targets])
+        boxes = arrays["bbox_crop"][[reference, *targets]]
+        landmarks = arrays["landmarks"][[reference, *targets]]
+        change = (self.augment, sample_rng(self.seed, n, "appearance"))
+        frames, boxes, _ = change_appearance(frames, boxes, landmarks, *change)
+        driving, driving_boxes = frames[1:], boxes[1:]
+        if mate is not None:
+            same = targets + shift
+            driving, driving_boxes, _ = change_appearance(
+                _decode(mate_mp4, same.tolist()),
+                mate_arrays["bbox_crop"][same],
+                mate_arrays["landmarks"][same],
+                self.augment,
+                sample_rng(self.seed, n, "appearance"),
+            )
+        key = str(self._columns["key"][number])
+        sample = self._crop(n, key, frames, boxes, driving, driving_boxes)
+        if not self.sizes.motion_numbers:
             return sample
-        faces = zip(frames[1:], boxes[1:], landmarks[1:], strict=True)
-        return replace(sample, face_FK=np.stack([describe_face(*face) for face in faces]))
+        return replace(sample, motion_FK=motion_numbers(mate_arrays, targets + shift))
 
-    def _crop(self, n: int, key: str, frames: NDArray[np.uint8], boxes: NDArray[Any]) -> Sample:
+    def read_motion(self, number: int) -> NDArray[np.float32]:
+        """Return the motion numbers [T, K] of all frames of the clip in row `number`."""
+        _, arrays = self._read_members(number)
+        return motion_numbers(arrays, np.arange(len(arrays["pose"])))
+
+    def _mate(self, n: int, number: int) -> Mate | None:
+        """Return the clip of another person that drives sample `n`, or None."""
+        if self._groups is None:
+            return None
+        rng = sample_rng(self.seed, n, "mate")
+        if rng.random() >= self.config.pairs.matched:
+            return None
+        return self._groups.draw(number, rng)
+
+    def _crop(
+        self,
+        n: int,
+        key: str,
+        frames: NDArray[np.uint8],
+        boxes: NDArray[Any],
+        driving_frames: NDArray[np.uint8],
+        driving_boxes: NDArray[Any],
+    ) -> Sample:
         """Crop and resize every image of a sample; frame 0 is the reference."""
         sizes = self.sizes
         frame_hw = frames.shape[1:3]
@@ -192,8 +236,8 @@ class SampleReader:
             self.augment, sizes.driving, sample_rng(self.seed, n, "augment")
         )
         driving = [
-            augmentation.apply(frame, np.asarray(box))
-            for frame, box in zip(frames[1:], tight[1:], strict=True)
+            augmentation.apply(frame, np.asarray(tight_box(box, driving_frames.shape[1:3])))
+            for frame, box in zip(driving_frames, driving_boxes, strict=True)
         ]
         if sample_rng(self.seed, n, "box").random() < self.config.constant_box_probability:
             vectors = np.tile([0.0, 0.0, 1.0], (len(boxes) - 1, 1))
@@ -216,6 +260,13 @@ class SampleReader:
             head_target=None if heads is None else heads[1:],
             box_F3=vectors.astype(np.float32),
         )
+
+
+def _decode(mp4: bytes, frames: Sequence[int]) -> NDArray[np.uint8]:
+    """Return frames of a clip in the given order, which may repeat some."""
+    unique, inverse = np.unique(frames, return_inverse=True)
+    decoded: NDArray[np.uint8] = decode_clip(mp4, unique.tolist())[inverse]
+    return decoded
 
 
 class _BadSampleError(Exception):

@@ -16,6 +16,7 @@ STREAMS = (
     "reference_mask",
     "condition",
     "step",
+    "mate",
 )
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "NetworkConfig",
     "UNetConfig",
     "full",
+    "mini",
     "small",
     "tiny",
 ]
@@ -132,6 +133,16 @@ def small() -> NetworkConfig:
         ),
         discriminator=DiscriminatorConfig(width=32, max_width=256),
         autoencoder=AutoencoderConfig(scale=0.18215),
+    )
+
+
+def mini() -> NetworkConfig:
+    """Return `tiny` with a wider denoiser and driving crops in which eyes and mouth are seen."""
+    base = tiny()
+    return replace(
+        base,
+        unet=replace(base.unet, widths=(64, 128)),
+        motion=replace(base.motion, image_size=64, hourglass_depth=3),
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from preprocessing.errors import UserError
 from xnemo.config import from_dict, to_dict
-from xnemo.data.face_description import FACE_NUMBERS
+from xnemo.data.motion_numbers import READOUT_COLUMNS
 from xnemo.model.config import FrozenPaths, NetworkConfig
 from xnemo.model.frozen.autoencoder import make_autoencoder
 from xnemo.model.frozen.autoencoder_kinds import Autoencoder
@@ -21,7 +21,7 @@ from xnemo.model.frozen.image_embedding import ImageEmbedding, make_image_embedd
 from xnemo.model.gan.discriminator import Discriminator
 from xnemo.model.gan.gan_head import GanHead
 from xnemo.model.motion.encoder import MotionEncoder
-from xnemo.model.motion.face_readout import FaceReadout
+from xnemo.model.motion.motion_readout import MotionReadout
 from xnemo.model.unet.denoising_unet import DenoisingUNet
 from xnemo.model.unet.reference_copy import init_reference_copy
 from xnemo.model.unet.reference_net import ReferenceNet
@@ -32,7 +32,7 @@ from xnemo.model.weights.initialise import initialise, layer_seed
 CONFIG_FILE = "network.json"
 TEMPORAL = ".temporal_modules."
 # Parts that are used in training only.
-TRAINING_PARTS = ("gan_head", "discriminator", "face_readout")
+TRAINING_PARTS = ("gan_head", "discriminator", "motion_readout")
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
@@ -50,7 +50,7 @@ class Networks:
     # For training only.
     gan_head: GanHead | None = None
     discriminator: Discriminator | None = None
-    face_readout: FaceReadout | None = None
+    motion_readout: MotionReadout | None = None
 
     def trained_parts(self) -> dict[str, ModelMixin]:
         """Return the parts that are trained and saved, by name."""
@@ -166,7 +166,7 @@ def empty_networks(config: NetworkConfig, seed: int = 0, training: bool = True) 
         denoiser = DenoisingUNet(**asdict(config.unet))
         reference_net = ReferenceNet.from_unet_config(config.unet)
         motion_encoder = MotionEncoder(**asdict(config.motion))
-    gan_head = discriminator = face_readout = None
+    gan_head = discriminator = motion_readout = None
     if training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(layer_seed(seed, "gan_head"))
@@ -174,8 +174,8 @@ def empty_networks(config: NetworkConfig, seed: int = 0, training: bool = True) 
             # The name in the seed is not "discriminator", so that initial weights stay the same.
             torch.manual_seed(layer_seed(seed, "critic"))
             discriminator = Discriminator(**asdict(config.discriminator))
-            torch.manual_seed(layer_seed(seed, "face_readout"))
-            face_readout = FaceReadout(config.motion.latent_width, FACE_NUMBERS)
+            torch.manual_seed(layer_seed(seed, "motion_readout"))
+            motion_readout = MotionReadout(config.motion.latent_width, len(READOUT_COLUMNS))
     return Networks(
         config,
         denoiser,
@@ -185,7 +185,7 @@ def empty_networks(config: NetworkConfig, seed: int = 0, training: bool = True) 
         make_image_embedding(config.image_embedding),
         gan_head,
         discriminator,
-        face_readout,
+        motion_readout,
     )
 
 

@@ -57,7 +57,7 @@ def load_init_from(
             diffusion.prediction_type,
             bundle_type,
         )
-    missing = load_weights(networks, read_weights(bundle, weights, meta), bundle)
+    missing = load_weights(networks, read_weights(bundle, weights, meta), bundle, to_train=True)
     log.info("starting from %s; without weights there: %s", bundle, ", ".join(missing) or "nothing")
 
 

@@ -8,38 +8,40 @@ from torch import Tensor, nn
 from xnemo.model.networks import Networks
 from xnemo.training.config import TrainConfig
 from xnemo.training.engines.synced_batch_norm import synchronise_batch_norms
-from xnemo.training.step_inputs import StepInputs
+from xnemo.training.step_inputs import MotionInputs, StepInputs
 
 
 class JointOutput(NamedTuple):
     """Output of `JointNetwork`."""
 
-    # The denoiser's prediction (B, C, F, h, w).
-    prediction: Tensor
+    # The denoiser's prediction (B, C, F, h, w); None in the motion stage.
+    prediction: Tensor | None
     # The GAN head's images (B·F, 3, G, G); None without it.
     images: Tensor | None
-    # The face-motion vectors (B, F, latent_width).
-    face: Tensor
-    # Face changes that the readout predicts from them (B, F, K); None without it.
-    face_change: Tensor | None = None
+    # Standardised motion numbers (B, F, K) that the readout predicts, and the true ones (NaN where
+    # unknown); None without it.
+    motion: Tensor | None = None
+    motion_target: Tensor | None = None
 
 
 class JointNetwork(nn.Module):
-    """Denoiser, reference network, motion encoder, and for training GAN head and face readout.
+    """Denoiser, reference network, motion encoder, and for training GAN head and motion readout.
 
     They form one module because the motion encoder receives gradient from both heads in one
     backward pass. Parameter names start with "denoiser.", "reference_net.", "motion_encoder.",
-    "gan_head." or "face_readout.", as in a bundle.
+    "gan_head." or "motion_readout.", as in a bundle. In the motion stage there are only the encoder
+    and the readout.
     """
 
     def __init__(self, networks: Networks, config: TrainConfig) -> None:
         super().__init__()
         # diffusers' classes are untyped.
-        self.denoiser: Any = networks.denoiser
-        self.reference_net: Any = networks.reference_net
+        motion_only = config.stage == "motion"
+        self.denoiser: Any = None if motion_only else networks.denoiser
+        self.reference_net: Any = None if motion_only else networks.reference_net
         self.motion_encoder: Any = networks.motion_encoder
         self.gan_head: Any = networks.gan_head if config.uses_gan_head else None
-        self.face_readout: Any = networks.face_readout if config.uses_face_readout else None
+        self.motion_readout: Any = networks.motion_readout if config.uses_motion_readout else None
         self.reference_masking = config.condition.reference_masking
         self.motion_source = config.network.gan.motion_source
         self.temporal_only = config.stage == "temporal"
@@ -55,12 +57,13 @@ class JointNetwork(nn.Module):
             _avoid_channels_last(self.denoiser)
         if config.engine.gradient_checkpointing:
             for module in (self.denoiser, self.reference_net, self.motion_encoder):
-                module.enable_gradient_checkpointing()
-        if config.engine.compile:
+                if module is not None:
+                    module.enable_gradient_checkpointing()
+        if config.engine.compile and not motion_only:
             for module in (self.denoiser, self.reference_net):
                 module.compile_repeated_blocks()
 
-    def forward(self, inputs: StepInputs) -> JointOutput:
+    def forward(self, inputs: StepInputs | MotionInputs) -> JointOutput:
         """Run motion encoder and reference network once, and both heads on their output.
 
         Reference masking and dropped references are for training only: in evaluation they would
@@ -68,13 +71,20 @@ class JointNetwork(nn.Module):
         stage the other networks run without gradient, and there are no images.
         """
         # Autocast inside the module, because DeepSpeed disables an outer one.
-        device = inputs.z_BCFhw.device.type
+        device = inputs.driving_BCFHW.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.use_bf16):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.temporal_only):
                 latent = self.motion_encoder(inputs.driving_BCFHW, inputs.box_BF3)
-                reference = self.reference_net(inputs.z_reference_BChw, inputs.image_embeddings_BLD)
             faces_ND = latent.face.detach().flatten(0, 1).float()
             self.latent_std = faces_ND.std(dim=0).mean() if len(faces_ND) > 1 else None
+            motion = target = None
+            if self.motion_readout is not None and inputs.motion_BFK is not None:
+                motion = self.motion_readout(latent.face)
+                target = self.motion_readout.standardise(inputs.motion_BFK)
+            if isinstance(inputs, MotionInputs):
+                return JointOutput(None, None, motion, target)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.temporal_only):
+                reference = self.reference_net(inputs.z_reference_BChw, inputs.image_embeddings_BLD)
             if self.training:
                 reference = reference.mask_tokens(self.reference_masking, inputs.mask_seeds)
                 reference = reference.with_presence(inputs.present_B)
@@ -87,11 +97,10 @@ class JointNetwork(nn.Module):
             )
             images = None
             if self.gan_head is not None and inputs.head_reference_BCHW is not None:
-                motion = latent.face if self.motion_source == "face" else latent.fused
-                seeds = [seed for seed in inputs.mask_seeds for _ in range(motion.shape[1])]
-                images = self.gan_head(inputs.head_reference_BCHW, motion.flatten(0, 1), seeds)
-            change = None if self.face_readout is None else self.face_readout(latent.face)
-        return JointOutput(prediction, images, latent.face, change)
+                source = latent.face if self.motion_source == "face" else latent.fused
+                seeds = [seed for seed in inputs.mask_seeds for _ in range(source.shape[1])]
+                images = self.gan_head(inputs.head_reference_BCHW, source.flatten(0, 1), seeds)
+        return JointOutput(prediction, images, motion, target)
 
 
 def _avoid_channels_last(module: nn.Module) -> None:

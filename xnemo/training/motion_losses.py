@@ -1,36 +1,41 @@
-"""Auxiliary losses of the motion latent: shared identity, and predicted face change."""
+"""The loss of the motion readout, and its accuracy."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
-def identity_loss(face_BFD: Tensor, present_B: Tensor) -> Tensor:
-    """Return the share of the latent's variance that the frames of a sample have in common.
-
-    The frames of a sample show one identity under one augmentation, and differ by motion: the loss
-    is 1 for a latent that is constant over the frames, 1 / F for F independent frames. It is a mean
-    over samples, so it does not depend on accumulation or the number of workers.
+def motion_loss(predicted_BFK: Tensor, target_BFK: Tensor, present_B: Tensor) -> Tensor:
+    """Return the smooth L1 distance of predicted from true standardised motion numbers.
 
     Args:
-        face_BFD: face-motion vectors of F frames, standardised over the batch.
-        present_B: samples with their condition; the others, whose frames are equal, count 0.
+        predicted_BFK: output of `MotionReadout`.
+        target_BFK: `MotionReadout.standardise` of the true numbers; NaN counts 0.
+        present_B: samples with their condition; the others, whose driving frames are replaced,
+            count 0.
     """
-    shared_B = face_BFD.float().mean(dim=1).square().mean(dim=1)
-    return (shared_B * present_B).mean()
+    known_BFK = torch.isfinite(target_BFK) & present_B[:, None, None]
+    error_BFK = F.smooth_l1_loss(
+        predicted_BFK.float(), torch.where(known_BFK, target_BFK, 0.0), reduction="none"
+    )
+    return (error_BFK * known_BFK).sum() / max(1, target_BFK.numel())
 
 
-def face_change_loss(predicted_BFK: Tensor, described_BFK: Tensor, present_B: Tensor) -> Tensor:
-    """Return the mean squared error of the predicted change of the face within each sample.
+def readout_sums(predicted_NK: Tensor, target_NK: Tensor) -> Tensor:
+    """Return (4, K): count, sum and sum of squares of the known targets, and squared errors."""
+    known_NK = torch.isfinite(target_NK)
+    target_NK = torch.where(known_NK, target_NK, 0.0).double()
+    error_NK = (predicted_NK.double() - target_NK) * known_NK
+    rows = (known_NK.double(), target_NK, target_NK.square(), error_NK.square())
+    return torch.stack([row.sum(dim=0) for row in rows])
+
+
+def r_squared(sums_4K: Tensor) -> Tensor:
+    """Return the share of each number's variance (K,) that is predicted; NaN where it is constant.
 
     Args:
-        predicted_BFK: output of `FaceReadout`.
-        described_BFK: `describe_face` of the target frames; samples with a non-finite value count
-            0.
-        present_B: samples with their condition; the others, whose frames are equal, count 0.
+        sums_4K: sums of `readout_sums` over any number of batches and workers.
     """
-    described = described_BFK.float()
-    counts_B = present_B & torch.isfinite(described).flatten(1).all(dim=1)
-    described = torch.where(counts_B[:, None, None], described, 0.0)
-    change_BFK = described - described.mean(dim=1, keepdim=True)
-    error_B = (predicted_BFK.float() - change_BFK).square().mean(dim=(1, 2))
-    return torch.where(counts_B, error_B, 0.0).mean()
+    count, total, squares, errors = sums_4K.unbind()
+    spread = squares - total.square() / count.clamp(min=1)
+    return torch.where(spread > 1e-3 * count.clamp(min=1), 1 - errors / spread, torch.nan)

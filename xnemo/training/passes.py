@@ -20,8 +20,8 @@ from xnemo.model.gan.adversarial_losses import (
 from xnemo.model.gan.discriminator import DiscriminatorOutput
 from xnemo.training.config import LossConfig
 from xnemo.training.engines.engine import Engine
-from xnemo.training.motion_losses import face_change_loss, identity_loss
-from xnemo.training.step_inputs import StepInputs
+from xnemo.training.motion_losses import motion_loss
+from xnemo.training.step_inputs import MotionInputs, StepInputs
 
 # Step of the finite difference in the discriminator's gradient penalty.
 _R1_SIGMA = 0.01
@@ -61,19 +61,16 @@ def generator_pass(
         perceptual: the perceptual loss, if it has a weight.
         weight: factor on the gradient.
     """
-    prediction, images, face_BFD, change_BFK = network(inputs)
+    prediction, images, motion_BFK, motion_target_BFK = network(inputs)
     losses = {
         "diffusion": diffusion_loss(
             schedule, prediction, inputs.z_BCFhw, inputs.noise_BCFhw, inputs.timesteps_B
         ).mean()
     }
     total = losses["diffusion"]
-    if config.identity > 0:
-        losses["identity"] = identity_loss(face_BFD, inputs.present_B)
-        total = total + config.identity * losses["identity"]
-    if change_BFK is not None and inputs.face_BFK is not None:
-        losses["face_change"] = face_change_loss(change_BFK, inputs.face_BFK, inputs.present_B)
-        total = total + config.face_change * losses["face_change"]
+    if motion_BFK is not None:
+        losses["motion"] = motion_loss(motion_BFK, motion_target_BFK, inputs.present_B)
+        total = total + config.motion * losses["motion"]
     if images is None or discriminator is None or inputs.head_target_NCHW is None:
         network.backward(total * weight)
         return GeneratorResult(_detached(losses, total), None)
@@ -86,6 +83,18 @@ def generator_pass(
         losses |= {f"head_{name}": value for name, value in head.items()}
         network.backward(total * weight)
     return GeneratorResult(_detached(losses, total), images.detach())
+
+
+def motion_pass(
+    network: Engine, inputs: MotionInputs, config: LossConfig, *, weight: float = 1.0
+) -> dict[str, Tensor]:
+    """Run the motion encoder and its readout forward and backward once, and return the losses."""
+    output = network(inputs)
+    present_B = torch.ones(len(inputs), dtype=torch.bool, device=inputs.driving_BCFHW.device)
+    losses = {"motion": motion_loss(output.motion, output.motion_target, present_B)}
+    total = config.motion * losses["motion"]
+    network.backward(total * weight)
+    return _detached(losses, total)
 
 
 def discriminator_pass(
@@ -125,7 +134,9 @@ def discriminator_pass(
 
 
 @torch.no_grad()
-def count_flops(joint: nn.Module, discriminator: nn.Module | None, inputs: StepInputs) -> float:
+def count_flops(
+    joint: nn.Module, discriminator: nn.Module | None, inputs: StepInputs | MotionInputs
+) -> float:
     """Return the floating-point operations of one training step per sample.
 
     The forward pass is counted as executed; a backward pass costs twice its forward. The
@@ -138,13 +149,14 @@ def count_flops(joint: nn.Module, discriminator: nn.Module | None, inputs: StepI
     with FlopCounterMode(display=False) as counter:
         joint(inputs)
     total = 3.0 * counter.get_total_flops()
-    if discriminator is not None and inputs.head_target_NCHW is not None:
+    head_target = getattr(inputs, "head_target_NCHW", None)
+    if discriminator is not None and head_target is not None:
         with FlopCounterMode(display=False) as counter:
-            discriminator(inputs.head_target_NCHW)
+            discriminator(head_target)
         total += 10.0 * counter.get_total_flops()
     for module, training in modes:
         module.train(training)
-    return float(total / len(inputs.timesteps_B))
+    return float(total / len(inputs))
 
 
 def _head_losses(

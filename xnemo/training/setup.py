@@ -28,6 +28,7 @@ from xnemo.training.engines.world import World
 from xnemo.training.init_from import load_init_from
 from xnemo.training.joint_network import JointNetwork
 from xnemo.training.monitor.guards import BufferBackup, StepGuard
+from xnemo.training.motion_statistics import motion_statistics
 from xnemo.training.state import TrainState
 from xnemo.training.step_inputs import FrozenParts
 
@@ -59,13 +60,15 @@ def build_train_state(
         driving=config.network.motion.image_size,
         head=config.network.gan.image_size if config.uses_gan_head else None,
         wide_head=config.network.gan.motion_source == "fused",
-        describe_faces=config.uses_face_readout,
+        motion_numbers=config.uses_motion_readout,
     )
     reader = SampleReader(clips, config.data, config.augment, sizes, seed=config.seed)
     networks = build_networks(config.network, config.seed)
-    if not config.uses_face_readout:
-        networks.face_readout = None
+    if not config.uses_motion_readout:
+        networks.motion_readout = None
     _load_initial_weights(networks, config, checkpoint)
+    if networks.motion_readout is not None and not networks.motion_readout.has_statistics:
+        networks.motion_readout.set_statistics(*motion_statistics(reader))
     modules = networks.modules()
     for name in ("autoencoder", "image_embedding"):
         modules[name].to(world.device)
@@ -105,7 +108,7 @@ def _load_initial_weights(
     """Load weights before engines are built, which may shard them."""
     if checkpoint is not None:
         bundle = checkpoint.folder / "bundle"
-        load_weights(networks, read_weights(bundle, "raw"), bundle)
+        load_weights(networks, read_weights(bundle, "raw"), bundle, to_train=True)
     elif config.init_from is not None:
         load_init_from(networks, config.init_from, config.init_weights, config.diffusion)
 

@@ -14,9 +14,9 @@ from xnemo.training.engines.optimizer import learning_rate_scale
 from xnemo.training.monitor.guards import LATENT_STD
 from xnemo.training.monitor.speed import SpeedMeter
 from xnemo.training.monitor.watchdog import Watchdog
-from xnemo.training.passes import count_flops, discriminator_pass, generator_pass
+from xnemo.training.passes import count_flops, discriminator_pass, generator_pass, motion_pass
 from xnemo.training.state import TrainState
-from xnemo.training.step_inputs import prepare_inputs
+from xnemo.training.step_inputs import MotionInputs, StepInputs, prepare_inputs
 
 
 @dataclass
@@ -89,14 +89,30 @@ def _micro_step(
 ) -> dict[str, Tensor]:
     """Run both engines forward and backward over one micro-batch."""
     config = state.config
-    inputs = prepare_inputs(
-        batch.to(state.world.device), state.frozen, config.condition, seed=config.seed
-    )
+    batch = batch.to(state.world.device)
+    inputs: StepInputs | MotionInputs
+    if config.stage == "motion":
+        inputs = MotionInputs(batch.driving_BCFHW, batch.box_BF3, batch.motion_BFK)
+    else:
+        inputs = prepare_inputs(batch, state.frozen, config.condition, seed=config.seed)
     if meter.flops_per_sample == 0:
         discriminator = state.discriminator.module if state.discriminator is not None else None
         meter.flops_per_sample = count_flops(state.network.module, discriminator, inputs)
         meter.restart()
     scale = weight * state.plan.loss_scale
+    if isinstance(inputs, MotionInputs):
+        losses = motion_pass(state.network, inputs, config.loss, weight=scale)
+    else:
+        losses = _image_pass(state, inputs, scale)
+    latent_std = state.network.module.latent_std
+    if isinstance(latent_std, Tensor):
+        losses[LATENT_STD] = latent_std
+    return losses
+
+
+def _image_pass(state: TrainState, inputs: StepInputs, scale: float) -> dict[str, Tensor]:
+    """Run the networks and then the discriminator forward and backward."""
+    config = state.config
     generated = generator_pass(
         state.network,
         state.discriminator,
@@ -111,7 +127,4 @@ def _micro_step(
         losses |= discriminator_pass(
             state.discriminator, generated.images, inputs, config.loss, weight=scale
         )
-    latent_std = state.network.module.latent_std
-    if isinstance(latent_std, Tensor):
-        losses[LATENT_STD] = latent_std
     return losses

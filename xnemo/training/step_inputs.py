@@ -50,8 +50,23 @@ class StepInputs:
     # Reference and target of the GAN head, frames folded into the batch; None without it.
     head_reference_BCHW: Tensor | None
     head_target_NCHW: Tensor | None
-    # Face descriptions of the targets; None without a face readout.
-    face_BFK: Tensor | None = None
+    # Motion numbers of the driving frames; None without a motion readout.
+    motion_BFK: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.driving_BCFHW)
+
+
+@dataclass(frozen=True)
+class MotionInputs:
+    """The tensors of one forward pass of the motion stage, as in `StepInputs`."""
+
+    driving_BCFHW: Tensor
+    box_BF3: Tensor
+    motion_BFK: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.driving_BCFHW)
 
 
 @torch.no_grad()
@@ -103,7 +118,7 @@ def prepare_inputs(
         timesteps_B=timesteps,
         head_reference_BCHW=head_reference,
         head_target_NCHW=head_target,
-        face_BFK=batch.face_BFK,
+        motion_BFK=batch.motion_BFK,
     )
 
 

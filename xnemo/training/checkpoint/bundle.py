@@ -214,11 +214,14 @@ def read_moments(folder: Path, meta: Mapping[str, Any]) -> dict[str, OptimizerMo
     return found
 
 
-def load_weights(networks: Networks, tensors: Mapping[str, Tensor], source: Path) -> list[str]:
+def load_weights(
+    networks: Networks, tensors: Mapping[str, Tensor], source: Path, *, to_train: bool = False
+) -> list[str]:
     """Copy tensors into the networks and return the parts and modules without tensors.
 
-    Only temporal modules and parts of training (GAN head, discriminator, face readout) may be
-    missing; they keep their initial values.
+    Temporal modules and parts of training (GAN head, discriminator, motion readout) may be missing,
+    and to train also denoiser and reference network, as in bundles of the motion stage; they keep
+    their initial values.
 
     Raises:
         UserError: a name or a shape differs, or a weight is not finite; nothing is loaded then.
@@ -227,12 +230,13 @@ def load_weights(networks: Networks, tensors: Mapping[str, Tensor], source: Path
     optional: list[str] = []
     expected: dict[str, Tensor] = {}
     found = dict(tensors)
+    may_lack = {*TRAINING_PARTS, *(("denoiser", "reference_net") if to_train else ())}
     for part in PARTS:
         module: nn.Module | None = getattr(networks, part)
         own = [name for name in found if name.startswith(f"{part}.")]
         if module is None:
             unused = own
-        elif not own and part in TRAINING_PARTS:
+        elif not own and part in may_lack:
             missing.append(part)
             continue
         else:

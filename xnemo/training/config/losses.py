@@ -28,9 +28,9 @@ class ConditionConfig:
 class LossConfig:
     """Weights of the losses.
 
-    The total is diffusion + gan * (l1 + perceptual + feature_matching + adversarial) + identity
-    + face_change. The weights inside the parentheses are not published; the defaults are those of
-    the methods that the motion encoder is taken from.
+    The total is diffusion + gan * (l1 + perceptual + feature_matching + adversarial) + motion. The
+    weights inside the parentheses are not published; the defaults are those of the methods that the
+    motion encoder is taken from.
     """
 
     # Weight of the GAN head's losses relative to the diffusion loss. Not published; chosen because
@@ -48,18 +48,15 @@ class LossConfig:
     # disables it. Not published; off because spectral normalisation already bounds the
     # discriminator.
     r1: float = 0.0
-    # Weight of the motion latent's variance that the frames of a sample share, which is mostly
-    # identity. Not published; for small data sets, where augmentation and the narrow latent do not
-    # remove identity. Large weights suppress motion as well.
-    identity: float = 0.0
-    # Weight of predicting, by a linear layer, the change of the face (five landmarks and coarse
-    # luminance) between the frames of a sample from the change of the motion latent. Not published;
-    # for a motion encoder that is trained from scratch on few identities.
-    face_change: float = 0.0
+    # Weight of a linear readout of motion numbers (head pose, gaze, facial actions) from the motion
+    # latent, where the data knows them: all of them for synthetic people, the head pose for others.
+    # Not published; it keeps an encoder that starts from random weights from being ignored, and
+    # from forgetting what the other losses do not need yet. The motion stage has no other loss.
+    motion: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that no weight is negative."""
         require_at_least(
             "loss.", self, gan=0, l1=0, perceptual=0, feature_matching=0, adversarial=0
         )
-        require_at_least("loss.", self, r1=0, identity=0, face_change=0)
+        require_at_least("loss.", self, r1=0, motion=0)

@@ -48,8 +48,9 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     # Limits that skip steps, warn or stop the run.
     guards: GuardConfig = field(default_factory=GuardConfig)
-    # "image" trains all networks but the temporal modules; "temporal" trains the temporal modules.
-    stage: Literal["image", "temporal"] = "image"
+    # "motion" trains the motion encoder to predict motion numbers, see loss.motion; "image" trains
+    # all networks but the temporal modules; "temporal" trains the temporal modules.
+    stage: Literal["motion", "image", "temporal"] = "image"
     # Initial weights: a bundle, a Stable Diffusion 1.x folder or UNet file, the folder of the
     # official files, or an AnimateDiff motion module. Parts without weights there are initialised
     # at random; empty initialises all parts at random.
@@ -77,21 +78,13 @@ class TrainConfig:
                 "network.motion.standardise requires statistics over at least 2 frames per pass",
                 "set micro_batch or data.pairs.frames to 2 or more",
             )
-        if self.loss.identity > 0 and self.stage == "image":
-            if pairs.frames < 2:
-                raise UserError(
-                    "loss.identity requires 2 frames per sample, and data.pairs.frames is 1",
-                    "set data.pairs.frames=2, or loss.identity=0",
-                )
-            if not self.network.motion.standardise:
-                raise UserError(
-                    "loss.identity without network.motion.standardise shrinks the motion latent",
-                    "set network.motion.standardise=true, or loss.identity=0",
-                )
-        if self.uses_face_readout and pairs.frames < 2:
+        if self.stage == "motion" and self.loss.motion == 0:
+            raise UserError("the motion stage has no loss: loss.motion is 0", "set loss.motion=1")
+        if self.uses_motion_readout and self.augment.mirror > 0:
             raise UserError(
-                "loss.face_change requires 2 frames per sample, and data.pairs.frames is 1",
-                "set data.pairs.frames=2, or loss.face_change=0",
+                f"augment.mirror is {self.augment.mirror} and loss.motion {self.loss.motion}, but "
+                "mirrored frames have other motion numbers",
+                "set augment.mirror=0, or loss.motion=0",
             )
         if self.stage == "temporal":
             if pairs.layout != "window" or pairs.frames < 2:
@@ -115,9 +108,9 @@ class TrainConfig:
         return self.stage == "image" and self.loss.gan > 0
 
     @property
-    def uses_face_readout(self) -> bool:
-        """Whether the run trains the face readout."""
-        return self.stage == "image" and self.loss.face_change > 0
+    def uses_motion_readout(self) -> bool:
+        """Whether the run trains the motion readout."""
+        return self.stage != "temporal" and self.loss.motion > 0
 
 
 def with_max_steps(

@@ -21,7 +21,7 @@ def network_groups(network: nn.Module, config: OptimizerConfig) -> list[Paramete
             return config.gan_lr, config.gan_betas
         if name.startswith("motion_encoder.") and config.encoder_lr_scale is not None:
             return config.lr * config.encoder_lr_scale, config.betas
-        motion = name.startswith(("motion_encoder.", "face_readout."))
+        motion = name.startswith(("motion_encoder.", "motion_readout."))
         if motion or ".motion_modules." in name:
             return config.lr * config.motion_lr_scale, config.betas
         return config.lr, config.betas

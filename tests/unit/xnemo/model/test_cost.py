@@ -75,7 +75,7 @@ def test_states_scale_with_parameters_and_zero_shards_them():
         for name, part in networks.trained_parts().items()
         for p in part.parameters()
         # The readout is there in few runs, and is a matrix of no size.
-        if p.requires_grad and name != "face_readout"
+        if p.requires_grad and name != "motion_readout"
     )
     costs = [
         training_cost(config(), precision="fp32", zero_stage=stage, devices=4) for stage in range(4)

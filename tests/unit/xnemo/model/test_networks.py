@@ -70,7 +70,14 @@ def test_half_precision_and_channels_last_survive_saving(tmp_path):
     assert_same_bits(networks.reference_net, loaded.reference_net)
 
 
-PARTS = ("denoiser", "reference_net", "motion_encoder", "gan_head", "discriminator", "face_readout")
+PARTS = (
+    "denoiser",
+    "reference_net",
+    "motion_encoder",
+    "gan_head",
+    "discriminator",
+    "motion_readout",
+)
 
 
 @pytest.mark.parametrize("name", PARTS)

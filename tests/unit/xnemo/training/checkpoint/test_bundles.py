@@ -98,7 +98,7 @@ def test_an_image_bundle_starts_a_temporal_stage_and_nothing_else_may_be_missing
     networks = build_networks(wider)
     assert load_weights(networks, tensors, short_run) == [
         "denoiser.temporal_modules",
-        "face_readout",
+        "motion_readout",
     ]
     assert torch.equal(networks.denoiser.conv_in.weight, tensors["denoiser.conv_in.weight"])
     without = {n: t for n, t in tensors.items() if n != "denoiser.conv_in.weight"}
