@@ -80,6 +80,11 @@ class PairConfig:
         """Check ranges."""
         require_at_least("data.pairs.", self, frames=1, stride=1, min_pose_degrees=0)
 
+    @property
+    def least_frames(self) -> int:
+        """Frames that a clip must have."""
+        return max(2, (self.frames - 1) * self.stride + 1) if self.layout == "window" else 2
+
 
 @dataclass(frozen=True)
 class DataConfig:

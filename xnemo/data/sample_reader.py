@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from preprocessing.decode import decode_clip
 from preprocessing.errors import UserError
-from preprocessing.geometry import box_vector, tight_box
+from preprocessing.geometry import box_vector, driving_crop_boxes, tight_box
 from preprocessing.storage.sample import read_members
 from xnemo.data.augment import change_appearance, draw_augmentation
 from xnemo.data.batch import Batch, Sample, collate
@@ -23,7 +23,7 @@ from xnemo.data.config import AugmentConfig, DataConfig
 from xnemo.data.face_description import describe_face
 from xnemo.data.order import SampleOrder
 from xnemo.data.pairs import choose_frames
-from xnemo.data.resize import crop_and_resize, resize_frames
+from xnemo.data.resize import crop_and_resize, place_box, resize_frames
 from xnemo.data.seeding import sample_rng
 
 log = logging.getLogger(__name__)
@@ -169,49 +169,62 @@ class SampleReader:
         unique, inverse = np.unique([reference, *targets], return_inverse=True)
         decoded = decode_clip(mp4, unique.tolist())
         frames = decoded[inverse]
+        # The crops of animation, which depend on the whole clip, in whole pixels as they are cut.
+        crops_T4 = np.trunc(driving_crop_boxes(boxes_T4, frames.shape[1:3]))
         frames, boxes, landmarks = change_appearance(
             frames,
-            boxes_T4[[reference, *targets]],
+            np.concatenate([boxes_T4[[reference, *targets]], crops_T4[targets]]),
             landmarks_T52[[reference, *targets]],
             self.augment,
             sample_rng(self.seed, n, "appearance"),
         )
-        sample = self._crop(n, row["key"], frames, boxes)
+        boxes, crops = np.split(boxes, [len(frames)])
+        sample = self._crop(n, row["key"], frames, boxes, crops)
         if not self.sizes.describe_faces:
             return sample
         faces = zip(frames[1:], boxes[1:], landmarks[1:], strict=True)
         return replace(sample, face_FK=np.stack([describe_face(*face) for face in faces]))
 
-    def _crop(self, n: int, key: str, frames: NDArray[np.uint8], boxes: NDArray[Any]) -> Sample:
+    def _crop(
+        self,
+        n: int,
+        key: str,
+        frames: NDArray[np.uint8],
+        boxes: NDArray[Any],
+        driving_boxes: NDArray[Any],
+    ) -> Sample:
         """Crop and resize every image of a sample; frame 0 is the reference."""
         sizes = self.sizes
-        frame_hw = frames.shape[1:3]
-        tight = [tight_box(box, frame_hw) for box in boxes]
-        wide = resize_frames(frames, sizes.wide)
         augmentation = draw_augmentation(
             self.augment, sizes.driving, sample_rng(self.seed, n, "augment")
         )
-        driving = [
-            augmentation.apply(frame, np.asarray(box))
-            for frame, box in zip(frames[1:], tight[1:], strict=True)
-        ]
-        if sample_rng(self.seed, n, "box").random() < self.config.constant_box_probability:
-            vectors = np.tile([0.0, 0.0, 1.0], (len(boxes) - 1, 1))
-        else:
-            vectors = np.stack([box_vector(box, boxes[0]) for box in boxes[1:]])
+        pairs = list(zip(frames[1:], driving_boxes, strict=True))
+        driving = [augmentation.apply(frame, box) for frame, box in pairs]
+        vectors = np.stack([box_vector(box, boxes[0]) for box in boxes[1:]])
+        pose_box = tight_box(boxes[0], frames.shape[1:3])
         heads = None
+        if sizes.head is not None and not sizes.wide_head:
+            cuts = [(frames[0], pose_box), *pairs]
+            heads = np.stack([crop_and_resize(frame, box, sizes.head) for frame, box in cuts])
+        shown = frames
+        if sample_rng(self.seed, n, "box").random() < self.config.constant_box_probability:
+            # The targets must have what the vector says: the face at the reference's place.
+            vectors = np.tile([0.0, 0.0, 1.0], (len(boxes) - 1, 1))
+            moved = [
+                place_box(frame, box, boxes[0])
+                for frame, box in zip(frames[1:], boxes[1:], strict=True)
+            ]
+            shown = np.stack([frames[0], *moved])
+        wide = resize_frames(shown, sizes.wide)
         if sizes.head is not None and sizes.wide_head:
-            heads = resize_frames(frames, sizes.head)
-        elif sizes.head is not None:
-            crops = zip(frames, tight, strict=True)
-            heads = np.stack([crop_and_resize(frame, box, sizes.head) for frame, box in crops])
+            heads = resize_frames(shown, sizes.head)
         return Sample(
             index=n,
             key=key,
             reference=wide[:1],
             target=wide[1:],
             driving=np.stack(driving),
-            reference_pose=crop_and_resize(frames[0], tight[0], sizes.driving)[None],
+            reference_pose=crop_and_resize(frames[0], pose_box, sizes.driving)[None],
             head_reference=None if heads is None else heads[:1],
             head_target=None if heads is None else heads[1:],
             box_F3=vectors.astype(np.float32),
