@@ -38,6 +38,11 @@ ROOMS: tuple[Room, ...] = (
         "the error users read; checks of settings",
     ),
     Room(
+        "preprocessing.lazy",
+        "public names imported at first use",
+        ("preprocessing.errors",),
+    ),
+    Room(
         "preprocessing.config",
         "settings of a preprocessing job",
         ("preprocessing.errors",),
@@ -93,6 +98,7 @@ ROOMS: tuple[Room, ...] = (
         "rendered people with exactly known motion",
         (
             "preprocessing.errors",
+            "preprocessing.lazy",
             "preprocessing.encode",
         ),
     ),
@@ -146,6 +152,7 @@ ROOMS: tuple[Room, ...] = (
     Room(
         "preprocessing",
         "public names",
+        ("preprocessing.lazy",),
     ),
     Room(
         "xnemo.config",
@@ -337,6 +344,7 @@ ROOMS: tuple[Room, ...] = (
     Room(
         "xnemo",
         "public names",
+        ("preprocessing.lazy",),
     ),
     Room(
         "pipelines.terminal",
