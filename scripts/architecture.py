@@ -69,6 +69,11 @@ ROOMS: tuple[Room, ...] = (
         ),
     ),
     Room(
+        "preprocessing.shots",
+        "cuts, from a few hundred luma values of each frame",
+        ("preprocessing.config",),
+    ),
+    Room(
         "preprocessing.encode",
         "H.264 clips with reproducible bytes",
         (
@@ -112,13 +117,14 @@ ROOMS: tuple[Room, ...] = (
     ),
     Room(
         "preprocessing.chunk",
-        "one chunk of a source: shots, clips, scores, filters, encoding",
+        "one chunk of a source: clips, scores, filters, encoding",
         (
             "preprocessing.errors",
             "preprocessing.config",
             "preprocessing.heartbeat",
             "preprocessing.geometry",
             "preprocessing.decode",
+            "preprocessing.shots",
             "preprocessing.encode",
             "preprocessing.sandbox",
             "preprocessing.faces",
