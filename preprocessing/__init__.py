@@ -1,6 +1,5 @@
 """Raw talking-head videos in, WebDataset shards with a Parquet index out. No Ray, no torch."""
 
-import importlib
 import os
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING
 # It reads this variable when it is first imported, by whichever library, so it is set here; a
 # user's own setting wins.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from preprocessing.lazy import lazy_names
 
 if TYPE_CHECKING:
     from preprocessing.config import PreprocessConfig
@@ -35,17 +36,4 @@ _MODULES = {
     "verify": "dataset.verify",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Import public names on first use, so that `import preprocessing` stays light."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("xnemo")
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

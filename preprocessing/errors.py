@@ -20,6 +20,37 @@ class UserError(Exception):
         return (type(self), (self.what, self.remedy))
 
 
+#: Extra of the installation that each optional library belongs to.
+EXTRAS = {
+    "bitsandbytes": "eight-bit",
+    "decord": "preprocess",
+    "deepspeed": "train",
+    "insightface": "preprocess",
+    "matplotlib": "demo",
+    "mlflow": "train",
+    "ray": "preprocess",
+    "s3fs": "s3",
+    "skimage": "demo",
+    "torchcodec": "torchcodec",
+    "warp": "synthetic",
+    "webdataset": "preprocess",
+}
+
+
+def require_extra(error: ModuleNotFoundError, extra: str | None = None) -> None:
+    """Raise UserError if `error` is about a library of an extra; any other is a defect.
+
+    Args:
+        error: What an import raised.
+        extra: Extra to name instead of the library's own, such as that of a command.
+    """
+    library = (error.name or "").partition(".")[0]
+    if library in EXTRAS:
+        raise UserError(
+            f"{library} is not installed", f"run: pip install 'xnemo[{extra or EXTRAS[library]}]'"
+        ) from error
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, at most 200 characters, or else its class name.
 

@@ -139,9 +139,14 @@ def driving_crop_boxes(boxes_T4: ArrayLike, frame_hw: FrameHW, sigma: float = 5.
     """Return the (T, 4) crops of a driving clip: one size, smoothed centres, inside the frame.
 
     The size is that of the first frame's tight crop, so that changes of the face's scale remain
-    visible; smoothing keeps detector jitter out of the motion latent.
+    visible; smoothing keeps detector jitter out of the motion latent. Boxes of frames without a
+    face (NaN) are interpolated in time.
     """
     boxes = np.asarray(boxes_T4, dtype=np.float64).reshape(-1, 4)
+    known = np.flatnonzero(np.isfinite(boxes).all(axis=1))
+    if len(known) < len(boxes):
+        times = np.arange(len(boxes))
+        boxes = np.stack([np.interp(times, known, column[known]) for column in boxes.T], axis=1)
     size = even_size(tight_box(boxes[0], frame_hw))
     centres = smooth_centres(box_centre(boxes), sigma)
     return np.stack([centred_box(centre, size, frame_hw) for centre in centres])

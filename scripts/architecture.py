@@ -38,6 +38,11 @@ ROOMS: tuple[Room, ...] = (
         "the error users read; checks of settings",
     ),
     Room(
+        "preprocessing.lazy",
+        "public names imported at first use",
+        ("preprocessing.errors",),
+    ),
+    Room(
         "preprocessing.config",
         "settings of a preprocessing job",
         ("preprocessing.errors",),
@@ -62,6 +67,11 @@ ROOMS: tuple[Room, ...] = (
             "preprocessing.errors",
             "preprocessing.heartbeat",
         ),
+    ),
+    Room(
+        "preprocessing.shots",
+        "cuts, from a few hundred luma values of each frame",
+        ("preprocessing.config",),
     ),
     Room(
         "preprocessing.encode",
@@ -93,6 +103,7 @@ ROOMS: tuple[Room, ...] = (
         "rendered people with exactly known motion",
         (
             "preprocessing.errors",
+            "preprocessing.lazy",
             "preprocessing.encode",
         ),
     ),
@@ -106,13 +117,14 @@ ROOMS: tuple[Room, ...] = (
     ),
     Room(
         "preprocessing.chunk",
-        "one chunk of a source: shots, clips, scores, filters, encoding",
+        "one chunk of a source: clips, scores, filters, encoding",
         (
             "preprocessing.errors",
             "preprocessing.config",
             "preprocessing.heartbeat",
             "preprocessing.geometry",
             "preprocessing.decode",
+            "preprocessing.shots",
             "preprocessing.encode",
             "preprocessing.sandbox",
             "preprocessing.faces",
@@ -146,6 +158,7 @@ ROOMS: tuple[Room, ...] = (
     Room(
         "preprocessing",
         "public names",
+        ("preprocessing.lazy",),
     ),
     Room(
         "xnemo.config",
@@ -338,6 +351,7 @@ ROOMS: tuple[Room, ...] = (
     Room(
         "xnemo",
         "public names",
+        ("preprocessing.lazy",),
     ),
     Room(
         "pipelines.terminal",

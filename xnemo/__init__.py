@@ -5,8 +5,9 @@ pipe = xnemo.XNeMoPipeline.from_pretrained("org/name")
 frames = pipe(portrait, driving_frames).frames[0]
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from preprocessing.lazy import lazy_names
 
 if TYPE_CHECKING:
     from xnemo.animation.animator import Animator
@@ -44,17 +45,4 @@ _MODULES = {
     "train": "recipes",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Import public names on first use, so that `import xnemo` stays light."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("xnemo")
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipelines.animate.audio import add_audio
+from pipelines.animate.audio import add_sound, find_sound
 from pipelines.animate.contact_sheet import contact_sheet
 from pipelines.animate.portrait import read_portrait
 from preprocessing.encode.clip_encoder import encode_clip
@@ -91,7 +91,7 @@ class AnimateResult:
     fps: float
     # Wall-clock time.
     seconds: float
-    # How the audio was added: copied, encoded, none, off, or lost with the reason.
+    # What became of the sound: copied, encoded, none, off, or lost with the reason.
     audio: str
 
 
@@ -146,6 +146,7 @@ def animate(
         if options.second_driving
         else None
     )
+    sound = find_sound(video.path) if options.audio else None
     animator = model if isinstance(model, Animator) else load_animator(model, options)
 
     try:
@@ -162,8 +163,8 @@ def animate(
     below: dict[int, NDArray[np.uint8]] = {}
     mp4 = encode_clip(_keep(animator.decode(latents, on_progress), shown, below), video.fps)
     audio = "off"
-    if options.audio:
-        mp4, audio = add_audio(mp4, video.path, video.start_s, count / video.fps)
+    if sound is not None:
+        mp4, audio = add_sound(mp4, sound, video.start_s, count / video.fps)
 
     above: dict[int, NDArray[np.uint8]] = {}
     for _ in _keep(islice(iter(video), shown[-1] + 1), shown, above):

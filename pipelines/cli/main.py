@@ -28,7 +28,7 @@ from pipelines.cli.tune import tune
 from pipelines.cli.ui import ui
 from pipelines.cli.verify import verify
 from pipelines.terminal import EXIT_INTERRUPTED
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, require_extra
 
 #: Exit status of bad input; 1 means that a job ran and found something wrong.
 EXIT_BAD_INPUT = 2
@@ -53,6 +53,14 @@ _COMMANDS: tuple[Callable[..., int | None], ...] = (
 
 # The other commands write at their end or not at all.
 _RESUMABLE = ("demo", "synthesize", "preprocess", "train", "tune", "sync")
+
+# What a command needs beside the base installation; another names the missing library's own extra.
+_EXTRAS = {
+    "demo": "demo",
+    "synthesize": "synthetic",
+    "train": "train",
+    "tune": "tune",
+}
 
 # Errors of the operating system about a path that was given.
 _WRONG_PATH = (
@@ -118,11 +126,19 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
     try:
+        return _run(arguments)
+    except UserError as error:
+        return _refuse(str(error))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
         status: int = app(arguments, prog_name="xnemo", standalone_mode=False) or 0
         # Typer returns this status for an interrupt; `train` does for a stopped run.
         return _interrupted(arguments) if status == EXIT_INTERRUPTED else status
-    except UserError as error:
-        return _refuse(str(error))
+    except ModuleNotFoundError as error:
+        require_extra(error, _EXTRAS.get(next(iter(arguments), "")))
+        raise
     except TyperException as error:
         return _refuse(_parser_message(error, arguments))
     except (KeyboardInterrupt, typer.Abort):

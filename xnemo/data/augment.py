@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xnemo.data.config import AugmentConfig
-from xnemo.data.resize import downsample
+from xnemo.data.resize import crop_and_resize
 
 # Luma weights of BT.601, the conventional axis of saturation and hue.
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -23,34 +23,48 @@ class FaceAugmentation:
     """One random augmentation, applied to every frame of a sample.
 
     Attributes:
-        offsets_HW2: sampling positions (x, y) relative to the crop's centre, in units of its side.
+        size: side of the crops in pixels.
+        stretch_2: factors (x, y) on the sides of the box.
+        shift_2: offset (x, y) of the box, as a fraction of its sides.
+        warp_HW2: displacement of each sampling position, as a fraction of the crop's side, or None.
         colour_34: affine map of RGB in 0..255, or None.
     """
 
-    offsets_HW2: NDArray[np.float32]
+    size: int
+    stretch_2: NDArray[np.float64]
+    shift_2: NDArray[np.float64]
+    warp_HW2: NDArray[np.float32] | None
     colour_34: NDArray[np.float64] | None
 
     def apply(self, image_HWC: NDArray[np.uint8], box: NDArray[Any]) -> NDArray[np.uint8]:
-        """Crop `box` (x0, y0, x1, y1 in pixels) from a uint8 RGB image and augment it."""
-        size = self.offsets_HW2.shape[0]
-        shrink = int(max(box[2] - box[0], box[3] - box[1]) / size)
-        if shrink >= 2:
-            image_HWC, factors = downsample(image_HWC, shrink)
-            box = np.asarray(box) * np.tile(factors, 2)
-        x0, y0, x1, y1 = box
-        centre = np.array([(x0 + x1 - 1) / 2, (y0 + y1 - 1) / 2], dtype=np.float32)
-        side = np.array([x1 - x0, y1 - y0], dtype=np.float32)
-        positions = (centre + self.offsets_HW2 * side).astype(np.float32)
-        crop = cv2.remap(
-            image_HWC,
-            np.ascontiguousarray(positions[..., 0]),
-            np.ascontiguousarray(positions[..., 1]),
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
+        """Crop `box` (x0, y0, x1, y1 in pixels) from a uint8 RGB image and augment it.
+
+        Scale, aspect and shift change the box, so crops are resampled as in animation; without any
+        augmentation the result is the crop of animation.
+        """
+        sides = np.asarray(box[2:]) - box[:2]
+        centre = (np.asarray(box[2:]) + box[:2]) / 2 + self.shift_2 * sides
+        half = self.stretch_2 * sides / 2
+        crop = crop_and_resize(
+            image_HWC, np.concatenate([centre - half, centre + half]), self.size, "edge"
         )
+        if self.warp_HW2 is not None:
+            positions = ((_grid(self.size) + self.warp_HW2 + 0.5) * self.size - 0.5).astype(
+                np.float32
+            )
+            crop = np.asarray(
+                cv2.remap(
+                    crop,
+                    np.ascontiguousarray(positions[..., 0]),
+                    np.ascontiguousarray(positions[..., 1]),
+                    cv2.INTER_LINEAR,
+                    borderMode=cv2.BORDER_REPLICATE,
+                ),
+                np.uint8,
+            )
         if self.colour_34 is not None:
-            crop = cv2.transform(crop, self.colour_34)
-        return np.asarray(crop, np.uint8)
+            crop = np.asarray(cv2.transform(crop, self.colour_34), np.uint8)
+        return crop
 
 
 def draw_augmentation(
@@ -68,12 +82,16 @@ def draw_augmentation(
 
     zoom = 1 + config.scale * scale
     stretch = np.sqrt(1 + config.aspect * aspect)
-    offsets = _grid(size) * np.array([zoom * stretch, zoom / stretch], dtype=np.float32)
-    offsets = offsets + config.shift * np.array([shift_x, shift_y], dtype=np.float32)
-    if use_warp < config.warp_probability and config.warp > 0:
-        offsets = offsets + _piecewise_affine(nodes * config.warp, size)
-    colour = _colour_matrix(config, colours) if use_colour < config.colour_probability else None
-    return FaceAugmentation(offsets.astype(np.float32), colour)
+    warps = use_warp < config.warp_probability and config.warp > 0
+    return FaceAugmentation(
+        size=size,
+        stretch_2=np.array([zoom * stretch, zoom / stretch]),
+        shift_2=config.shift * np.array([shift_x, shift_y]),
+        warp_HW2=_piecewise_affine(nodes * config.warp, size) if warps else None,
+        colour_34=_colour_matrix(config, colours)
+        if use_colour < config.colour_probability
+        else None,
+    )
 
 
 def change_appearance(

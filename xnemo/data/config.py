@@ -86,6 +86,11 @@ class PairConfig:
         if not 0 <= self.matched <= 1:
             raise UserError(f"data.pairs.matched is {self.matched}", "set it between 0 and 1")
 
+    @property
+    def least_frames(self) -> int:
+        """Frames that a clip must have."""
+        return max(2, (self.frames - 1) * self.stride + 1) if self.layout == "window" else 2
+
 
 @dataclass(frozen=True)
 class DataConfig:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from preprocessing.decode import decode_clip
 from preprocessing.errors import UserError
-from preprocessing.geometry import box_vector, tight_box
+from preprocessing.geometry import box_vector, driving_crop_boxes, tight_box
 from preprocessing.storage.sample import read_members
 from xnemo.data.augment import change_appearance, draw_augmentation
 from xnemo.data.batch import Batch, Sample, collate
@@ -24,7 +24,7 @@ from xnemo.data.matching import Mate, MotionGroups
 from xnemo.data.motion_numbers import motion_numbers
 from xnemo.data.order import SampleOrder
 from xnemo.data.pairs import choose_frames
-from xnemo.data.resize import crop_and_resize, resize_frames
+from xnemo.data.resize import crop_and_resize, place_box, resize_frames
 from xnemo.data.seeding import sample_rng
 
 log = logging.getLogger(__name__)
@@ -183,26 +183,35 @@ class SampleReader:
             policy=pairs.policy,
             min_pose_degrees=pairs.min_pose_degrees,
         )
-        frames = _decode(mp4, [reference, *targets])
-        boxes = arrays["bbox_crop"][[reference, *targets]]
-        landmarks = arrays["landmarks"][[reference, *targets]]
-        change = (self.augment, sample_rng(self.seed, n, "appearance"))
-        frames, boxes, _ = change_appearance(frames, boxes, landmarks, *change)
-        driving, driving_boxes = frames[1:], boxes[1:]
+        frames, boxes, crops = self._cut_out(n, mp4, arrays, [reference, *targets])
+        driving_frames, driving_crops = frames, crops
         if mate is not None:
-            same = targets + shift
-            driving, driving_boxes, _ = change_appearance(
-                _decode(mate_mp4, same.tolist()),
-                mate_arrays["bbox_crop"][same],
-                mate_arrays["landmarks"][same],
-                self.augment,
-                sample_rng(self.seed, n, "appearance"),
-            )
+            same = (targets + mate.shift).tolist()
+            driving_frames, _, driving_crops = self._cut_out(n, mate_mp4, mate_arrays, same)
+        driving = list(zip(driving_frames, driving_crops, strict=True))[-len(targets) :]
         key = str(self._columns["key"][number])
-        sample = self._crop(n, key, frames, boxes, driving, driving_boxes)
+        sample = self._crop(n, key, frames, boxes, crops[1:], driving)
         if not self.sizes.motion_numbers:
             return sample
         return replace(sample, motion_FK=motion_numbers(mate_arrays, targets + shift))
+
+    def _cut_out(
+        self, n: int, mp4: bytes, arrays: dict[str, NDArray[Any]], chosen: Sequence[int]
+    ) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[Any]]:
+        """Return frames of a clip, their face boxes and their driving crops, changed alike."""
+        frames = _decode(mp4, chosen)
+        boxes_T4 = arrays["bbox_crop"]
+        # The crops of animation, which depend on the whole clip, in whole pixels as they are cut.
+        crops_T4 = np.trunc(driving_crop_boxes(boxes_T4, frames.shape[1:3]))
+        frames, boxes, _ = change_appearance(
+            frames,
+            np.concatenate([boxes_T4[chosen], crops_T4[chosen]]),
+            arrays["landmarks"][chosen],
+            self.augment,
+            sample_rng(self.seed, n, "appearance"),
+        )
+        boxes, crops = np.split(boxes, [len(frames)])
+        return frames, boxes, crops
 
     def read_motion(self, number: int) -> NDArray[np.float32]:
         """Return the motion numbers [T, K] of all frames of the clip in row `number`."""
@@ -224,38 +233,49 @@ class SampleReader:
         key: str,
         frames: NDArray[np.uint8],
         boxes: NDArray[Any],
-        driving_frames: NDArray[np.uint8],
-        driving_boxes: NDArray[Any],
+        crops: NDArray[Any],
+        driving: Sequence[tuple[NDArray[np.uint8], NDArray[Any]]],
     ) -> Sample:
-        """Crop and resize every image of a sample; frame 0 is the reference."""
+        """Crop and resize every image of a sample; frame 0 is the reference.
+
+        Args:
+            n: number of the sample.
+            key: its clip.
+            frames: reference and targets.
+            boxes: their face boxes.
+            crops: crops of the targets' faces.
+            driving: driving frames with their crops.
+        """
         sizes = self.sizes
-        frame_hw = frames.shape[1:3]
-        tight = [tight_box(box, frame_hw) for box in boxes]
-        wide = resize_frames(frames, sizes.wide)
         augmentation = draw_augmentation(
             self.augment, sizes.driving, sample_rng(self.seed, n, "augment")
         )
-        driving = [
-            augmentation.apply(frame, np.asarray(tight_box(box, driving_frames.shape[1:3])))
-            for frame, box in zip(driving_frames, driving_boxes, strict=True)
-        ]
-        if sample_rng(self.seed, n, "box").random() < self.config.constant_box_probability:
-            vectors = np.tile([0.0, 0.0, 1.0], (len(boxes) - 1, 1))
-        else:
-            vectors = np.stack([box_vector(box, boxes[0]) for box in boxes[1:]])
+        augmented = [augmentation.apply(frame, crop) for frame, crop in driving]
+        vectors = np.stack([box_vector(box, boxes[0]) for box in boxes[1:]])
+        pose_box = tight_box(boxes[0], frames.shape[1:3])
         heads = None
+        if sizes.head is not None and not sizes.wide_head:
+            cuts = [(frames[0], pose_box), *zip(frames[1:], crops, strict=True)]
+            heads = np.stack([crop_and_resize(frame, box, sizes.head) for frame, box in cuts])
+        shown = frames
+        if sample_rng(self.seed, n, "box").random() < self.config.constant_box_probability:
+            # The targets must have what the vector says: the face at the reference's place.
+            vectors = np.tile([0.0, 0.0, 1.0], (len(boxes) - 1, 1))
+            moved = [
+                place_box(frame, box, boxes[0])
+                for frame, box in zip(frames[1:], boxes[1:], strict=True)
+            ]
+            shown = np.stack([frames[0], *moved])
+        wide = resize_frames(shown, sizes.wide)
         if sizes.head is not None and sizes.wide_head:
-            heads = resize_frames(frames, sizes.head)
-        elif sizes.head is not None:
-            crops = zip(frames, tight, strict=True)
-            heads = np.stack([crop_and_resize(frame, box, sizes.head) for frame, box in crops])
+            heads = resize_frames(shown, sizes.head)
         return Sample(
             index=n,
             key=key,
             reference=wide[:1],
             target=wide[1:],
-            driving=np.stack(driving),
-            reference_pose=crop_and_resize(frames[0], tight[0], sizes.driving)[None],
+            driving=np.stack(augmented),
+            reference_pose=crop_and_resize(frames[0], pose_box, sizes.driving)[None],
             head_reference=None if heads is None else heads[:1],
             head_target=None if heads is None else heads[1:],
             box_F3=vectors.astype(np.float32),

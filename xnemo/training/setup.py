@@ -54,7 +54,7 @@ def build_train_state(
     # ZeRO-3 replaces this function for the whole process; later runs must not be affected.
     functional.linear = _LINEAR
     plan = plan_batches(config.global_batch, config.micro_batch, world.rank, world.size)
-    clips = open_clips(data, config.data.filter, min_frames=_min_frames(config))
+    clips = open_clips(data, config.data.filter, min_frames=config.data.pairs.least_frames)
     sizes = ImageSizes(
         wide=config.network.image_size,
         driving=config.network.motion.image_size,
@@ -95,8 +95,9 @@ def build_train_state(
         discriminator=discriminator,
         ema=ShardedEma(network, config.ema, world) if config.ema.enabled else None,
         guard=StepGuard(config.guards),
-        buffers=BufferBackup([e.module for e in (network, discriminator) if e is not None]),
+        buffers={},
     )
+    state.buffers |= {name: BufferBackup(e.module) for name, e in state.engines.items()}
     if checkpoint is not None:
         state.restore(checkpoint)
     return state
@@ -143,10 +144,3 @@ def _build_perceptual(config: TrainConfig, world: World) -> PerceptualLoss | Non
     if not config.uses_gan_head or config.loss.perceptual == 0:
         return None
     return PerceptualLoss(config.perceptual).to(world.device)
-
-
-def _min_frames(config: TrainConfig) -> int:
-    pairs = config.data.pairs
-    if pairs.layout == "window":
-        return (pairs.frames - 1) * pairs.stride + 1
-    return 2

@@ -43,7 +43,8 @@ class TrainState:
     discriminator: Engine | None
     ema: ShardedEma | None
     guard: StepGuard
-    buffers: BufferBackup
+    # One per engine: an engine's skipped step leaves the other's weights and buffers changed.
+    buffers: dict[str, BufferBackup]
     samples_seen: int = 0
 
     @property

@@ -51,7 +51,8 @@ def train_step(
     result.learning_rate_scale = learning_rate_scale(
         config.optimizer, state.samples_seen, config.samples
     )
-    state.buffers.save()
+    for backup in state.buffers.values():
+        backup.save()
     for number in range(plan.accumulation):
         watchdog.enter("waiting for data")
         begin = time.perf_counter()
@@ -76,10 +77,11 @@ def train_step(
     for name, engine in state.engines.items():
         result.outcomes[name] = engine.step(result.learning_rate_scale)
     state.samples_seen += plan.global_batch
-    if result.applied and state.ema is not None:
+    if result.outcomes["network"].applied and state.ema is not None:
         state.ema.update(state.samples_seen, plan.global_batch)
-    if not result.applied:
-        state.buffers.restore()
+    for name, outcome in result.outcomes.items():
+        if not outcome.applied:
+            state.buffers[name].restore()
     meter.add_samples(plan.global_batch)
     return result
 

@@ -41,16 +41,18 @@ class Validator:
         world: World,
     ) -> None:
         self._config, self._frozen, self._world = config, frozen, world
-        clips = open_clips(roots, config.validation.filter)
+        clips = open_clips(
+            roots, config.validation.filter, min_frames=config.data.pairs.least_frames
+        )
         no_augmentation = AugmentConfig(
             brightness=0, contrast=0, saturation=0, hue=0, scale=0, aspect=0, shift=0, warp=0
         )
         data = dataclasses.replace(
+            # One bad clip is replaced, as in training.
             config.data,
             pairs=dataclasses.replace(config.data.pairs, matched=0.0),
             constant_box_probability=0.0,
             weights=(),
-            max_bad_samples=0,
         )
         self._reader = SampleReader(clips, data, no_augmentation, sizes, seed=_SEED)
 

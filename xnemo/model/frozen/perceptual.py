@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from preprocessing.errors import UserError, first_line
 
 # Convolutions per stage; each stage but the last ends in a 2×2 max-pool.
+FILES = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
 STAGES = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -24,10 +25,10 @@ class PerceptualConfig:
 
     # Depth of the network.
     network: Literal["vgg16", "vgg19"] = "vgg19"
-    # "none": the loss is zero and costs nothing; "random": untrained features of a fixed seed,
-    # which still compare structure at several scales; else a path to torchvision's file
-    # (vgg19-dcbb9e9d.pth, vgg16-397923af.pth), or to its safetensors equivalent.
-    weights: str = "none"
+    # Path to torchvision's file (vgg19-dcbb9e9d.pth, vgg16-397923af.pth) or to its safetensors
+    # equivalent; "random": untrained features of a fixed seed, which still compare structure at
+    # several scales. Required where `loss.perceptual` is above 0.
+    weights: str | None = None
     # Weight of each stage's first activation, finest first. Not published; chosen because image
     # translation networks have used these values since pix2pixHD.
     stage_weights: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
@@ -85,7 +86,7 @@ class PerceptualLoss(nn.Module):
     and compared in fp32.
 
     Raises:
-        UserError: The weights file is missing, damaged or of another network.
+        UserError: No weights are given, or their file is missing, damaged or of another network.
     """
 
     mean: Tensor
@@ -94,9 +95,12 @@ class PerceptualLoss(nn.Module):
     def __init__(self, config: PerceptualConfig) -> None:
         super().__init__()
         self.stage_weights = config.stage_weights
-        self.vgg: VggFeatures | None = None
-        if config.weights == "none":
-            return
+        if config.weights is None:
+            raise UserError(
+                "the perceptual loss has a weight, and perceptual.weights is empty",
+                f"{_download(config.network)} and set perceptual.weights={FILES[config.network]}, "
+                "or set loss.perceptual=0",
+            )
         self.vgg = VggFeatures(config.network)
         if config.weights == "random":
             _fill_random(self.vgg)
@@ -107,9 +111,7 @@ class PerceptualLoss(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, image_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
-        """Return the distance between (B, 3, H, W) batches, a scalar; zero without weights."""
-        if self.vgg is None:
-            return image_BCHW.new_zeros(())
+        """Return the distance between (B, 3, H, W) batches, a scalar."""
         features = self.vgg(self._normalise(image_BCHW))
         with torch.no_grad():
             targets = list(self.vgg(self._normalise(target_BCHW)))
@@ -133,11 +135,15 @@ def _fill_random(vgg: VggFeatures) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def _download(network: str) -> str:
+    return f"run curl -LO https://download.pytorch.org/models/{FILES[network]}"
+
+
 def _load(vgg: VggFeatures, path: Path, network: str) -> None:
     if not path.is_file():
         raise UserError(
             f"perceptual.weights = {str(path)!r}: no such file",
-            f"download torchvision's {network} file, or use none or random",
+            f"{_download(network)}, or set loss.perceptual=0",
         )
     try:
         if path.suffix == ".safetensors":

@@ -26,7 +26,8 @@ def initialise(module: nn.Module, seed: int, name: str = "") -> set[str]:
                 continue
             if not hasattr(child, "reset_parameters"):
                 raise TypeError(f"{child_name} ({type(child).__name__}) has no reset_parameters")
-            torch.manual_seed(layer_seed(seed, child_name))
+            # Not torch.manual_seed, which also formats stack traces for CUDA, MPS and XPU.
+            torch.default_generator.manual_seed(layer_seed(seed, child_name))
             child.to_empty(device="cpu", recurse=False)
             child.reset_parameters()
             fresh.add(child_name.removeprefix(name).removeprefix("."))

@@ -38,7 +38,7 @@ class LossConfig:
     gan: float = 0.3
     # Weight of the L1 distance between generated and target pixels.
     l1: float = 1.0
-    # Weight of the VGG feature distance, see `perceptual`; 0 disables it.
+    # Weight of the VGG feature distance, whose weights `perceptual.weights` names; 0 disables it.
     perceptual: float = 10.0
     # Weight of the distance between discriminator features of generated and target images.
     feature_matching: float = 10.0

@@ -99,10 +99,10 @@ class StepGuard:
 
 
 class BufferBackup:
-    """Backup of modules' buffers, to undo a skipped step: a NaN never leaves a running mean."""
+    """Backup of a module's buffers, to undo a skipped step: a NaN never leaves a running mean."""
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._buffers: list[Tensor] = [b for module in modules for b in module.buffers()]
+    def __init__(self, module: nn.Module) -> None:
+        self._buffers: list[Tensor] = list(module.buffers())
         self._saved: list[Tensor] = []
 
     def save(self) -> None:

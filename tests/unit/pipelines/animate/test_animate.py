@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from untrained_model import write_bundle, write_video
 
-from pipelines.animate.audio import add_audio
+from pipelines.animate.audio import add_sound, find_sound
 from pipelines.animate.contact_sheet import contact_sheet
 from pipelines.animate.job import AnimateOptions, animate, place_networks
 from preprocessing.encode.clip_encoder import encode_clip
@@ -143,7 +143,8 @@ def test_a_driver_of_one_frame_and_one_that_halts_keep_their_time(tmp_path):
     assert len(list(DrivingVideo(slow))) == 3
     # A second at a time without a new frame: what is shown then is the nearest there is.
     frames = list(DrivingVideo(slow, fps=10))
-    assert len(frames) == 21
+    # The last frame is shown for a second too.
+    assert len(frames) == 30
     np.testing.assert_array_equal(frames[4], frames[0])
     np.testing.assert_array_equal(frames[6], frames[10])
 
@@ -154,7 +155,7 @@ def clip(frames=10, fps=30.0):
 
 def test_sound_of_another_kind_is_encoded_and_stays_in_time(tmp_path):
     source = write_video(tmp_path / "flac.mkv", codec="flac")
-    out, fate = add_audio(clip(), source, 0.0, 10 / 30)
+    out, fate = add_sound(clip(), find_sound(source), 0.0, 10 / 30)
     assert fate == "encoded"
     times = streams(out)
     assert len(times["video"]) == 10
@@ -164,8 +165,8 @@ def test_sound_of_another_kind_is_encoded_and_stays_in_time(tmp_path):
 
 def test_sound_starts_with_the_picture(tmp_path):
     source = write_video(tmp_path / "late.mp4")
-    out, _ = add_audio(clip(), source, 0.2, 10 / 30)
-    whole, _ = add_audio(clip(), source, 0.0, 10 / 30)
+    out, _ = add_sound(clip(), find_sound(source), 0.2, 10 / 30)
+    whole, _ = add_sound(clip(), find_sound(source), 0.0, 10 / 30)
     assert 0 <= streams(out)["audio"][0] < 1024 / 44100 + 1e-3
 
     def packets(content):
@@ -180,9 +181,9 @@ def test_sound_starts_with_the_picture(tmp_path):
 def test_silent_and_broken_sources_leave_the_picture_alone(tmp_path):
     mp4 = clip()
     silent = write_video(tmp_path / "silent.mp4", codec=None)
-    assert add_audio(mp4, silent, 0.0, 1.0) == (mp4, "none")
+    assert add_sound(mp4, find_sound(silent), 0.0, 1.0) == (mp4, "none")
     (tmp_path / "broken.mp4").write_text("nothing")
-    same, fate = add_audio(mp4, tmp_path / "broken.mp4", 0.0, 1.0)
+    same, fate = add_sound(mp4, find_sound(tmp_path / "broken.mp4"), 0.0, 1.0)
     assert same == mp4
     assert fate.startswith("lost: ")
 

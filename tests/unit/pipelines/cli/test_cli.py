@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import yaml
@@ -257,3 +258,33 @@ def test_help_imports_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "library", "extra"),
+    [
+        ("train tiny --data x --run y", "ray", "train"),
+        ("demo", "ray", "demo"),
+        ("synthesize x --people 1 --seconds 1 --dry-run", "warp", "synthetic"),
+    ],
+)
+def test_a_missing_extra_is_named_in_one_line(
+    command: str, library: str, extra: str, tmp_path: Path
+) -> None:
+    # In a process of its own, where nothing is imported yet; None makes the import fail.
+    program = f"""if True:
+        import sys
+        class Absent:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] == {library!r}:
+                    raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        sys.meta_path.insert(0, Absent())
+        from pipelines.cli.main import main
+        main({command.split()!r})"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "is not installed" in line
+    assert line.endswith(f"run: pip install 'xnemo[{extra}]'")

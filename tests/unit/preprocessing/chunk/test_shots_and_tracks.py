@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import skimage.data
 
-from preprocessing.chunk.shots import CutFinder
 from preprocessing.config import ShotConfig, TrackConfig
 from preprocessing.faces import Face
 from preprocessing.faces.track import Tracker
+from preprocessing.shots import CutFinder
 
 
 def small(picture):

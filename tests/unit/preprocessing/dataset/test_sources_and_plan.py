@@ -115,7 +115,7 @@ def test_lists(tmp_path):
         (lambda p: p, "holds no videos"),
         (lambda p: (touch(p / "l.txt", "\n"), p / "l.txt")[1], "names no videos"),
         (lambda p: (touch(p / "l.csv", "path\nx\n"), p / "l.csv")[1], "no column 'source'"),
-        (lambda p: (touch(p / "l.jsonl", "{"), p / "l.jsonl")[1], "cannot read the list"),
+        (lambda p: (touch(p / "l.jsonl", "{"), p / "l.jsonl")[1], "is not JSON"),
         (lambda p: "nothing://bucket", "cannot open"),
         (lambda p: "memory://nowhere", "holds no videos"),
     ],

@@ -33,8 +33,8 @@ def test_scale_stays_within_its_range_and_reaches_it() -> None:
     config = AugmentConfig(
         brightness=0, contrast=0, saturation=0, hue=0, aspect=0, shift=0, warp=0, scale=0.3
     )
-    spans = np.array([np.ptp(draw(config, seed).offsets_HW2[..., 0]) for seed in range(400)])
-    spans /= np.ptp(draw(OFF).offsets_HW2[..., 0])
+    spans = np.array([draw(config, seed).stretch_2[0] for seed in range(400)])
+    assert np.array_equal(draw(OFF).stretch_2, [1, 1])
     assert 0.7 <= spans.min() < 0.72
     assert 1.28 < spans.max() <= 1.3
 

@@ -16,14 +16,15 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from preprocessing.errors import UserError
-from preprocessing.geometry import resize
+from preprocessing.geometry import driving_crop_boxes, resize
 from preprocessing.storage.sample import read_member
 from xnemo.data.batch_plan import BatchPlan
 from xnemo.data.clip_table import open_clips
 from xnemo.data.config import AugmentConfig, DataConfig, PairConfig
 from xnemo.data.loader import BatchLoader
-from xnemo.data.resize import resize_frames
+from xnemo.data.resize import place_box, resize_frames
 from xnemo.data.sample_reader import ImageSizes, SampleReader
+from xnemo.evaluation.held_out import driving_crops, read_held_out
 
 SIZES = ImageSizes(wide=32, driving=24, head=16)
 STILL = AugmentConfig(
@@ -246,3 +247,63 @@ def test_an_empty_selection_is_an_error(faces: Path) -> None:
 def test_weights_must_match_the_data_sets(faces: Path) -> None:
     with pytest.raises(UserError, match="2 values for 1 data sets"):
         open_reader(faces, weights=(1.0, 2.0))
+
+
+@pytest.mark.parametrize("mirror", [0.0, 1.0])
+def test_an_unaugmented_driving_crop_is_that_of_animation(faces: Path, mirror: float) -> None:
+    augment = replace(STILL, mirror=mirror)
+    reader = open_reader(faces, augment, pairs=PairConfig(frames=3))
+    clips = {clip.key: clip for clip in read_held_out([str(faces)], "", clips=9, frames=99)}
+    for n in range(6):
+        sample = reader.read(n)
+        clip = clips[sample.key]
+        whole = driving_crops(clip, SIZES.driving).astype(int)
+        if mirror:
+            whole = whole[:, :, ::-1]
+        for crop in sample.driving:
+            difference = np.abs(whole - crop).reshape(len(whole), -1)
+            assert difference.mean(axis=1).min() < 0.05
+            assert difference.max(axis=1).min() <= 2
+
+
+def test_a_constant_box_comes_with_a_target_whose_face_is_there(faces: Path) -> None:
+    clips = open_clips([str(faces)], "")
+    sizes = ImageSizes(wide=64, driving=24, head=64, wide_head=True)
+    told = {}
+    for probability in (0.0, 1.0):
+        data = DataConfig(filter="", constant_box_probability=probability)
+        told[probability] = SampleReader(clips, data, STILL, sizes, seed=3)
+    for n in range(4):
+        free, fixed = told[0.0].read(n), told[1.0].read(n)
+        assert np.array_equal(fixed.box_F3, [[0, 0, 1]])
+        dy, dx, scale = free.box_F3[0]
+        assert np.abs([dy, dx, scale - 1]).max() > 0.005
+        clip = next(c for c in read_held_out([str(faces)], "", clips=9, frames=99)
+                    if c.key == free.key)  # fmt: skip
+        [at] = [i for i, frame in enumerate(clip.frames) if np.array_equal(frame, free.target[0])]
+        [start] = [
+            i for i, frame in enumerate(clip.frames) if np.array_equal(frame, free.reference[0])
+        ]
+        moved = place_box(free.target[0], clip.boxes[at], clip.boxes[start])
+        assert np.array_equal(fixed.target[0], moved)
+        assert fixed.head_target is not None
+        assert np.array_equal(fixed.head_target, fixed.target)
+        assert np.array_equal(fixed.driving, free.driving)
+
+
+def test_a_placed_box_has_centre_and_side_of_the_other() -> None:
+    y, x = np.mgrid[:96, :128]
+    frame = np.repeat(
+        np.uint8(255 * ((abs(x - 39.5) < 10) & (abs(y - 29.5) < 10)))[..., None], 3, 2
+    )
+    moved = place_box(frame, [30, 20, 50, 40], [60, 30, 90, 60])[..., 0] > 127
+    ys, xs = np.nonzero(moved)
+    assert [xs.min(), xs.max() + 1, ys.min(), ys.max() + 1] == [60, 90, 30, 60]
+
+
+def test_a_frame_without_a_face_does_not_spoil_the_crops_of_others() -> None:
+    boxes = np.array([[10.0, 10, 30, 30], [np.nan] * 4, [14, 10, 34, 30]])
+    filled = boxes.copy()
+    filled[1] = [12, 10, 32, 30]
+    expected = driving_crop_boxes(filled, (64, 64))
+    np.testing.assert_array_equal(driving_crop_boxes(boxes, (64, 64)), expected)

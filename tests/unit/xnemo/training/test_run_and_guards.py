@@ -3,11 +3,14 @@
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -191,3 +194,63 @@ def test_latent_std_is_in_the_log(short_run: Path) -> None:
     records = [r for r in read_log(short_run) if "loss" in r]
     assert records
     assert all(0 < r[LATENT_STD] < 10 for r in records)
+
+
+def test_a_weighted_perceptual_loss_without_weights_does_not_train(
+    faces: Path, tmp_path: Path, nano: Callable[..., Any]
+) -> None:
+    with pytest.raises(UserError, match=r"perceptual\.weights is empty"):
+        run_training(nano(loss__perceptual=1.0), str(faces), tmp_path / "run")
+
+
+def test_an_engine_s_skipped_step_leaves_the_other_s_buffers_and_average_updated(
+    faces: Path, tmp_path: Path, nano: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import xnemo.training.step as step_module
+
+    discriminate = step_module.discriminator_pass
+
+    def poisoned(engine: Any, images: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        return discriminate(engine, images * float("nan"), *arguments, **options)
+
+    monkeypatch.setattr(step_module, "discriminator_pass", poisoned)
+    run = tmp_path / "run"
+    run_training(nano(samples=8, guards__max_skipped_steps=5), str(faces), run)
+    from safetensors.torch import load_file
+
+    meta = json.loads((run / "checkpoints/000000000008/bundle/bundle.json").read_text())
+    assert meta["updates"] == {"discriminator": 0, "network": 2}
+    raw = load_file(run / "bundle" / "raw.safetensors")
+    counts = [t for name, t in raw.items() if name.endswith("num_batches_tracked")]
+    assert counts
+    assert all(int(count) == 2 for count in counts)
+    averaged = load_file(run / "bundle" / "ema.safetensors")
+    assert all(torch.isfinite(t).all() for t in averaged.values())
+
+
+def test_validation_leaves_out_short_clips_and_replaces_a_damaged_one(
+    faces: Path, tmp_path: Path, nano: Callable[..., Any]
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(faces, root)
+    table = pq.read_table(root / "index.parquet").to_pydict()
+    # A clip too short for a window of 6 frames at stride 3, and one of zeros.
+    table["frames"][0] = 10
+    start, length = table["mp4_offset"][1], table["mp4_length"][1]
+    shard = root / "shards" / table["shard"][1]
+    content = bytearray(shard.read_bytes())
+    content[start : start + length] = bytes(length)
+    shard.write_bytes(content)
+    schema = pq.read_schema(root / "index.parquet")
+    pq.write_table(pa.table(table, schema=schema), root / "index.parquet")
+    config = nano(
+        samples=4,
+        data__pairs__layout="window",
+        data__pairs__frames=6,
+        data__pairs__stride=3,
+        data__retries=0,
+        validation__every_samples=4,
+        validation__samples=8,
+        validation__filter="",
+    )
+    assert math.isfinite(run_training(config, str(root), tmp_path / "run")["validation_loss"])

@@ -59,11 +59,9 @@ def test_random_weights_are_the_same_everywhere():
     assert PerceptualLoss(PerceptualConfig("vgg16", "random"))(x, y) == first
 
 
-def test_none_costs_nothing_and_keeps_the_graph_usable():
-    image = torch.rand(1, 3, 16, 16, requires_grad=True)
-    value = PerceptualLoss(PerceptualConfig())(image, image)
-    assert value == 0
-    (image.mean() + value).backward()
+def test_a_loss_without_weights_is_refused_with_the_command_that_gets_them():
+    with pytest.raises(UserError, match=r"curl -LO https://\S+/vgg19-dcbb9e9d.pth .*loss.percep"):
+        PerceptualLoss(PerceptualConfig())
 
 
 def test_wrong_files_are_reported(published, tmp_path):
