@@ -59,7 +59,7 @@ def training_cost(
     config: NetworkConfig,
     batch: int = 1,
     frames: int = 1,
-    stage: Literal["image", "temporal"] = "image",
+    stage: Literal["motion", "image", "temporal"] = "image",
     precision: Literal["fp32", "bf16"] = "bf16",
     gradient_checkpointing: bool = True,
     zero_stage: Literal[0, 1, 2, 3] = 0,
@@ -76,7 +76,8 @@ def training_cost(
         config: The network.
         batch: Samples of a micro-batch on one device.
         frames: Frames per sample.
-        stage: "image" trains everything, "temporal" only the temporal modules.
+        stage: "motion" trains the motion encoder, "image" everything, "temporal" only the temporal
+            modules.
         precision: Of the arithmetic; weights and optimiser states are fp32 in both cases.
         gradient_checkpointing: Keep only the inputs of layers, and recompute the rest.
         zero_stage: Sharded over devices: 1 optimiser, 2 also gradients, 3 also weights.
@@ -84,11 +85,11 @@ def training_cost(
         ema: Whether an EMA of the weights is kept; it is always sharded.
     """
     with torch.device("meta"):
-        parts: dict[str, Any] = {
-            "denoiser": DenoisingUNet(**asdict(config.unet)),
-            "reference_net": ReferenceNet.from_unet_config(config.unet),
-            "motion_encoder": MotionEncoder(**asdict(config.motion)),
-        }
+        parts: dict[str, Any] = {}
+        if stage != "motion":
+            parts["denoiser"] = DenoisingUNet(**asdict(config.unet))
+            parts["reference_net"] = ReferenceNet.from_unet_config(config.unet)
+        parts["motion_encoder"] = MotionEncoder(**asdict(config.motion))
         if stage == "image":
             parts["gan_head"] = GanHead(**asdict(config.gan))
     if stage == "image":
@@ -106,7 +107,7 @@ def training_cost(
             part.enable_gradient_checkpointing(meter.checkpoint)
     with FusedAttention():
         _run_step(config, parts, frames, dtype, stage, meter)
-    frozen_flops, frozen_bytes = _frozen_cost(config, frames)
+    frozen_flops, frozen_bytes = (0.0, 0.0) if stage == "motion" else _frozen_cost(config, frames)
 
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     trained = sum(
@@ -153,8 +154,12 @@ def _run_step(
     token_BLD = empty(1, 1, config.unet.image_embedding_width)
     crop = empty(1, 3, frames, config.motion.image_size, config.motion.image_size)
     with meter.measure(parts.values()):
-        with torch.set_grad_enabled(stage == "image"):
+        with torch.set_grad_enabled(stage != "temporal"):
             latent = parts["motion_encoder"](crop, empty(1, frames, 3))
+        if stage == "motion":
+            latent.face.sum().backward()
+            return
+        with torch.set_grad_enabled(stage == "image"):
             reference = parts["reference_net"](z_BCFhw[:, :, 0], token_BLD)
         loss = parts["denoiser"](z_BCFhw, 500, token_BLD, latent.tokens, reference).sum()
         if stage == "image":

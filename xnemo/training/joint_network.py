@@ -53,15 +53,16 @@ class JointNetwork(nn.Module):
             synchronise_batch_norms(self.motion_encoder)
         if config.engine.batch_norm == "frozen" or self.temporal_only:
             self.motion_encoder.freeze_statistics()
-        if self.temporal_only:
+        if self.temporal_only and self.denoiser is not None:
             _avoid_channels_last(self.denoiser)
         if config.engine.gradient_checkpointing:
             for module in (self.denoiser, self.reference_net, self.motion_encoder):
                 if module is not None:
                     module.enable_gradient_checkpointing()
-        if config.engine.compile and not motion_only:
+        if config.engine.compile:
             for module in (self.denoiser, self.reference_net):
-                module.compile_repeated_blocks()
+                if module is not None:
+                    module.compile_repeated_blocks()
 
     def forward(self, inputs: StepInputs | MotionInputs) -> JointOutput:
         """Run motion encoder and reference network once, and both heads on their output.
