@@ -20,7 +20,7 @@ def test_a_recipe_survives_yaml(name: str) -> None:
 def test_an_unknown_recipe_suggests_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean tiny"):
         get_recipe("tinny")
-    with pytest.raises(UserError, match="recipes are tiny, small"):
+    with pytest.raises(UserError, match="recipes are tiny, mini-motion"):
         get_recipe("zzz")
 
 
