@@ -29,6 +29,9 @@ from xnemo.data.seeding import sample_rng
 
 log = logging.getLogger(__name__)
 
+# Arrays of a clip's npz by name.
+_Arrays = dict[str, NDArray[Any]]
+
 # Columns of the index that reading a clip requires.
 _COLUMNS = (
     "root", "key", "shard", "mp4_offset", "mp4_length", "mp4_sha256", "npz_offset", "npz_length",
@@ -151,27 +154,29 @@ class SampleReader:
     def _location(self, number: int) -> dict[str, Any]:
         return {name: column[number] for name, column in self._columns.items()}
 
-    def _read_members(self, number: int) -> tuple[bytes, dict[str, NDArray[Any]]]:
-        """Return a clip's mp4 and the arrays of its npz."""
+    def _read_members(self, number: int, *members: str) -> list[bytes]:
+        """Return members of a clip, verified if that is set."""
         row = self._location(number)
-        mp4, npz = read_members(row["root"], row, ("mp4", "npz"))
+        contents = read_members(row["root"], row, members)
         if self.config.verify:
-            for member, data in (("mp4", mp4), ("npz", npz)):
+            for member, data in zip(members, contents, strict=True):
                 if hashlib.sha256(data).hexdigest() != row[f"{member}_sha256"]:
                     raise ValueError(f"the clip's {member} differs from the index's sha256")
-        with np.load(io.BytesIO(npz), allow_pickle=False) as arrays:
-            wanted = ("bbox_crop", "pose", "landmarks", "truth")
-            return mp4, {name: arrays[name] for name in wanted if name in arrays}
+        return contents
+
+    def _read_clip(self, number: int) -> tuple[bytes, _Arrays]:
+        """Return a clip's mp4 and the arrays of its npz."""
+        mp4, npz = self._read_members(number, "mp4", "npz")
+        return mp4, _unpack(npz)
 
     def _read_row(self, n: int, number: int) -> Sample:
-        mp4, arrays = self._read_members(number)
-        usable_T = np.isfinite(arrays["bbox_crop"]).all(axis=1)
-        mate = self._mate(n, number)
-        mate_mp4, mate_arrays, shift = mp4, arrays, 0
+        clip = self._read_clip(number)
+        _, arrays = clip
+        usable_T = np.asarray(np.isfinite(arrays["bbox_crop"]).all(axis=1), bool)
+        mate, mate_clip = self._mate(n, number), clip
         if mate is not None:
-            mate_mp4, mate_arrays = self._read_members(mate.row)
-            shift = mate.shift
-            usable_T = usable_T & mate.usable(mate_arrays["bbox_crop"], len(usable_T))
+            mate_clip = self._read_clip(mate.row)
+            usable_T = usable_T & mate.usable(mate_clip[1]["bbox_crop"], len(usable_T))
         pairs = self.config.pairs
         reference, targets = choose_frames(
             usable_T,
@@ -183,22 +188,23 @@ class SampleReader:
             policy=pairs.policy,
             min_pose_degrees=pairs.min_pose_degrees,
         )
-        frames, boxes, crops = self._cut_out(n, mp4, arrays, [reference, *targets])
-        driving_frames, driving_crops = frames, crops
+        frames, boxes, crops = self._cut_out(n, clip, [reference, *targets])
+        driving_frames, driving_crops, shown = frames[1:], crops[1:], targets
         if mate is not None:
-            same = (targets + mate.shift).tolist()
-            driving_frames, _, driving_crops = self._cut_out(n, mate_mp4, mate_arrays, same)
-        driving = list(zip(driving_frames, driving_crops, strict=True))[-len(targets) :]
+            shown = targets + mate.shift
+            driving_frames, _, driving_crops = self._cut_out(n, mate_clip, shown.tolist())
+        driving = list(zip(driving_frames, driving_crops, strict=True))
         key = str(self._columns["key"][number])
         sample = self._crop(n, key, frames, boxes, crops[1:], driving)
         if not self.sizes.motion_numbers:
             return sample
-        return replace(sample, motion_FK=motion_numbers(mate_arrays, targets + shift))
+        return replace(sample, motion_FK=motion_numbers(mate_clip[1], shown))
 
     def _cut_out(
-        self, n: int, mp4: bytes, arrays: dict[str, NDArray[Any]], chosen: Sequence[int]
+        self, n: int, clip: tuple[bytes, _Arrays], chosen: Sequence[int]
     ) -> tuple[NDArray[np.uint8], NDArray[Any], NDArray[Any]]:
         """Return frames of a clip, their face boxes and their driving crops, changed alike."""
+        mp4, arrays = clip
         frames = _decode(mp4, chosen)
         boxes_T4 = arrays["bbox_crop"]
         # The crops of animation, which depend on the whole clip, in whole pixels as they are cut.
@@ -215,7 +221,7 @@ class SampleReader:
 
     def read_motion(self, number: int) -> NDArray[np.float32]:
         """Return the motion numbers [T, K] of all frames of the clip in row `number`."""
-        _, arrays = self._read_members(number)
+        arrays = _unpack(*self._read_members(number, "npz"))
         return motion_numbers(arrays, np.arange(len(arrays["pose"])))
 
     def _mate(self, n: int, number: int) -> Mate | None:
@@ -280,6 +286,13 @@ class SampleReader:
             head_target=None if heads is None else heads[1:],
             box_F3=vectors.astype(np.float32),
         )
+
+
+def _unpack(npz: bytes) -> _Arrays:
+    """Return the arrays of a clip that samples are made from."""
+    with np.load(io.BytesIO(npz), allow_pickle=False) as arrays:
+        wanted = ("bbox_crop", "pose", "landmarks", "truth")
+        return {name: arrays[name] for name in wanted if name in arrays}
 
 
 def _decode(mp4: bytes, frames: Sequence[int]) -> NDArray[np.uint8]:

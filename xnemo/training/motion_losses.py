@@ -5,16 +5,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def motion_loss(predicted_BFK: Tensor, target_BFK: Tensor, present_B: Tensor) -> Tensor:
+def motion_loss(
+    predicted_BFK: Tensor, target_BFK: Tensor, present_B: Tensor | None = None
+) -> Tensor:
     """Return the smooth L1 distance of predicted from true standardised motion numbers.
 
     Args:
         predicted_BFK: output of `MotionReadout`.
         target_BFK: `MotionReadout.standardise` of the true numbers; NaN counts 0.
         present_B: samples with their condition; the others, whose driving frames are replaced,
-            count 0.
+            count 0. None if no condition is dropped.
     """
-    known_BFK = torch.isfinite(target_BFK) & present_B[:, None, None]
+    known_BFK = torch.isfinite(target_BFK)
+    if present_B is not None:
+        known_BFK = known_BFK & present_B[:, None, None]
     error_BFK = F.smooth_l1_loss(
         predicted_BFK.float(), torch.where(known_BFK, target_BFK, 0.0), reduction="none"
     )

@@ -90,8 +90,7 @@ def motion_pass(
 ) -> dict[str, Tensor]:
     """Run the motion encoder and its readout forward and backward once, and return the losses."""
     output = network(inputs)
-    present_B = torch.ones(len(inputs), dtype=torch.bool, device=inputs.driving_BCFHW.device)
-    losses = {"motion": motion_loss(output.motion, output.motion_target, present_B)}
+    losses = {"motion": motion_loss(output.motion, output.motion_target)}
     total = config.motion * losses["motion"]
     network.backward(total * weight)
     return _detached(losses, total)

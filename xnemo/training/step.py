@@ -94,7 +94,7 @@ def _micro_step(
     batch = batch.to(state.world.device)
     inputs: StepInputs | MotionInputs
     if config.stage == "motion":
-        inputs = MotionInputs(batch.driving_BCFHW, batch.box_BF3, batch.motion_BFK)
+        inputs = MotionInputs.of(batch)
     else:
         inputs = prepare_inputs(batch, state.frozen, config.condition, seed=config.seed)
     if meter.flops_per_sample == 0:

@@ -65,6 +65,11 @@ class MotionInputs:
     box_BF3: Tensor
     motion_BFK: Tensor | None
 
+    @classmethod
+    def of(cls, batch: Batch) -> "MotionInputs":
+        """Return what the motion stage needs of a float batch."""
+        return cls(batch.driving_BCFHW, batch.box_BF3, batch.motion_BFK)
+
     def __len__(self) -> int:
         return len(self.driving_BCFHW)
 

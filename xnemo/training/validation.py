@@ -95,12 +95,10 @@ class Validator:
     ) -> JointOutput:
         """Add a batch's losses to `totals`."""
         if self._config.stage == "motion":
-            motion_inputs = MotionInputs(batch.driving_BCFHW, batch.box_BF3, batch.motion_BFK)
-            output: JointOutput = module(motion_inputs)
-            present_B = torch.ones(len(batch), dtype=torch.bool, device=batch.box_BF3.device)
+            output: JointOutput = module(MotionInputs.of(batch))
             assert output.motion is not None
             assert output.motion_target is not None
-            loss = motion_loss(output.motion, output.motion_target, present_B)
+            loss = motion_loss(output.motion, output.motion_target)
             totals["loss"] += float(loss) * len(batch)
             return output
         inputs = prepare_inputs(batch, self._frozen, ConditionConfig(dropout=0.0), seed=_SEED)

@@ -30,6 +30,13 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def matched_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, of people who all make the same motions, which are known."""
+    root = tmp_path_factory.mktemp("matched")
+    return load_module("moving_faces").write_dataset(root, matched=True)
+
+
+@pytest.fixture(scope="session")
 def nano() -> Callable[..., Any]:
     """Build the configuration of the smallest run."""
     return load_module("tiny_run").nano_config

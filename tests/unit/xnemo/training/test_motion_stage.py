@@ -21,29 +21,6 @@ Build = Callable[..., Any]
 YAW, JAW = READOUT_COLUMNS.index("yaw"), READOUT_COLUMNS.index("jawOpen")
 
 
-@pytest.fixture(scope="module")
-def matched(tmp_path_factory: pytest.TempPathFactory, load: Build) -> Path:
-    root = tmp_path_factory.mktemp("matched")
-    written: Path = load("moving_faces").write_dataset(root, matched=True)
-    return written
-
-
-@pytest.fixture(scope="session")
-def load() -> Build:
-    import importlib.util
-
-    def module(name: str) -> Any:
-        path = Path(__file__).resolve().parents[3] / "support" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        loaded = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded)
-        return loaded
-
-    return module
-
-
 def motion_config(nano: Build, **changes: Any) -> Any:
     config = nano(**{"loss__motion": 1.0, "data__pairs__frames": 4, **changes})
     standard = replace(config.network.motion, standardise=True, dropout=0.0)
@@ -55,7 +32,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_it_learns_a_motion_and_measures_it_on_held_out_clips(
-    nano: Build, matched: Path, tmp_path: Path
+    nano: Build, matched_faces: Path, tmp_path: Path
 ) -> None:
     config = motion_config(
         nano,
@@ -65,7 +42,7 @@ def test_it_learns_a_motion_and_measures_it_on_held_out_clips(
         validation__every_samples=480,
         validation__samples=16,
     )
-    last = run_training(config, str(matched), tmp_path / "run")
+    last = run_training(config, str(matched_faces), tmp_path / "run")
     # Without a face in its crop an encoder cannot do better than the mean, which is 0.
     assert last["validation_r2_yaw"] > 0.1
     assert last["validation_r2"] <= 1
@@ -73,10 +50,10 @@ def test_it_learns_a_motion_and_measures_it_on_held_out_clips(
 
 
 def test_its_bundle_holds_the_encoder_alone_and_starts_an_image_stage(
-    nano: Build, matched: Path, tmp_path: Path
+    nano: Build, matched_faces: Path, tmp_path: Path
 ) -> None:
     config = motion_config(nano, samples=8)
-    run_training(config, str(matched), tmp_path / "motion")
+    run_training(config, str(matched_faces), tmp_path / "motion")
     stored = weights(tmp_path / "motion")
     assert {name.split(".")[0] for name in stored} == {"motion_encoder", "motion_readout"}
     image = replace(
@@ -88,7 +65,7 @@ def test_its_bundle_holds_the_encoder_alone_and_starts_an_image_stage(
         optimizer=replace(config.optimizer, lr=0.0, gan_lr=0.0, discriminator_lr=0.0),
         samples=4,
     )
-    run_training(image, str(matched), tmp_path / "image")
+    run_training(image, str(matched_faces), tmp_path / "image")
     after = weights(tmp_path / "image")
     for name, value in stored.items():
         if "running" not in name and "num_batches" not in name:
@@ -97,22 +74,22 @@ def test_its_bundle_holds_the_encoder_alone_and_starts_an_image_stage(
 
 
 def test_a_stopped_stage_resumes_to_the_same_weights(
-    nano: Build, matched: Path, tmp_path: Path
+    nano: Build, matched_faces: Path, tmp_path: Path
 ) -> None:
     config = motion_config(nano, samples=16, data__pairs__matched=0.5)
-    run_training(config, str(matched), tmp_path / "whole")
+    run_training(config, str(matched_faces), tmp_path / "whole")
     steps = iter(range(100))
-    run_training(config, str(matched), tmp_path / "cut", should_stop=lambda: next(steps) == 1)
-    run_training(config, str(matched), tmp_path / "cut", resume="must")
+    run_training(config, str(matched_faces), tmp_path / "cut", should_stop=lambda: next(steps) == 1)
+    run_training(config, str(matched_faces), tmp_path / "cut", resume="must")
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
 def test_statistics_are_those_of_the_data_and_travel_with_the_bundle(
-    nano: Build, matched: Path, tmp_path: Path
+    nano: Build, matched_faces: Path, tmp_path: Path
 ) -> None:
-    run_training(motion_config(nano, samples=4), str(matched), tmp_path / "run")
+    run_training(motion_config(nano, samples=4), str(matched_faces), tmp_path / "run")
     stored = weights(tmp_path / "run")
     scale = stored["motion_readout.scale"]
     assert scale[YAW] == pytest.approx(30 / np.sqrt(2), rel=0.3)
@@ -127,10 +104,10 @@ def test_real_clips_teach_the_head_pose(nano: Build, faces: Path, tmp_path: Path
 
 
 def test_the_image_stage_keeps_the_readout_beside_its_losses(
-    nano: Build, matched: Path, tmp_path: Path
+    nano: Build, matched_faces: Path, tmp_path: Path
 ) -> None:
     config = replace(motion_config(nano, samples=8), stage="image")
-    run_training(config, str(matched), tmp_path / "run")
+    run_training(config, str(matched_faces), tmp_path / "run")
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     steps = [r for r in map(json.loads, lines) if "motion" in r]
     assert steps
