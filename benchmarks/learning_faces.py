@@ -68,7 +68,7 @@ def known_motion_tables(
     scores = compare_methods(
         animator,
         trials,
-        untrained=Animator(fresh, detector, bundle.config.diffusion),
+        others={"untrained": Animator(fresh, detector, bundle.config.diffusion)},
         config=options,
         lpips=load_lpips(options.lpips) if options.lpips else None,
     )

@@ -10,11 +10,11 @@ from pipelines.cli.settings import configure
 
 
 def animate(
-    model: opt.Model,
     portrait: Annotated[Path, typer.Argument(help="Image with a face.")],
     driving: Annotated[Path, typer.Argument(help="Video whose motion is transferred.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="MP4 to write.")],
     overrides: opt.Overrides = None,
+    model: opt.AnyModel = "builtin",
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is off.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the noise.")] = None,

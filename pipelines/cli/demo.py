@@ -17,7 +17,7 @@ def demo(
     config: opt.ConfigFile = None,
     print_config: opt.PrintConfig = False,
 ) -> None:
-    """Make videos, preprocess, train, animate and evaluate: the whole way, offline, in minutes."""
+    """Animate, then make videos, preprocess, fine-tune and compare: offline, in minutes."""
     from pipelines.demo.run import DemoConfig, run_demo
     from pipelines.demo.summary import show_summary
     from pipelines.terminal.live_progress import live_progress

@@ -10,15 +10,21 @@ from pipelines.cli.settings import configure
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Bundle of a trained model.")],
+    model: Annotated[Path, typer.Argument(help="Bundle of a trained model, or builtin.")],
     source: Annotated[
-        str, typer.Argument(help="Shards, or a list file of portraits and driving videos.")
-    ],
+        str | None,
+        typer.Argument(
+            help="Shards, or a list file of portraits and driving videos; synthetic strangers by "
+            "default."
+        ),
+    ] = None,
     overrides: opt.Overrides = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="JSON to write.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most N clips or pairs.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most N clips, pairs or strangers.")
+    ] = None,
     detector: opt.DetectorName = None,
     face_model_dir: opt.FaceModelDir = None,
     config: opt.ConfigFile = None,
@@ -42,4 +48,6 @@ def evaluate(
     written = {} if result.path is None else {"written to": result.path}
     notes = "; ".join(result.facts["notes"])
     show_facts("evaluation", {**result.facts, "notes": notes, **written})
-    show_next(quoted("xnemo", "animate", model, "PORTRAIT", "DRIVING", "-o", "animated.mp4"))
+    show_next(
+        quoted("xnemo", "animate", "PORTRAIT", "DRIVING", "--model", model, "-o", "animated.mp4")
+    )

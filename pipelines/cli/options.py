@@ -45,6 +45,13 @@ RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="See `xnemo re
 Model = Annotated[
     Path, typer.Argument(help="Bundle, folder of the official checkpoint files, or saved pipeline.")
 ]
+AnyModel = Annotated[
+    str,
+    typer.Option(
+        help="Bundle, folder of the official checkpoint files, or saved pipeline; builtin is the "
+        "small one of this package."
+    ),
+]
 Shards = Annotated[
     list[str],
     typer.Option("--data", metavar="SHARDS", help="Folder or URL of shards; may be repeated."),

@@ -77,8 +77,17 @@ def train(
         return EXIT_INTERRUPTED
     show_next(
         quoted("xnemo", "inspect", result.bundle),
-        quoted("xnemo", "animate", result.bundle, "PORTRAIT", "DRIVING", "-o", "animated.mp4"),
-        quoted("xnemo", "ui", result.bundle),
+        quoted(
+            "xnemo",
+            "animate",
+            "PORTRAIT",
+            "DRIVING",
+            "--model",
+            result.bundle,
+            "-o",
+            "animated.mp4",
+        ),
+        quoted("xnemo", "ui", "--model", result.bundle),
         quoted("mlflow", "ui", "--backend-store-uri", result.tracking_uri),
     )
     return 0

@@ -57,7 +57,9 @@ def tune(
     best = result.trials[0]
     bundle = result.folder / best.name / "bundle"
     if bundle.is_dir():
-        animate = quoted("xnemo", "animate", bundle, "PORTRAIT", "DRIVING", "-o", "animated.mp4")
+        animate = quoted(
+            "xnemo", "animate", "PORTRAIT", "DRIVING", "--model", bundle, "-o", "animated.mp4"
+        )
         show_next(animate)
     again = ["xnemo", "train", recipe, *(word for root in data for word in ("--data", root))]
     chosen = [f"{name}={value}" for name, value in best.settings.items()]

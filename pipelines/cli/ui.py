@@ -10,8 +10,8 @@ from pipelines.cli.settings import configure
 
 
 def ui(
-    model: opt.Model,
     overrides: opt.Overrides = None,
+    model: opt.AnyModel = "builtin",
     output_dir: Annotated[Path, typer.Option(help="Folder of all results.")] = Path("animations"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 7860,
     detector: opt.DetectorName = None,

@@ -26,13 +26,15 @@ from preprocessing.errors import UserError
 from preprocessing.faces import make_detector
 from xnemo.animation.animator import Animator
 from xnemo.animation.config import AnimateConfig
+from xnemo.animation.load_model import load_model
 from xnemo.animation.motion import find_faces
 from xnemo.evaluation.reenactment import ReenactmentScores, Trial, compare_methods, framed
-from xnemo.model.networks import build_networks
+from xnemo.model.builtin import BUILTIN
 from xnemo.recipes import get_recipe
-from xnemo.training.checkpoint.bundle import load_bundle
 from xnemo.training.monitor.run_log import read_log
 
+# Names of the model before and after fine-tuning.
+_BEFORE, _AFTER = "model of the package", "fine-tuned"
 # The losses shown, in this order.
 _LOSSES = ("diffusion", "head_l1", "discriminator")
 
@@ -51,7 +53,7 @@ class DemoConfig:
     video_side: int = 256
     # Side of the stored frames in pixels.
     picture_side: int = 128
-    # Length of training in samples; None for the recipe's.
+    # Length of the fine-tune in samples; None for the recipe's.
     train_samples: int | None = None
     # Denoising steps of animation.
     steps: int = 10
@@ -78,9 +80,11 @@ class DemoResult:
     training: TrainResult
     # First and last training losses by name.
     losses: dict[str, tuple[float, float]]
-    # The portrait, its animation, and the contact sheet of both beside the ground truth.
+    # The portrait, and its animations by the model of the package and by the fine-tuned one.
     portrait: Path
     animation: Path
+    finetuned: Path
+    # Contact sheet of both models beside the ground truth.
     sheet: Path
     # Scores of every method over all held-out trials.
     scores: Sequence[ReenactmentScores]
@@ -100,7 +104,9 @@ def run_demo(
     concurrency: int = 2,
     on_progress: ReportProgress | None = None,
 ) -> DemoResult:
-    """Make videos, preprocess them, train on them, animate a portrait, and evaluate the result.
+    """Animate a portrait, then fine-tune the model on new videos, and compare.
+
+    Videos are rendered, preprocessed and trained on as a user's would be.
 
     The same call again resumes an interrupted demo.
 
@@ -132,29 +138,35 @@ def run_demo(
                 workers=concurrency,
                 on_clip=lambda done, total: report("make videos", done, total),
             )
+        driving = next(clip for clip in clips if clip.split == "held_out")
+        with stages.measure("animate"):
+            portrait = _portrait(out)
+            animation = _animate(BUILTIN, portrait, driving, out / "animated.mp4", config, report)
         with stages.measure("preprocess"):
             dataset = _preprocess(out, config, address, concurrency, report)
-        with stages.measure("train"):
+        with stages.measure("fine-tune"):
             training = _train(out, config, address, concurrency, report)
     if training.stopped:
         # The next stages would show and score a half-trained model.
         raise KeyboardInterrupt
-    driving = next(clip for clip in clips if clip.split == "held_out")
-    with stages.measure("animate"):
-        portrait, animation = _animate(out, training.bundle, driving, config, report)
+    with stages.measure("animate again"):
+        finetuned = _animate(
+            training.bundle, portrait, driving, out / "finetuned.mp4", config, report
+        )
     with stages.measure("compare"):
         trials = held_out_trials(clips, config.compare_every)
-        sheet = animation.with_suffix(".png")
-        save_sheet(_beside_truth(training.bundle, trials[0], config), sheet)
+        before, after = _animator(BUILTIN), _animator(training.bundle)
+        sheet = out / "compared.png"
+        save_sheet(_beside_truth({_BEFORE: before, _AFTER: after}, trials[0], config), sheet)
         scores = compare_methods(
-            _animator(training.bundle),
+            after,
             trials,
-            untrained=_untrained(training.bundle),
+            others={_BEFORE: before},
             config=_animate_config(config),
             on_progress=lambda done, total, note: report("compare", done, total, note),
         )
         report("compare", 1, 1)
-        unsent = record_results(training, [sheet, animation], scores)
+        unsent = record_results(training, [sheet, finetuned], scores)
     result = DemoResult(
         out=out,
         clips=clips,
@@ -163,6 +175,7 @@ def run_demo(
         losses=_losses(training.run_dir),
         portrait=portrait,
         animation=animation,
+        finetuned=finetuned,
         sheet=sheet,
         scores=scores,
         trials=[trial.name for trial in trials],
@@ -202,7 +215,7 @@ def _preprocess(
 def _train(
     out: Path, config: DemoConfig, address: str | None, concurrency: int, report: ReportProgress
 ) -> TrainResult:
-    recipe = get_recipe("tiny")
+    recipe = get_recipe("mini-finetune")
     recipe = replace(recipe, seed=config.seed, samples=config.train_samples or recipe.samples)
     return train(
         recipe,
@@ -212,7 +225,7 @@ def _train(
         address=address,
         workers=concurrency,
         on_progress=lambda at: report(
-            "train", at.samples_seen, at.samples, at.message or _numbers(at.metrics) or at.phase
+            "fine-tune", at.samples_seen, at.samples, at.message or _numbers(at.metrics) or at.phase
         ),
     )
 
@@ -241,40 +254,46 @@ def _animate_config(config: DemoConfig) -> AnimateConfig:
     return AnimateConfig(steps=config.steps, guidance=config.guidance, seed=config.seed)
 
 
-def _animator(bundle: Path) -> Animator:
-    loaded = load_bundle(bundle)
-    return Animator(loaded.networks, make_detector(), loaded.config.diffusion)
+def _animator(model: str | Path) -> Animator:
+    loaded = load_model(model)
+    return Animator(loaded.networks, make_detector(), loaded.diffusion)
 
 
-def _untrained(bundle: Path) -> Animator:
-    """Return the same networks with their initial weights."""
-    config = load_bundle(bundle).config
-    networks = build_networks(config.network, config.seed).eval()
-    return Animator(networks, make_detector(), config.diffusion)
+def _portrait(out: Path) -> Path:
+    portrait = out / "portrait.png"
+    save_sheet(Image.fromarray(load_portrait("collins")), portrait)
+    return portrait
 
 
 def _animate(
-    out: Path, bundle: Path, driving: DemoClip, config: DemoConfig, report: ReportProgress
-) -> tuple[Path, Path]:
+    model: str | Path,
+    portrait: Path,
+    driving: DemoClip,
+    output: Path,
+    config: DemoConfig,
+    report: ReportProgress,
+) -> Path:
     """Animate a photograph by a held-out video from files, as `xnemo animate` does."""
-    portrait = out / "portrait.png"
-    save_sheet(Image.fromarray(load_portrait("collins")), portrait)
     made = animate(
-        bundle,
+        model,
         portrait,
         driving.path,
-        out / "animated.mp4",
+        output,
         AnimateOptions(steps=config.steps, guidance=config.guidance, seed=config.seed),
         on_progress=lambda stage, done, total: report(f"animate: {stage}", done, total),
     )
-    return portrait, made.output
+    return made.output
 
 
-def _beside_truth(bundle: Path, trial: Trial, config: DemoConfig) -> Image.Image:
-    """Return driving video, result and ground truth of a trial under each other."""
-    animator = _animator(bundle)
+def _beside_truth(models: Mapping[str, Animator], trial: Trial, config: DemoConfig) -> Image.Image:
+    """Return driving video, results and ground truth of a trial under each other."""
+    animator = next(iter(models.values()))
     portrait, truth = framed(animator, trial)
-    made = list(animator.animate(trial.portrait, trial.driving, _animate_config(config)))
+    settings = _animate_config(config)
+    made = {
+        name: list(model.animate(trial.portrait, trial.driving, settings))
+        for name, model in models.items()
+    }
     frame_hw = trial.driving[0].shape[:2]
     crops = geometry.driving_crop_boxes(
         find_faces(trial.driving, animator.detector, every=1).boxes, frame_hw
@@ -287,7 +306,7 @@ def _beside_truth(bundle: Path, trial: Trial, config: DemoConfig) -> Image.Image
     ]
     rows = [
         ("driving video, held out", driving),
-        ("result, a held-out person", made),
+        *((f"result, {name}", frames) for name, frames in made.items()),
         ("ground truth", list(truth)),
     ]
     return contact_sheet(portrait, rows)

@@ -24,8 +24,17 @@ def show_summary(result: DemoResult, console: Console) -> None:
         console.print(Text(f"not in MLflow: {result.unsent}"))
     show_next(
         quoted("xnemo", "inspect", out / "dataset"),
-        quoted("xnemo", "ui", bundle),
-        quoted("xnemo", "animate", bundle, result.portrait, "YOUR_VIDEO.mp4", "-o", "yours.mp4"),
+        quoted("xnemo", "ui", "--model", bundle),
+        quoted(
+            "xnemo",
+            "animate",
+            result.portrait,
+            "YOUR_VIDEO.mp4",
+            "--model",
+            bundle,
+            "-o",
+            "yours.mp4",
+        ),
         quoted("mlflow", "ui", "--backend-store-uri", result.training.tracking_uri),
         on=console,
     )
@@ -50,8 +59,9 @@ def _made(result: DemoResult) -> Table:
             f"{result.dataset.kept_s:.0f} s",
             result.dataset.out,
         ),
-        "train": (f"{result.training.samples_seen:,} samples; {loss}", result.training.bundle),
+        "fine-tune": (f"{result.training.samples_seen:,} samples; {loss}", result.training.bundle),
         "animate": ("a photograph, moved by a held-out video", result.animation),
+        "animate again": ("the same, by the fine-tuned model", result.finetuned),
         "compare": (
             f"{len(result.trials)} held-out trials; contact sheet: {result.sheet}",
             result.out / "demo.json",

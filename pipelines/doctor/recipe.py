@@ -10,6 +10,7 @@ from pipelines.doctor.check import Check
 from pipelines.doctor.gpus import Gpu, find_gpu
 from pipelines.doctor.machine import memory_limit
 from preprocessing.errors import UserError
+from xnemo.model.builtin import BUILTIN
 from xnemo.model.cost import TrainingCost, training_cost
 from xnemo.model.frozen.autoencoder import FIXED, RANDOM
 from xnemo.model.frozen.perceptual import FILES
@@ -120,7 +121,7 @@ def _weights(config: TrainConfig) -> Iterator[Check]:
                 f"curl -LO {url}; set perceptual.weights=FILE, or loss.perceptual=0",
             )
     for field, path in wanted.items():
-        if path in (None, RANDOM):
+        if path in (None, RANDOM, BUILTIN):
             continue
         if Path(path).expanduser().exists():
             yield Check(f"recipe, {field}", "ok", path)

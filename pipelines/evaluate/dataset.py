@@ -26,15 +26,15 @@ def evaluate_dataset(run: Run, root: str) -> dict[str, list[Row]]:
     clips = _read(run, root, options.limit or _CLIPS)
     faces = KnownFaces(clips, run.detector)
     animator = Animator(bundle.networks, faces, bundle.config.diffusion)
-    untrained = None
+    others = {}
     if options.untrained:
         initial = build_networks(bundle.config.network, bundle.config.seed).eval()
         place_networks(initial)
-        untrained = Animator(initial, faces, bundle.config.diffusion)
+        others["untrained"] = Animator(initial, faces, bundle.config.diffusion)
     scores = compare_methods(
         animator,
         [Trial(c.key, c.frames[0], c.frames, c.frames) for c in clips],
-        untrained=untrained,
+        others=others,
         config=options,
         lpips=run.lpips,
         on_progress=lambda done, total, name: run.report(name, done, total),

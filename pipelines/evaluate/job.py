@@ -1,4 +1,4 @@
-"""Evaluate a bundle on held-out clips, or on a list of portraits and driving videos."""
+"""Evaluate a bundle on held-out clips, listed pairs, or synthetic strangers."""
 
 import json
 import os
@@ -8,14 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.animate.contact_sheet import save_sheet
 from pipelines.animate.job import place_networks
 from pipelines.evaluate.dataset import evaluate_dataset
 from pipelines.evaluate.pairs import evaluate_pairs
 from pipelines.evaluate.settings import EvaluateOptions, Row, Run
+from pipelines.evaluate.strangers import evaluate_strangers
 from preprocessing.errors import UserError
 from preprocessing.faces import make_detector
 from xnemo.animation.animator import Progress
 from xnemo.evaluation.lpips import load_lpips
+from xnemo.model.builtin import model_folder
 from xnemo.training.checkpoint.bundle import load_bundle
 
 
@@ -33,7 +36,7 @@ class EvaluateResult:
 
 def evaluate(
     bundle: str | Path,
-    source: str | Path,
+    source: str | Path | None = None,
     *,
     output: str | Path | None = None,
     options: EvaluateOptions | None = None,
@@ -44,8 +47,10 @@ def evaluate(
     Args:
         bundle: Folder of a trained model.
         source: A data set of `xnemo preprocess`, or a list file with a line ``portrait,driving``
-            per pair, paths relative to the list.
-        output: JSON file to write; None writes none.
+            per pair, paths relative to the list. None renders synthetic strangers, whose truth is
+            known.
+        output: JSON file to write; None writes none. Pictures of the strangers are written beside
+            it, as PNG.
         options: Settings.
         on_progress: Receives the current animation, the number done and the number in all.
 
@@ -55,7 +60,7 @@ def evaluate(
     started = time.monotonic()
     options = options or EvaluateOptions()
     path = _check_output(Path(output)) if output is not None else None
-    loaded = load_bundle(bundle, options.weights)
+    loaded = load_bundle(model_folder(bundle), options.weights)
     place_networks(loaded.networks)
     run = Run(
         loaded,
@@ -68,7 +73,10 @@ def evaluate(
         run.notes.append("lpips not measured: no folder of its weights was given")
     if not run.detector.recognises:
         run.notes.append("identity not measured: the detector has no recognition network")
-    if Path(source).is_file():
+    sheet = None
+    if source is None:
+        tables, sheet = evaluate_strangers(run)
+    elif Path(source).is_file():
         tables = evaluate_pairs(run, Path(source))
     else:
         tables = evaluate_dataset(run, str(source))
@@ -76,12 +84,14 @@ def evaluate(
         "bundle": str(bundle),
         "samples_seen": loaded.meta.get("samples_seen"),
         "weights": options.weights,
-        "source": str(source),
+        "source": "synthetic strangers" if source is None else str(source),
         "notes": run.notes,
         "seconds": round(time.monotonic() - started, 1),
     }
     if path is not None:
         _write({"facts": facts, "tables": tables, "options": asdict(options)}, path)
+        if sheet is not None:
+            save_sheet(sheet, path.with_suffix(".png"))
     return EvaluateResult(tables, facts, path)
 
 

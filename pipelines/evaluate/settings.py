@@ -38,6 +38,14 @@ class EvaluateOptions(AnimateConfig):
     stride: int = 2
     # Clips for the probes of the motion latent, which need no animation; 0 turns them off.
     probe_clips: int = 64
+    # Synthetic strangers who are animated, where no source is given.
+    people: int = 12
+    # Frames of each stranger.
+    motions: int = 25
+    # Other synthetic people, whom the linear reader of the motion latent is fitted to.
+    reader_people: int = 48
+    # Bundle whose motion encoder reads motion back from results; None uses the model's own.
+    reader: str | None = None
     # Also measure the same networks untrained.
     untrained: bool = True
     # Also animate every portrait with a clip of another identity.
@@ -51,7 +59,15 @@ class EvaluateOptions(AnimateConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("limit", 1), ("frames", 2), ("stride", 1), ("probe_clips", 0)):
+        for name, least in (
+            ("limit", 1),
+            ("frames", 2),
+            ("stride", 1),
+            ("probe_clips", 0),
+            ("people", 2),
+            ("motions", 4),
+            ("reader_people", 3),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name} is {value}", f"set it to {least} or more")

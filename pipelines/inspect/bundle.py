@@ -68,7 +68,7 @@ def inspect_bundle(path: str) -> Findings:
         for name, about in meta["files"].items()
     ]
     tables = {"networks": _parameters(folder / "raw.safetensors"), "files": files}
-    following = f"xnemo animate {shlex.quote(str(folder))} PORTRAIT DRIVING -o animated.mp4"
+    following = f"xnemo animate PORTRAIT DRIVING --model {shlex.quote(str(folder))} -o animated.mp4"
     return Findings("bundle", path, facts, tables, (following,))
 
 

@@ -112,7 +112,7 @@ def inspect_image(path: Path) -> Findings:
         }
         for number, face in enumerate(faces, 1)
     ]
-    command = f"xnemo animate MODEL {shlex.quote(str(path))} DRIVING -o animated.mp4"
+    command = f"xnemo animate {shlex.quote(str(path))} DRIVING -o animated.mp4"
     return Findings("image", str(path), facts, {"faces found": rows}, (command,) if rows else ())
 
 

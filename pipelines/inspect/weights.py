@@ -34,7 +34,7 @@ def inspect_weights(path: Path) -> Findings:
     from xnemo.model.weights.files import read_tensors
 
     quoted = shlex.quote(str(path))
-    animate = f"xnemo animate {quoted} PORTRAIT DRIVING -o animated.mp4"
+    animate = f"xnemo animate PORTRAIT DRIVING --model {quoted} -o animated.mp4"
     train = f"xnemo train finetune --data OUT --run NAME init_from={quoted}"
     facts: dict[str, Any] = {}
     following: tuple[str, ...]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.diffusion.scheduler import SCHEDULER_FOLDER, read_scheduler
+from xnemo.model.builtin import model_folder
 from xnemo.model.config import FrozenPaths, NetworkConfig, full
 from xnemo.model.loading.official import find_official_files, load_official
 from xnemo.model.networks import CONFIG_FILE, Networks, empty_networks, initialise_missing
@@ -32,7 +33,7 @@ def load_model(
     """Load a bundle, a folder with the four official files, or a saved pipeline.
 
     Args:
-        path: The folder.
+        path: The folder, or "builtin".
         weights: Averaged ("ema") or raw weights of a bundle; the other formats have one kind.
         vae: Folder or hub name of the autoencoder, if it is not where the model says.
         image_embedding: The same for the image embedding.
@@ -43,7 +44,7 @@ def load_model(
         UserError: The folder has none of these formats, or a file in it is missing, damaged or
             does not fit.
     """
-    folder = Path(path).expanduser()
+    folder = model_folder(path)
     paths = FrozenPaths(vae, image_embedding)
     if any(folder.glob("xnemo_*.pth")):
         files = find_official_files(folder)

@@ -1,6 +1,6 @@
 """Linear probes of the motion latent: motion should be readable from it, identity should not."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,18 @@ def motion_r2(latents_ND: Array, parameters_NP: Array, groups_N: ArrayLike) -> N
         residual += _sum_of_squares(y[held_out] - predicted)
         total += _sum_of_squares(y[held_out])
     return 1 - residual / np.maximum(total, 1e-12)
+
+
+def fit_linear_reader(
+    latents_ND: Array, parameters_NP: Array, groups_N: ArrayLike
+) -> Callable[[Array], Array]:
+    """Fit a ridge regression and return it as a function from latents to parameters.
+
+    The penalty is the one that predicts each group best from the others.
+    """
+    x, y = np.asarray(latents_ND, np.float64), np.asarray(parameters_NP, np.float64)
+    penalty = _choose(x, y, _folds(groups_N))
+    return lambda latents: _ridge(x, y, np.asarray(latents, np.float64), penalty)
 
 
 def identity_accuracy(

@@ -1,6 +1,6 @@
 """Self-reenactment: a model, its ablations and baselines against the true frames."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -16,7 +16,6 @@ from xnemo.evaluation.lpips import Lpips
 
 # The methods that are compared.
 TRAINED = "trained"
-UNTRAINED = "untrained"
 # The position and scale of the driving face are constant: motion comes from its appearance alone.
 CONSTANT_BOX = "trained, position withheld"
 STILL = "trained, driving video held still"
@@ -61,7 +60,7 @@ def compare_methods(
     trained: Animator,
     trials: Sequence[Trial],
     *,
-    untrained: Animator | None = None,
+    others: Mapping[str, Animator] | None = None,
     config: AnimateConfig | None = None,
     lpips: Lpips | None = None,
     on_progress: Callable[[int, int, str], None] | None = None,
@@ -69,19 +68,21 @@ def compare_methods(
     """Run every method on every trial and score it against the true frames.
 
     The methods: the model, the model without the position of the driving face, the model with
-    driving frames that repeat the first one, the repeated portrait and, if given, the untrained
-    networks. All share seed and settings.
+    driving frames that repeat the first one, the repeated portrait, and other models. All share
+    seed and settings.
 
     Args:
         trained: The model.
         trials: What to animate.
         untrained: The networks with their initial weights.
+        others: Other models by the name of their method, such as the untrained networks.
         config: Settings; by default the driving face's position is used as in training.
         lpips: The perceptual distance.
         on_progress: Receives animations done, animations in all, and the name of the next one.
     """
     config = config or AnimateConfig(box="real")
-    methods = [TRAINED, CONSTANT_BOX, STILL, REPEATED, *([UNTRAINED] if untrained else [])]
+    others = others or {}
+    methods = [TRAINED, CONSTANT_BOX, STILL, REPEATED, *others]
     scores: dict[str, list[ReenactmentScores]] = {method: [] for method in methods}
     total, done = len(trials) * len(methods), 0
     for trial in trials:
@@ -89,7 +90,7 @@ def compare_methods(
         for method in methods:
             if on_progress:
                 on_progress(done, total, f"{trial.name}: {method}")
-            generated = _animate(method, trial, wide, trained, untrained, config)
+            generated = _animate(method, trial, wide, others.get(method, trained), config)
             scores[method].append(score(method, generated, truth, lpips))
             done += 1
     return [mean_scores(scores[method]) for method in methods]
@@ -133,14 +134,11 @@ def _animate(
     method: str,
     trial: Trial,
     wide: NDArray[np.uint8],
-    trained: Animator,
-    untrained: Animator | None,
+    animator: Animator,
     config: AnimateConfig,
 ) -> Frames:
     if method == REPEATED:
         return np.repeat(wide[None], len(trial.driving), axis=0)
-    animator = untrained if method == UNTRAINED else trained
-    assert animator is not None
     driving = trial.driving
     if method == CONSTANT_BOX:
         config = replace(config, box="constant")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from preprocessing.errors import UserError
 from xnemo.diffusion.schedule import DiffusionConfig
+from xnemo.model.builtin import model_folder
 from xnemo.model.loading.starting_weights import load_starting_weights
 from xnemo.model.networks import Networks
 from xnemo.training.checkpoint.bundle import (
@@ -28,9 +29,9 @@ def load_init_from(
 
     Args:
         networks: where to load.
-        init_from: a bundle, one of its safetensors files, or the folder of a run or checkpoint; a
-            Stable Diffusion 1.x folder or UNet file; the folder of the official files; an
-            AnimateDiff motion module.
+        init_from: a bundle ("builtin": that of this package), one of its safetensors files, or the
+            folder of a run or checkpoint; a Stable Diffusion 1.x folder or UNet file; the folder of
+            the official files; an AnimateDiff motion module.
         weights: which weights of a bundle.
         diffusion: the run's settings; a bundle with another prediction type causes a warning.
 
@@ -67,11 +68,11 @@ def resolve_init_from(init_from: str) -> Path:
     Raises:
         UserError: it does not exist.
     """
-    path = Path(init_from).expanduser()
+    path = model_folder(init_from)
     if not path.exists():
         raise UserError(
             f"init_from={init_from}: no such file or folder",
-            "pass a bundle, a Stable Diffusion 1.x folder or file, or the official files' folder",
+            "pass a bundle, builtin, a Stable Diffusion 1.x folder or file, or the official folder",
         )
     return path
 

@@ -192,5 +192,13 @@ def _peak_flops(state: TrainState) -> float:
         return engine.peak_tflops * 1e12
     if not state.world.is_main:
         return 1.0
-    dtype = torch.bfloat16 if engine.precision == "bf16" else torch.float32
-    return matrix_rate(state.world.device, dtype)
+    device = state.world.device
+    if engine.precision == "fp32":
+        return matrix_rate(device, torch.float32)
+    rate = matrix_rate(device, torch.bfloat16)
+    if device.type == "cpu" and rate < matrix_rate(device, torch.float32):
+        log.warning(
+            "this CPU computes bf16 slower than fp32: engine.precision=fp32 trains several times "
+            "faster on it"
+        )
+    return rate

@@ -138,19 +138,24 @@ class LearnedAutoencoder(Autoencoder):
         super().__init__()
         self.model: Any = model.requires_grad_(False).eval()
         self.temporal, self.scale, self.decode_chunk = temporal, scale, decode_chunk
-        self.latent_channels, self.factor = 4, 8
+        self.latent_channels, self.factor = int(self.model.config.latent_channels), 8
 
     @torch.no_grad()
     def encode(self, image_BCHW: Tensor) -> Tensor:
-        """Return scaled mean latents (B, 4, H/8, W/8)."""
+        """Return scaled mean latents (B, latent_channels, H/8, W/8)."""
         self._run_offload_hook()
         dtype = self._weight.dtype
         # Encoders of this family overflow in fp16 and declare it. Encoding runs once per video.
         if dtype == torch.float16 and getattr(self.model.config, "force_upcast", False):
             self.model.float()
         encoded = self.model.encode(image_BCHW.to(self._weight))
-        self.model.to(dtype)
-        z = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
+        if self._weight.dtype != dtype:
+            self.model.to(dtype)
+        if hasattr(encoded, "latent_dist"):
+            z = encoded.latent_dist.mean
+        else:
+            # diffusers' own name differs between its two autoencoders without a distribution.
+            z = encoded.latents if hasattr(encoded, "latents") else encoded.latent
         return z.to(image_BCHW) * self.scale
 
     @torch.no_grad()

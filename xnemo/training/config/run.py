@@ -17,7 +17,7 @@ class EngineConfig:
     # "auto" uses a GPU if there is one.
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # "bf16" runs the networks under bfloat16 autocast; weights, gradients, norm statistics and
-    # reductions stay in fp32.
+    # reductions stay in fp32. CPUs without bf16 instructions (AMX) are many times slower with it.
     precision: Literal["fp32", "bf16"] = "fp32"
     # Recompute activations in the backward pass: less memory, about a third more time.
     gradient_checkpointing: bool = False

@@ -51,9 +51,9 @@ class TrainConfig:
     # "motion" trains the motion encoder to predict motion numbers, see loss.motion; "image" trains
     # all networks but the temporal modules; "temporal" trains the temporal modules.
     stage: Literal["motion", "image", "temporal"] = "image"
-    # Initial weights: a bundle, a Stable Diffusion 1.x folder or UNet file, the folder of the
-    # official files, or an AnimateDiff motion module. Parts without weights there are initialised
-    # at random; empty initialises all parts at random.
+    # Initial weights: a bundle ("builtin": that of this package), a Stable Diffusion 1.x folder or
+    # UNet file, the folder of the official files, or an AnimateDiff motion module. Parts without
+    # weights there are initialised at random; empty initialises all parts at random.
     init_from: str | None = None
     # Which weights of a bundle to start from.
     init_weights: Literal["ema", "raw"] = "ema"

@@ -83,8 +83,9 @@ def test_each_form_gives_the_same_networks(networks, models, form):
 @pytest.mark.usefixtures("released_shape")
 def test_each_form_animates(models, tmp_path, form, capsys):
     out = tmp_path / "out.mp4"
-    files = [str(models / name) for name in (form, "portrait.png", "driving.mp4")]
-    assert cli.run(["animate", *files, "-o", str(out), *FAST]) == 0
+    files = [str(models / name) for name in ("portrait.png", "driving.mp4")]
+    model = ["--model", str(models / form)]
+    assert cli.run(["animate", *files, *model, "-o", str(out), *FAST]) == 0
     assert "2 frames" in capsys.readouterr().out
     assert out.stat().st_size > 0
 
@@ -122,8 +123,9 @@ def test_a_missing_part_is_reported_with_its_setting(models, tmp_path, monkeypat
     monkeypatch.setattr(
         "xnemo.animation.load_model.full", lambda: replace(shape(), autoencoder=away, unet=unet)
     )
-    files = [str(models / name) for name in ("official", "portrait.png", "driving.mp4")]
-    status = cli.run(["animate", *files, "-o", str(tmp_path / "out.mp4"), *FAST])
+    files = [str(models / name) for name in ("portrait.png", "driving.mp4")]
+    model = ["--model", str(models / "official")]
+    status = cli.run(["animate", *files, *model, "-o", str(tmp_path / "out.mp4"), *FAST])
     assert status == cli.EXIT_BAD_INPUT
     assert "vae=FOLDER" in capsys.readouterr().err
 
@@ -270,7 +272,7 @@ def test_damage_ends_every_command_in_one_line_and_status_2(models, tmp_path, da
     harm(model)
     rest = [str(models / "portrait.png"), str(models / "driving.mp4")]
     commands = [
-        ["animate", str(model), *rest, "-o", str(tmp_path / "out.mp4"), *FAST],
+        ["animate", *rest, "--model", str(model), "-o", str(tmp_path / "out.mp4"), *FAST],
         ["export", str(model), str(tmp_path / "exported")],
     ]
     for arguments in [*commands, *([["inspect", str(model)]] if seen else [])]:

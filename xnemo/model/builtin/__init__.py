@@ -1,0 +1,14 @@
+"""The small model that comes with the package: a bundle, and its autoencoder."""
+
+from pathlib import Path
+
+#: Names the model wherever a path of a model is given, and its autoencoder.
+BUILTIN = "builtin"
+#: diffusers folder of its autoencoder.
+AUTOENCODER_FOLDER = Path(__file__).parent / "autoencoder"
+_BUNDLE = Path(__file__).parent / "animator"
+
+
+def model_folder(path: str | Path) -> Path:
+    """Return the folder of a model by its path, or by the name "builtin"."""
+    return _BUNDLE if str(path) == BUILTIN else Path(path).expanduser()
