@@ -109,14 +109,14 @@ def mini() -> TrainConfig:
     return replace(
         base,
         network=networks.mini(),
-        data=replace(base.data, pairs=PairConfig(frames=2, matched=0.5)),
+        data=replace(base.data, pairs=PairConfig(frames=2, matched=0.5), framing="portrait"),
         loss=replace(base.loss, motion=0.5),
         optimizer=replace(
             base.optimizer, motion_lr_scale=1.0, encoder_lr_scale=0.3, betas=(0.9, 0.98)
         ),
         engine=EngineConfig(batch_norm="local"),
         validation=ValidationConfig(every_samples=4_000, samples=64),
-        samples=100_000,
+        samples=50_000,
     )
 
 

@@ -104,6 +104,9 @@ class DataConfig:
     balance: Literal["clip", "identity"] = "clip"
     # Choice of reference and target frames.
     pairs: PairConfig = field(default_factory=PairConfig)
+    # What reference and targets show. "tube": the clip's whole stored square. "portrait": twice the
+    # reference's face around it, which is the framing of animation.
+    framing: Literal["tube", "portrait"] = "tube"
     # Probability of the constant box vector (0, 0, 1), which the released inference code uses.
     constant_box_probability: float = 0.1
     # Loader processes per worker; 0 decodes in threads of the training process.

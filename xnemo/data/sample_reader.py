@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from preprocessing.decode import decode_clip
 from preprocessing.errors import UserError
-from preprocessing.geometry import box_vector, driving_crop_boxes, tight_box
+from preprocessing.geometry import (
+    box_vector,
+    crop,
+    driving_crop_boxes,
+    reference_crop_box,
+    tight_box,
+)
 from preprocessing.storage.sample import read_members
 from xnemo.data.augment import change_appearance, draw_augmentation
 from xnemo.data.batch import Batch, Sample, collate
@@ -272,6 +278,10 @@ class SampleReader:
                 for frame, box in zip(frames[1:], boxes[1:], strict=True)
             ]
             shown = np.stack([frames[0], *moved])
+        if self.config.framing == "portrait":
+            # Within the tube, which is twice as wide as all of the clip's faces together.
+            framed = reference_crop_box(boxes[0], frames.shape[1:3])
+            shown = np.stack([crop(frame, framed) for frame in shown])
         wide = resize_frames(shown, sizes.wide)
         if sizes.head is not None and sizes.wide_head:
             heads = resize_frames(shown, sizes.head)

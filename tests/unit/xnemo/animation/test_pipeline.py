@@ -112,7 +112,7 @@ def doubled(x):
 def test_parts_take_turns_on_the_device_where_the_pipeline_offloads(networks, monkeypatch):
     """On a machine without a GPU the device is the CPU too; order and result can be seen."""
     parts = copy.copy(networks)
-    monkeypatch.setattr(autoencoder, "_stable_diffusion_shape", lambda kind: SMALL_KL)
+    monkeypatch.setattr(autoencoder, "_random_shape", lambda config: SMALL_KL)
     learned = make_autoencoder(AutoencoderConfig("kl", path="random"))
     encode, decode = learned.encode, learned.decode
     # It has 4 channels of cells of 8 pixels, and the denoiser here 48 of cells of 4.
@@ -175,7 +175,7 @@ def test_pipeline_casts_in_place(networks):
 
 
 def test_frozen_parts_may_have_moved(tmp_path, monkeypatch):
-    monkeypatch.setattr(autoencoder, "_stable_diffusion_shape", lambda kind: SMALL_KL)
+    monkeypatch.setattr(autoencoder, "_random_shape", lambda config: SMALL_KL)
     kl = AutoencoderConfig("kl", path="random")
     config = replace(CONFIG, unet=replace(CONFIG.unet, latent_channels=4), autoencoder=kl)
     built = build_networks(config, training=False)

@@ -14,10 +14,11 @@ import pytest
 import skimage.data
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
+from numpy.typing import NDArray
 
 from preprocessing.errors import UserError
-from preprocessing.geometry import driving_crop_boxes, resize
-from preprocessing.storage.sample import read_member
+from preprocessing.geometry import crop_resize, driving_crop_boxes, reference_crop_box, resize
+from preprocessing.storage.sample import read_member, unpack_arrays
 from xnemo.data.batch_plan import BatchPlan
 from xnemo.data.clip_table import open_clips
 from xnemo.data.config import AugmentConfig, DataConfig, PairConfig
@@ -68,6 +69,40 @@ def test_pictures_are_those_of_the_clip(faces: Path) -> None:
     assert len(matches) == 1
     assert sample.head_target is None
     assert np.array_equal(resize(whole[matches[0]], 64), sample.target[0])
+
+
+def test_portrait_framing_is_that_of_animation(faces: Path) -> None:
+    """Reference and targets are cut by one box, twice the reference's face."""
+    from preprocessing.decode import decode_clip
+
+    tube = open_reader(faces).read(0)
+    sample = open_reader(faces, framing="portrait").read(0)
+    rows = open_reader(faces).clips.rows
+    row = rows[rows["key"] == sample.key].iloc[0].to_dict()
+    whole = decode_clip(read_member(str(faces), row, "mp4"))
+    boxes = unpack_arrays(read_member(str(faces), row, "npz")).bbox_crop
+    framed = [
+        [
+            crop_resize(frame, reference_crop_box(box, frame.shape[:2]), 32).astype(int)
+            for frame in whole
+        ]
+        for box in boxes
+    ]
+
+    def nearest(image: NDArray[np.uint8], candidates: list[NDArray[np.int_]]) -> tuple[float, int]:
+        distances = [float(abs(x - image).mean()) for x in candidates]
+        return min(distances), int(np.argmin(distances))
+
+    own = [frames[number] for number, frames in enumerate(framed)]
+    distance, reference = nearest(sample.reference[0], own)
+    assert distance < 0.2
+    distance, target = nearest(sample.target[0], framed[reference])
+    assert distance < 0.2
+    assert target != reference
+    # Driving crops and vectors do not depend on it.
+    assert np.array_equal(tube.driving, sample.driving)
+    assert np.array_equal(tube.box_F3, sample.box_F3)
+    assert not np.array_equal(tube.target, sample.target)
 
 
 @pytest.mark.parametrize(("side", "size"), [(512, 256), (512, 224), (283, 128), (97, 128)])
