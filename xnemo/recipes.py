@@ -279,7 +279,9 @@ def train(
         UserError: The recipe does not exist, or settings, data or weights do not fit.
     """
     from xnemo.training.loop import run_training
+    from xnemo.training.preflight import check_run
 
     config = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    check_run(config, [data] if isinstance(data, str) else data, Path(run_dir))
     run_training(config, data, run_dir, resume=resume)
     return Path(run_dir) / "bundle"

@@ -109,7 +109,7 @@ def load_animator(model: str | Path, options: AnimateOptions) -> Animator:
         networks.autoencoder.decode_chunk = options.decode_chunk
     place_networks(networks, options.device, options.precision)
     speed_up(networks, options.channels_last, options.compile)
-    return Animator(networks, detector, loaded.diffusion)
+    return Animator(networks, detector, loaded.diffusion, window=loaded.window)
 
 
 def animate(

@@ -25,7 +25,7 @@ def evaluate_dataset(run: Run, root: str) -> dict[str, list[Row]]:
     bundle, options = run.bundle, run.options
     clips = _read(run, root, options.limit or _CLIPS)
     faces = KnownFaces(clips, run.detector)
-    animator = Animator(bundle.networks, faces, bundle.config.diffusion)
+    animator = Animator(bundle.networks, faces, bundle.config.diffusion, window=bundle.window)
     others = {}
     if options.untrained:
         initial = build_networks(bundle.config.network, bundle.config.seed).eval()

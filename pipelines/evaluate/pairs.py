@@ -21,7 +21,10 @@ def evaluate_pairs(run: Run, file: Path) -> dict[str, list[Row]]:
     """
     options = run.options
     pairs = read_pairs(file)[: options.limit]
-    animator = Animator(run.bundle.networks, run.detector, run.bundle.config.diffusion)
+    bundle = run.bundle
+    animator = Animator(
+        bundle.networks, run.detector, bundle.config.diffusion, window=bundle.window
+    )
     config = replace(options, box="relative")
     rows: list[Row] = []
     for number, (portrait, driving) in enumerate(pairs):

@@ -59,7 +59,10 @@ def evaluate_strangers(run: Run) -> tuple[dict[str, list[Row]], Image.Image]:
         reader = LinearReader(load_bundle(options.reader).networks.motion_encoder, others)
     else:
         run.notes.append("motion is read back by the model's own encoder: give reader=BUNDLE")
-    animator = Animator(run.bundle.networks, run.detector, run.bundle.config.diffusion)
+    bundle = run.bundle
+    animator = Animator(
+        bundle.networks, run.detector, bundle.config.diffusion, window=bundle.window
+    )
     cross = score_following(animator, strangers, reader, options, run.report)
     return _tables(latents, cross), _sheet(cross.pictures)
 

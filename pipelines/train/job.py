@@ -16,9 +16,8 @@ from pipelines.train.progress import RunRecord, TrainProgress
 from pipelines.train.run_folder import Resume, open_run
 from xnemo.config import flatten, to_dict
 from xnemo.data.batch_plan import plan_batches
-from xnemo.data.clip_table import open_clips
 from xnemo.training.config import TrainConfig
-from xnemo.training.init_from import resolve_init_from
+from xnemo.training.preflight import check_data, check_run
 
 # Seconds that the end of a run waits for a tracking server, and the same after a stop: a machine
 # that is being taken away leaves half a minute for everything.
@@ -100,12 +99,12 @@ def train(
     roots = [_absolute(root) for root in ([data] if isinstance(data, str) else data)]
     # Unusable input fails here, not half a minute later in a worker.
     plan_batches(config.global_batch, config.micro_batch, 0, count.most)
-    open_clips(roots, config.data.filter)
+    if cluster_address(address) is None:
+        check_run(config, roots, Path(runs_dir) / run)
+    else:
+        # Only the nodes may have the weights, and what the machine has to have.
+        check_data(config, roots)
     refuse_dead_address(address)
-    local = cluster_address(address) is None
-    if local and config.init_from is not None and not (Path(runs_dir) / run).exists():
-        # A resumed run has its weights; on a cluster, only the nodes may see the file.
-        resolve_init_from(config.init_from)
     uri = choose_uri(tracking_uri, default_uri(Path(runs_dir)))
     with open_run(Path(runs_dir) / run, config, resume) as folder:
         log = RunLog(folder.path)

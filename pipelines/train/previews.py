@@ -137,7 +137,10 @@ def make_preview(job: PreviewJob) -> Preview:
     bundle = load_bundle(job.bundle)
     clips = _held_out(job.data, bundle.config.validation.filter, bundle.config.data.filter)
     animator = Animator(
-        bundle.networks, KnownFaces(clips, make_detector()), bundle.config.diffusion
+        bundle.networks,
+        KnownFaces(clips, make_detector()),
+        bundle.config.diffusion,
+        window=bundle.window,
     )
     if torch.cuda.is_available():
         bundle.networks.to("cuda")

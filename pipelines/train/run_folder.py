@@ -90,10 +90,15 @@ def open_folder(path: Path) -> Iterator[Path]:
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UserError(
                 f"run {path.name} is being trained by another process",
                 "wait for it, stop it, or choose another --run name",
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be locked ({error.strerror}), so two processes could train one run",
+                "choose a --runs-dir on storage with file locks, such as NFS 4 or a local disk",
             ) from error
         yield path
     finally:
@@ -105,7 +110,7 @@ def is_open(path: Path) -> bool:
     lock = os.open(path / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
     finally:
         os.close(lock)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.cluster.connect import connect
+from pipelines.cluster.connect import cluster_address, connect
 from pipelines.cluster.resources import parse_workers, resources_per_worker
 from pipelines.tracking import RunLog, Sender, choose_uri, default_uri, sync
 from pipelines.train.run_folder import open_folder
@@ -16,8 +16,8 @@ from pipelines.tune.search_space import read_space
 from preprocessing.errors import UserError
 from xnemo.config import override, to_dict
 from xnemo.data.batch_plan import plan_batches
-from xnemo.data.clip_table import open_clips
 from xnemo.training.config import TrainConfig
+from xnemo.training.preflight import check_data, check_run
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +84,10 @@ def tune(
     # Unusable input fails here, not in every trial.
     count = parse_workers(workers)
     plan_batches(config.global_batch, config.micro_batch, 0, count.most)
-    open_clips(roots, config.data.filter)
+    if cluster_address(address) is None:
+        check_run(config, roots, Path(runs_dir) / run)
+    else:
+        check_data(config, roots)
     uri = choose_uri(tracking_uri, default_uri(Path(runs_dir)))
     with open_folder(Path(runs_dir) / run) as folder:
         log = RunLog(folder)

@@ -60,6 +60,8 @@ class Animator:
         detector: Finds faces in portraits and driving videos.
         diffusion: Forward process that the denoiser was trained with.
         scheduler: A diffusers scheduler that replaces the one named in the settings.
+        window: Most frames denoised together: as many as the temporal modules were trained on. None
+            for as many as they have positions.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class Animator:
         detector: Detector,
         diffusion: DiffusionConfig | None = None,
         scheduler: SchedulerMixin | None = None,
+        window: int | None = None,
     ) -> None:
         self.networks = networks
         self.detector = detector
         self.diffusion = diffusion or DiffusionConfig()
         self.scheduler = scheduler
+        self.window = window
 
     def animate(
         self,
@@ -217,7 +221,7 @@ class Animator:
             motion=motion_FLD,
             negative_motion=parts.motion_encoder(tight, centred).tokens,
         )
-        config = fit_windows(config, parts.config.unet)
+        config = fit_windows(config, parts.config.unet, self.window)
 
         def after_step(step: int, timestep: int, z: Tensor) -> Tensor | None:
             if on_progress:
@@ -255,15 +259,15 @@ def to_images(x_NCHW: Tensor) -> NDArray[np.uint8]:
     return x.permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy()
 
 
-def fit_windows(sampler: S, unet: UNetConfig) -> S:
+def fit_windows(sampler: S, unet: UNetConfig, trained: int | None = None) -> S:
     """Return sampler settings with windows that suit a network.
 
     Without temporal modules frames are independent, so overlap would be wasted work; with them a
-    window holds at most as many frames as the position tables.
+    window holds at most as many frames as the position tables, and as they were trained on.
     """
     if not unet.temporal:
         return replace(sampler, overlap=0)
-    window = min(sampler.window, unet.max_frames)
+    window = min(sampler.window, unet.max_frames, trained or unet.max_frames)
     return replace(sampler, window=window, overlap=min(sampler.overlap, window - 1))
 
 

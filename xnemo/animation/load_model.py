@@ -20,6 +20,8 @@ class LoadedModel:
     networks: Networks
     # Forward process that the denoiser was trained with.
     diffusion: DiffusionConfig
+    # Frames that the temporal modules were trained on at once; None if unknown.
+    window: int | None = None
 
 
 def load_model(
@@ -56,7 +58,7 @@ def load_model(
         networks = Networks.load(folder, training=False, paths=paths).eval()
         return LoadedModel(networks, _saved_diffusion(folder / SCHEDULER_FOLDER))
     bundle = load_bundle(folder, weights, paths)
-    return LoadedModel(bundle.networks, bundle.config.diffusion)
+    return LoadedModel(bundle.networks, bundle.config.diffusion, bundle.window)
 
 
 def _saved_diffusion(folder: Path) -> DiffusionConfig:

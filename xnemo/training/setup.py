@@ -55,13 +55,7 @@ def build_train_state(
     functional.linear = _LINEAR
     plan = plan_batches(config.global_batch, config.micro_batch, world.rank, world.size)
     clips = open_clips(data, config.data.filter, min_frames=config.data.pairs.least_frames)
-    sizes = ImageSizes(
-        wide=config.network.image_size,
-        driving=config.network.motion.image_size,
-        head=config.network.gan.image_size if config.uses_gan_head else None,
-        wide_head=config.network.gan.motion_source == "fused",
-        motion_numbers=config.uses_motion_readout,
-    )
+    sizes = image_sizes(config)
     reader = SampleReader(clips, config.data, config.augment, sizes, seed=config.seed)
     networks = build_networks(config.network, config.seed)
     if not config.uses_motion_readout:
@@ -101,6 +95,18 @@ def build_train_state(
     if checkpoint is not None:
         state.restore(checkpoint)
     return state
+
+
+def image_sizes(config: TrainConfig) -> ImageSizes:
+    """Return the sizes of a sample's images."""
+    network = config.network
+    return ImageSizes(
+        wide=network.image_size,
+        driving=network.motion.image_size,
+        head=network.gan.image_size if config.uses_gan_head else None,
+        wide_head=network.gan.motion_source == "fused",
+        motion_numbers=config.uses_motion_readout,
+    )
 
 
 def _load_initial_weights(

@@ -45,6 +45,29 @@ class PerceptualConfig:
             )
 
 
+def require_weights(config: PerceptualConfig) -> Path | None:
+    """Return the file of the weights, or None for random ones.
+
+    Raises:
+        UserError: No weights are given, or their file is missing.
+    """
+    if config.weights is None:
+        raise UserError(
+            "the perceptual loss has a weight, and perceptual.weights is empty",
+            f"{_download(config.network)} and set perceptual.weights={FILES[config.network]}, "
+            "or set loss.perceptual=0",
+        )
+    if config.weights == "random":
+        return None
+    file = Path(config.weights).expanduser()
+    if not file.is_file():
+        raise UserError(
+            f"perceptual.weights = {config.weights!r}: no such file",
+            f"{_download(config.network)}, or set loss.perceptual=0",
+        )
+    return file
+
+
 class VggFeatures(nn.Module):
     """VGG's convolutions up to the first activation of the last stage.
 
@@ -95,17 +118,12 @@ class PerceptualLoss(nn.Module):
     def __init__(self, config: PerceptualConfig) -> None:
         super().__init__()
         self.stage_weights = config.stage_weights
-        if config.weights is None:
-            raise UserError(
-                "the perceptual loss has a weight, and perceptual.weights is empty",
-                f"{_download(config.network)} and set perceptual.weights={FILES[config.network]}, "
-                "or set loss.perceptual=0",
-            )
+        file = require_weights(config)
         self.vgg = VggFeatures(config.network)
-        if config.weights == "random":
+        if file is None:
             _fill_random(self.vgg)
         else:
-            _load(self.vgg, Path(config.weights).expanduser(), config.network)
+            _load(self.vgg, file, config.network)
         self.vgg.requires_grad_(False).eval()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
@@ -140,11 +158,6 @@ def _download(network: str) -> str:
 
 
 def _load(vgg: VggFeatures, path: Path, network: str) -> None:
-    if not path.is_file():
-        raise UserError(
-            f"perceptual.weights = {str(path)!r}: no such file",
-            f"{_download(network)}, or set loss.perceptual=0",
-        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -4,6 +4,24 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.errors import UserError, first_line
+from xnemo.model.builtin import BUILTIN
+
+#: Paths that name no folder: untrained weights, and those of this package.
+PACKAGED = ("random", BUILTIN)
+
+
+def require_folder(path: str, field: str) -> Path | None:
+    """Return an existing local folder, or None for a name on the hub.
+
+    Raises:
+        UserError: The path can only be a local one, and does not exist.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
+        raise UserError(f"{field} = {path!r}: no such folder", "give a folder with a config.json")
+    return None
 
 
 def load_pretrained(
@@ -24,12 +42,8 @@ def load_pretrained(
     Raises:
         UserError: There is no loadable model at `path`.
     """
-    folder = Path(path).expanduser()
+    folder = require_folder(path, field) or Path(path)
     is_local = folder.is_dir()
-    if not is_local and (
-        folder.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1
-    ):
-        raise UserError(f"{field} = {path!r}: no such folder", "give a folder with a config.json")
     if is_local and subfolder is None and not (folder / "config.json").is_file():
         subfolder = pipeline_subfolder if (folder / pipeline_subfolder).is_dir() else None
     if is_local and not (folder / (subfolder or "") / "config.json").is_file():

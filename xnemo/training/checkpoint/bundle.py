@@ -49,6 +49,11 @@ class Bundle:
     # Everything else in bundle.json: samples_seen, index_digest, git, metrics, ...
     meta: dict[str, Any]
 
+    @property
+    def window(self) -> int | None:
+        """Frames that temporal modules were trained on at once; None for other stages."""
+        return self.config.data.pairs.frames if self.config.stage == "temporal" else None
+
 
 def save_bundle(
     folder: Path,

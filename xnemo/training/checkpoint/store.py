@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from xnemo.training.engines.world import World
 log = logging.getLogger(__name__)
 
 RECORD = "checkpoint.json"
+# Seconds that a worker waits to see a checkpoint that the main worker sees.
+_VISIBLE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,27 @@ class CheckpointStore:
         result = [float(found.samples_seen) if found else -1.0, float(total)]
         chosen, count = self._world.sum(result if self._world.is_main else [0.0, 0.0])
         if chosen >= 0:
-            return found or self._read(self._folder / f"{int(chosen):012d}")
+            folder = self._folder / f"{int(chosen):012d}"
+            found = found or self._wait_for(folder)
+            if self._world.any(found is None):
+                raise UserError(
+                    f"not every worker sees the checkpoint {folder}",
+                    "put the runs folder on storage that all nodes share, at the same path",
+                )
+            return found
         if count:
             raise UserError(
                 f"all {count:.0f} checkpoints in {self._folder} are damaged",
                 "restore one from a copy, or remove that folder to start over",
             )
         return None
+
+    def _wait_for(self, folder: Path) -> Checkpoint | None:
+        """Read a checkpoint that the main worker sees; shared storage may show it later here."""
+        deadline = time.monotonic() + _VISIBLE_S
+        while not (folder / RECORD).is_file() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return self._read(folder)
 
     def _agree(self, failure: Exception | None) -> bool:
         return not self._world.any(failure is not None)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -58,17 +59,22 @@ def build_optimizer(groups: list[ParameterGroup], config: OptimizerConfig) -> to
     Raises:
         UserError: `config.kind` is "8bit" and bitsandbytes is not installed.
     """
+    require_optimizer(config)
     if config.kind == "8bit":
-        try:
-            from bitsandbytes.optim import AdamW8bit
-        except ImportError:
-            raise UserError(
-                "optimizer.kind is 8bit and bitsandbytes is not installed",
-                "pip install 'xnemo[eight-bit]', or set optimizer.kind=fused",
-            ) from None
+        from bitsandbytes.optim import AdamW8bit
+
         optimizer: torch.optim.Optimizer = AdamW8bit(groups, eps=config.eps)
         return optimizer
     return torch.optim.AdamW(groups, eps=config.eps, fused=True if config.kind == "fused" else None)
+
+
+def require_optimizer(config: OptimizerConfig) -> None:
+    """Raise a UserError if `config.kind` is "8bit" and bitsandbytes is not installed."""
+    if config.kind == "8bit" and find_spec("bitsandbytes") is None:
+        raise UserError(
+            "optimizer.kind is 8bit and bitsandbytes is not installed",
+            "pip install 'xnemo[eight-bit]', or set optimizer.kind=fused",
+        )
 
 
 def learning_rate_scale(config: OptimizerConfig, samples_seen: int, total: int) -> float:

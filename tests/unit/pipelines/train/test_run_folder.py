@@ -1,5 +1,7 @@
 """What a run's folder allows, before any worker is started."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 from tiny_run import nano_config
 
 from pipelines.train.failures import root_cause
-from pipelines.train.run_folder import open_folder, open_run
+from pipelines.train.run_folder import is_open, open_folder, open_run
 from preprocessing.errors import UserError
 
 
@@ -62,6 +64,20 @@ def test_a_second_process_is_refused_and_a_dead_ones_lock_is_not_kept(tmp_path: 
     other.wait()
     with open_folder(tmp_path) as path:
         assert path == tmp_path
+
+
+def test_a_volume_without_locks_is_not_taken_for_a_running_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(UserError, match="cannot be locked") as refused, open_folder(tmp_path):
+        pass
+    assert os.strerror(errno.ENOLCK) in refused.value.what
+    with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+        is_open(tmp_path)
 
 
 def test_the_root_cause_is_reported_and_not_its_consequences() -> None:

@@ -122,6 +122,13 @@ def test_windows_suit_the_network():
     assert fit_windows(sampler, UNetConfig()) == sampler
 
 
+def test_windows_are_no_longer_than_those_trained_on():
+    fitted = fit_windows(SamplerConfig(), UNetConfig(), 16)
+    assert (fitted.window, fitted.overlap) == (16, 4)
+    assert fit_windows(SamplerConfig(window=8), UNetConfig(), 16).window == 8
+    assert fit_windows(SamplerConfig(), UNetConfig(), 3).overlap == 2
+
+
 def test_zero_terminal_snr_networks_animate_with_defaults(networks):
     diffusion = DiffusionConfig(prediction_type="v_prediction", zero_terminal_snr=True)
     animator = Animator(networks, BrightSquares(), diffusion)

@@ -1,6 +1,7 @@
 """Checkpoints: atomic, verified before use, pruned except the best."""
 
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,39 @@ def test_old_checkpoints_are_deleted_except_the_best(tmp_path: Path) -> None:
     store = open_store(tmp_path, keep_last=1, keep_best=False)
     store.save(20, {"validation_loss": 9.0}, fill)
     assert names(tmp_path) == [f"{20:012d}"]
+
+
+class OtherWorker(World):
+    """Worker 1 of two, where the main worker has found a checkpoint at sample 4."""
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Add what the main worker would: the checkpoint it found, or no flag."""
+        return [4.0, 1.0] if len(values) == 2 else values
+
+
+def other_worker(root: Path) -> CheckpointStore:
+    return CheckpointStore(root, CheckpointConfig(), OtherWorker(1, 2, torch.device("cpu")))
+
+
+def test_a_worker_that_never_sees_the_checkpoint_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to start from fresh weights, in silence."""
+    monkeypatch.setattr("xnemo.training.checkpoint.store._VISIBLE_S", 0.1)
+    with pytest.raises(UserError, match="not every worker sees the checkpoint"):
+        other_worker(tmp_path).latest()
+
+
+def test_a_worker_waits_for_storage_that_shows_the_checkpoint_later(tmp_path: Path) -> None:
+    open_store(tmp_path / "main").save(4, {}, fill)
+    (tmp_path / "here").mkdir()
+
+    def appear() -> None:
+        (tmp_path / "main" / "checkpoints").rename(tmp_path / "here" / "checkpoints")
+
+    later = threading.Timer(0.3, appear)
+    later.start()
+    found = other_worker(tmp_path / "here").latest()
+    later.join()
+    assert found is not None
+    assert found.samples_seen == 4
