@@ -48,6 +48,11 @@ ROOMS: tuple[Room, ...] = (
         ("preprocessing.errors",),
     ),
     Room(
+        "preprocessing.paths",
+        "paths as users write them",
+        (),
+    ),
+    Room(
         "preprocessing.retry",
         "retries with backoff",
         ("preprocessing.errors",),
@@ -95,6 +100,7 @@ ROOMS: tuple[Room, ...] = (
         (
             "preprocessing.errors",
             "preprocessing.config",
+            "preprocessing.paths",
             "preprocessing.geometry",
         ),
     ),
@@ -104,6 +110,7 @@ ROOMS: tuple[Room, ...] = (
         (
             "preprocessing.errors",
             "preprocessing.lazy",
+            "preprocessing.paths",
             "preprocessing.encode",
         ),
     ),
@@ -112,6 +119,7 @@ ROOMS: tuple[Room, ...] = (
         "local and fsspec stores; shards, samples, index",
         (
             "preprocessing.errors",
+            "preprocessing.paths",
             "preprocessing.retry",
         ),
     ),
@@ -138,6 +146,7 @@ ROOMS: tuple[Room, ...] = (
         (
             "preprocessing.errors",
             "preprocessing.config",
+            "preprocessing.paths",
             "preprocessing.heartbeat",
             "preprocessing.decode",
             "preprocessing.sandbox",
@@ -205,20 +214,24 @@ ROOMS: tuple[Room, ...] = (
     Room(
         "xnemo.model.builtin",
         "the small model that comes with the package",
-        (),
+        ("preprocessing.paths",),
     ),
     Room(
         "xnemo.model.frozen",
         "autoencoder, image embedding, perceptual features",
         (
             "preprocessing.errors",
+            "preprocessing.paths",
             "xnemo.model.builtin",
         ),
     ),
     Room(
         "xnemo.model.weights",
         "weight files: read, check, initialize, write",
-        ("preprocessing.errors",),
+        (
+            "preprocessing.errors",
+            "preprocessing.paths",
+        ),
     ),
     Room(
         "xnemo.model",
@@ -240,6 +253,7 @@ ROOMS: tuple[Room, ...] = (
         "official, Stable Diffusion and AnimateDiff weights",
         (
             "preprocessing.errors",
+            "preprocessing.paths",
             "xnemo.model.unet",
             "xnemo.model.weights",
             "xnemo.model",
@@ -373,7 +387,10 @@ ROOMS: tuple[Room, ...] = (
     Room(
         "pipelines.cluster",
         "Ray: connect, resources, signals",
-        ("preprocessing.errors",),
+        (
+            "preprocessing.errors",
+            "preprocessing.paths",
+        ),
     ),
     Room(
         "pipelines.tracking",
@@ -389,6 +406,7 @@ ROOMS: tuple[Room, ...] = (
         (
             "preprocessing.errors",
             "preprocessing.config",
+            "preprocessing.paths",
             "preprocessing.decode",
             "preprocessing.sandbox",
             "preprocessing.faces",
@@ -478,6 +496,7 @@ ROOMS: tuple[Room, ...] = (
         "what a file or folder holds",
         (
             "preprocessing.errors",
+            "preprocessing.paths",
             "preprocessing.decode",
             "preprocessing.sandbox",
             "preprocessing.faces",
@@ -531,6 +550,7 @@ ROOMS: tuple[Room, ...] = (
         "check of this machine",
         (
             "preprocessing.errors",
+            "preprocessing.paths",
             "preprocessing.encode",
             "preprocessing.faces",
             "xnemo.model.builtin",

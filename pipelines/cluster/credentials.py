@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from preprocessing.paths import in_home
+
 _VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
 
 # Seconds that a cluster may take to answer.
@@ -54,8 +56,8 @@ def match_auth_mode(address: str) -> None:
 
 def _has_token() -> bool:
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
-    return bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
+    path = Path(named) if named else in_home(".ray/auth_token")
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or (path is not None and path.is_file())
 
 
 def _requires_token(address: str) -> bool:

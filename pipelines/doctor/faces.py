@@ -1,11 +1,11 @@
 """Face detectors and their weights."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from pipelines.doctor.check import Check
 from pipelines.doctor.video import check_opencv
 from preprocessing.errors import UserError
+from preprocessing.paths import user_path
 
 
 def check_faces() -> Iterator[Check]:
@@ -37,7 +37,7 @@ def _packs() -> Check:
         return Check(
             name, "warn", f"cannot be imported: {error}", "pip install 'xnemo[preprocess]'"
         )
-    home = Path("~/.insightface/models").expanduser()
+    home = user_path("~/.insightface/models")
     packs = sorted(folder.name for folder in home.glob("*") if any(folder.glob("*.onnx")))
     found = f"insightface {insightface.__version__}"
     if packs:

@@ -10,6 +10,7 @@ from pipelines.doctor.check import Check
 from pipelines.doctor.gpus import Gpu, find_gpu
 from pipelines.doctor.machine import memory_limit
 from preprocessing.errors import UserError
+from preprocessing.paths import user_path
 from xnemo.model.builtin import BUILTIN
 from xnemo.model.cost import TrainingCost, training_cost
 from xnemo.model.frozen.autoencoder import FIXED, RANDOM
@@ -123,7 +124,7 @@ def _weights(config: TrainConfig) -> Iterator[Check]:
     for field, path in wanted.items():
         if path in (None, RANDOM, BUILTIN):
             continue
-        if Path(path).expanduser().exists():
+        if user_path(path).exists():
             yield Check(f"recipe, {field}", "ok", path)
         elif _in_hub_cache(path):
             yield Check(f"recipe, {field}", "ok", f"{path}, in the Hub cache")
@@ -136,4 +137,4 @@ def _in_hub_cache(name: str) -> bool:
     home = os.environ.get("HF_HUB_CACHE") or Path(
         os.environ.get("HF_HOME", "~/.cache/huggingface"), "hub"
     )
-    return (Path(home).expanduser() / f"models--{name.replace('/', '--')}").is_dir()
+    return (user_path(home) / f"models--{name.replace('/', '--')}").is_dir()

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pipelines.doctor.check import Check
 from pipelines.tracking import choose_uri
 from preprocessing.errors import UserError
+from preprocessing.paths import user_path
 
 
 def check_services() -> Iterator[Check]:
@@ -57,7 +58,7 @@ def _ray_address() -> Iterator[Check]:
 def _deepspeed_lock() -> Iterator[Check]:
     """Check for the lock of a killed build, on which every later build waits."""
     root = os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")
-    for lock in Path(root).expanduser().glob("**/lock"):
+    for lock in user_path(root).glob("**/lock"):
         yield Check(
             "DeepSpeed build", "warn", f"locked by {lock}", f"rm {lock} if no build is running"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.inspect.findings import Findings
 from preprocessing.errors import UserError
+from preprocessing.paths import user_path
 
 # The file that identifies a bundle.
 BUNDLE_MARK = "bundle.json"
@@ -33,7 +34,7 @@ def inspect_bundle(path: str) -> Findings:
 
     if "://" in path and not path.startswith("file://"):
         raise UserError(f"{path} is a bundle on another machine", "copy it here first")
-    folder = Path(path.removeprefix("file://")).expanduser()
+    folder = user_path(path.removeprefix("file://"))
     meta = read_meta(folder)
     config = bundle_config(folder, meta)
     network = config.network

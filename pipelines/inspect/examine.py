@@ -13,6 +13,7 @@ from pipelines.inspect.files import inspect_image, inspect_shard, inspect_video
 from pipelines.inspect.findings import Findings
 from pipelines.inspect.weights import WEIGHT_SUFFIXES, holds_weights, inspect_weights
 from preprocessing.errors import UserError
+from preprocessing.paths import user_path
 from preprocessing.storage.index import INDEX_NAME
 from preprocessing.storage.store import open_store
 
@@ -33,7 +34,7 @@ def examine(path: str) -> Findings:
         return inspect_shard(path)
     remote = "://" in path and not path.startswith("file://")
     if not remote:
-        local = Path(path.removeprefix("file://")).expanduser()
+        local = user_path(path.removeprefix("file://"))
         if not local.exists():
             raise UserError(f"nothing is at {path}", "check the path")
         if local.is_file():

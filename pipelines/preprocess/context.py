@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pipelines.cluster.connect import connect, silence_ray_data
 from pipelines.preprocess.progress import OnProgress, show_live
 from pipelines.terminal.live_progress import live_progress
 from preprocessing.config import PreprocessConfig
 from preprocessing.errors import UserError
+from preprocessing.paths import user_path
 from preprocessing.storage.store import Store, StoreFullError, open_store
 
 
@@ -104,7 +104,7 @@ def cannot_write(store: Store, status: str, detail: str) -> UserError:
 def _with_absolute_model_dir(config: PreprocessConfig) -> PreprocessConfig:
     """Make a relative model folder absolute: workers have another working directory."""
     folder = config.detect.model_dir
-    if folder and Path(folder).expanduser().is_dir():
-        folder = str(Path(folder).expanduser().absolute())
+    if folder and user_path(folder).is_dir():
+        folder = str(user_path(folder).absolute())
         return replace(config, detect=replace(config.detect, model_dir=folder))
     return config

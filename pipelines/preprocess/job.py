@@ -13,6 +13,7 @@ from pipelines.preprocess.report import log_report, report
 from pipelines.preprocess.result import PreprocessResult
 from pipelines.tracking import choose_uri
 from preprocessing.config import PreprocessConfig
+from preprocessing.storage.lease import hold_lease
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def preprocess(
         on_progress: called as the job advances; None shows progress on standard error.
 
     Raises:
-        UserError: no source is readable, a setting is wrong, or `out` cannot be written to.
+        UserError: no source is readable, a setting is wrong, another job writes `out`, or it cannot
+            be written to.
     """
     began = time.monotonic()
     uri = choose_uri(tracking, otherwise="")
@@ -56,7 +58,7 @@ def preprocess(
         plan = plan_job(videos, job, limit=limit, retry_quarantine=retry_quarantine)
         rows = plan.current
         if rows is None:
-            with write_errors(job.store):
+            with write_errors(job.store), hold_lease(job.store):
                 processed = process(plan, job)
                 finalized = finalize(processed, job)
                 report(finalized, job, began)

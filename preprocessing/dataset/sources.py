@@ -9,6 +9,7 @@ from pathlib import Path
 
 from preprocessing.dataset.lists import GUESSED, LIST_EXTENSIONS, Listed, parse_list
 from preprocessing.errors import UserError, first_line
+from preprocessing.paths import user_path
 from preprocessing.storage.fsspec_store import find_all
 from preprocessing.storage.location import is_url, location_status, object_status, open_location
 
@@ -59,7 +60,7 @@ def find_sources(videos: str | os.PathLike[str], licence: str = "") -> FoundSour
     if is_url(given):
         in_ = _in_list if given.lower().endswith(LIST_EXTENSIONS) else _in_store
         return in_(given, licence)
-    path = Path(given).expanduser()
+    path = user_path(given)
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -148,7 +149,7 @@ def _in_list(given: str, licence: str) -> FoundSources:
 
 def _read_list(given: str) -> bytes:
     if not is_url(given):
-        return Path(given).expanduser().read_bytes()
+        return user_path(given).read_bytes()
     with open_location(given) as stream:  # type: ignore[union-attr]
         return stream.read()
 
@@ -161,7 +162,7 @@ def _listed(given: str, one: Listed, licence: str, encoding: str) -> SourceFile:
     if is_url(given):
         url = f"{given.rpartition('/')[0]}/{one.source}"
         return SourceFile(one.source, url, *location_status(url), licence)
-    folder = Path(given).expanduser().absolute().parent
+    folder = user_path(given).absolute().parent
     file = _local(folder / one.source, one.source, licence)
     is_comment = one.source.startswith("#")
     if encoding == GUESSED and file.size < 0 and not (is_comment or one.source.isascii()):

@@ -13,6 +13,7 @@ import numpy as np
 from preprocessing.errors import UserError, first_line
 from preprocessing.faces.detector import Face
 from preprocessing.faces.network import providers, session_options, shrink
+from preprocessing.paths import user_path
 
 _DEFAULT_PACK = "buffalo_l"
 
@@ -102,7 +103,7 @@ def _load(pack: str) -> Any:
             "insightface is not installed", "run: pip install 'xnemo[preprocess]'"
         ) from error
 
-    folder = Path(pack).expanduser()
+    folder = user_path(pack)
     is_folder = folder.is_dir()
     if not is_folder and ("/" in pack or pack.endswith(".onnx")):
         raise UserError(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from preprocessing.errors import UserError
+from preprocessing.paths import user_path
 from preprocessing.retry import StoreFullError
 from preprocessing.storage.fsspec_store import FsspecStore
 from preprocessing.storage.local_store import LocalStore
@@ -63,7 +64,7 @@ def open_store(url: str | os.PathLike[str]) -> Store:
     name = os.fspath(url)
     if "://" in name and not name.startswith("file://"):
         return FsspecStore(name)
-    path = Path(name.removeprefix("file://")).expanduser().absolute()
+    path = user_path(name.removeprefix("file://")).absolute()
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file, not a folder", "give a folder")
     return LocalStore(path)

@@ -88,7 +88,9 @@ class JointNetwork(nn.Module):
                 reference = self.reference_net(inputs.z_reference_BChw, inputs.image_embeddings_BLD)
             if self.training:
                 reference = reference.mask_tokens(self.reference_masking, inputs.mask_seeds)
-                reference = reference.with_presence(inputs.present_B)
+                if not inputs.all_present:
+                    # A mask rules out the fastest attention kernels.
+                    reference = reference.with_presence(inputs.present_B)
             prediction = self.denoiser(
                 inputs.z_noisy_BCFhw,
                 inputs.timesteps_B,

@@ -86,7 +86,9 @@ def run_training(
             )
             if validator is not None and _crossed(state, config.validation.every_samples):
                 watchdog.enter("validation")
-                reporter.validation(validator.measure(state.network))
+                measured = validator.measure(state.network)
+                reporter.validation(measured)
+                state.guard.check_validation(measured, state.samples_seen)
             due = _crossed(state, config.checkpoint.every_samples)
             last = stopping or state.samples_seen >= config.samples
             if due or last:

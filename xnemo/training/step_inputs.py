@@ -37,8 +37,10 @@ class StepInputs:
     z_reference_BChw: Tensor
     # Image embeddings; zeros where the condition is dropped.
     image_embeddings_BLD: Tensor
-    # Samples whose condition is not dropped.
+    # Samples whose condition is not dropped, and whether these are all, known without waiting for
+    # the device.
     present_B: Tensor
+    all_present: bool
     # One seed per sample for reference feature masking.
     mask_seeds: tuple[int, ...]
     # Clean latents, noise, and noisy latents.
@@ -88,9 +90,8 @@ def prepare_inputs(
     device = batch.target_BCFHW.device
     indices = batch.sample_index_B.tolist()
     frames = batch.target_BCFHW.shape[2]
-    dropped_B = torch.tensor(
-        [sample_rng(seed, n, "condition").random() < condition.dropout for n in indices]
-    ).to(device)
+    dropped = [sample_rng(seed, n, "condition").random() < condition.dropout for n in indices]
+    dropped_B = torch.tensor(dropped).to(device)
 
     z_reference = frozen.autoencoder.encode(batch.reference_BCHW)
     z = encode_frames(frozen.autoencoder, batch.target_BCFHW)
@@ -116,6 +117,7 @@ def prepare_inputs(
         z_reference_BChw=z_reference,
         image_embeddings_BLD=_where(dropped_B, torch.zeros_like(embeddings), embeddings),
         present_B=~dropped_B,
+        all_present=not any(dropped),
         mask_seeds=tuple(stream_seed(seed, n, "reference_mask") for n in indices),
         z_BCFhw=z,
         noise_BCFhw=noise,

@@ -66,7 +66,7 @@ class Validator:
         module, world = network.module, self._world
         was_training = module.training
         module.eval()
-        totals = {"loss": 0.0, "head_l1": 0.0, "samples": 0.0}
+        totals = {"loss": 0.0, "head_l1": 0.0, "latent_std": 0.0, "samples": 0.0}
         read = torch.zeros(4, len(READOUT_COLUMNS), dtype=torch.float64)
         size = self._config.micro_batch
         rounds = -(-self._config.validation.samples // (size * world.size))
@@ -76,6 +76,8 @@ class Validator:
             batch = self._reader.read_batch(range(first, first + size)).to(world.device)
             totals["samples"] += size
             output = self._measure_batch(module, batch, totals)
+            std = getattr(module, "latent_std", None)
+            totals["latent_std"] += size * (float("inf") if std is None else float(std))
             if output.motion is not None and output.motion_target is not None:
                 pair = (output.motion.flatten(0, 1), output.motion_target.flatten(0, 1))
                 read += readout_sums(*pair).cpu()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.errors import UserError
+from preprocessing.paths import in_home, user_path
 
 try:
     import warp as wp
@@ -24,11 +25,13 @@ CACHE_VARIABLE = "XNEMO_KERNEL_CACHE"
 def kernel_cache() -> Path:
     """Folder of compiled kernels: $XNEMO_KERNEL_CACHE, ~/.cache/xnemo/warp or a temporary one."""
     if CACHE_VARIABLE in os.environ:
-        return Path(os.environ[CACHE_VARIABLE]).expanduser()
+        return user_path(os.environ[CACHE_VARIABLE])
     for folder in (
-        Path.home() / ".cache/xnemo/warp",
+        in_home(".cache/xnemo/warp"),
         Path(tempfile.gettempdir()) / f"xnemo-warp-{os.getuid()}",
     ):
+        if folder is None:
+            continue
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from preprocessing.errors import UserError, first_line
+from preprocessing.paths import user_path
 
 # Convolutions per stage; each stage but the last ends in a 2×2 max-pool.
 FILES = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
@@ -59,7 +60,7 @@ def require_weights(config: PerceptualConfig) -> Path | None:
         )
     if config.weights == "random":
         return None
-    file = Path(config.weights).expanduser()
+    file = user_path(config.weights)
     if not file.is_file():
         raise UserError(
             f"perceptual.weights = {config.weights!r}: no such file",

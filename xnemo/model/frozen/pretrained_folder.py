@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.errors import UserError, first_line
+from preprocessing.paths import user_path
 from xnemo.model.builtin import BUILTIN
 
 #: Paths that name no folder: untrained weights, and those of this package.
@@ -16,7 +17,7 @@ def require_folder(path: str, field: str) -> Path | None:
     Raises:
         UserError: The path can only be a local one, and does not exist.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     if folder.is_dir():
         return folder
     if folder.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from preprocessing.errors import UserError
+from preprocessing.paths import user_path
 from xnemo.model.networks import TEMPORAL, Networks
 from xnemo.model.weights.check import assign_tensors, check_tensors
 from xnemo.model.weights.files import atomic_folder, read_tensors
@@ -32,7 +33,7 @@ def find_official_files(directory: str | Path) -> OfficialFiles:
     Raises:
         UserError: Files are missing; the message names all of them.
     """
-    folder = Path(directory).expanduser()
+    folder = user_path(directory)
     names = ("motion_encoder", "reference_unet", "denoising_unet", "temporal_module")
     paths = {name: folder / f"xnemo_{name}.pth" for name in names}
     absent = [path.name for path in paths.values() if not path.is_file()]

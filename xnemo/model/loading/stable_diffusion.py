@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from preprocessing.errors import UserError
+from preprocessing.paths import user_path
 from xnemo.model.networks import TEMPORAL, Networks
 from xnemo.model.unet.config import UNetConfig
 from xnemo.model.weights.check import assign_tensors, check_tensors
@@ -32,7 +33,7 @@ def load_stable_diffusion(networks: Networks, path: str | Path) -> None:
     Raises:
         UserError: There are no weights, or they do not fit; nothing is loaded.
     """
-    location = Path(path).expanduser()
+    location = user_path(path)
     if (location / "unet").is_dir():
         location = location / "unet"
     if location.is_dir():

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from preprocessing.errors import UserError
+from preprocessing.paths import user_path
 from xnemo.model.loading.animatediff import load_animatediff
 from xnemo.model.loading.official import find_official_files, load_official
 from xnemo.model.loading.stable_diffusion import load_stable_diffusion
@@ -32,7 +33,7 @@ def load_starting_weights(networks: Networks, path: str | Path) -> str:
     Raises:
         UserError: The path holds none of these, or it does not fit.
     """
-    location = Path(path).expanduser()
+    location = user_path(path)
     kind = recognise(location)
     load: dict[str, Callable[[], None]] = {
         OFFICIAL: lambda: load_official(networks, find_official_files(location)),

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from preprocessing.errors import UserError, first_line
+from preprocessing.paths import user_path
 
 # File names of diffusers, in order of preference.
 FOLDER_NAMES = (
@@ -38,7 +39,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: The file is missing, damaged or not a weights file.
     """
-    path = _weights_file(Path(path).expanduser())
+    path = _weights_file(user_path(path))
     _refuse_other_content(path)
     if path.name.endswith(".index.json"):
         return _read_index(path)

@@ -90,6 +90,10 @@ class GuardConfig:
     # A standard deviation of the motion latent over the frames of a pass below this is reported as
     # latent collapse: the networks receive the same motion from every driving frame.
     min_latent_std: float = 1e-4
+    # Standard deviation of the motion latent on held-out clips, relative to that in training, below
+    # which a validation stops the run: batch statistics hide a dead encoder in training. 0 never
+    # stops it.
+    min_latent_ratio: float = 0.05
     # Seconds without progress after which the current stage and all threads' stacks are reported.
     stall_seconds: float = 600.0
     # Seconds without progress after which the process exits, so that a scheduler restarts it; 0
@@ -104,6 +108,7 @@ class GuardConfig:
             max_skipped_steps=1,
             spike_factor=1,
             min_latent_std=0,
+            min_latent_ratio=0,
             stall_exit_seconds=0,
         )
         if self.stall_seconds <= 0:

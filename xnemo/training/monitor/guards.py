@@ -15,6 +15,8 @@ from xnemo.training.config import GuardConfig
 LATENT_STD = "latent_std"
 # Consecutive steps with a collapsed latent after which it is reported, once.
 COLLAPSE_STEPS = 20
+# Applied steps before evaluation is judged.
+SETTLED_STEPS = 100
 
 
 class StepGuard:
@@ -22,8 +24,10 @@ class StepGuard:
 
     def __init__(self, config: GuardConfig) -> None:
         self._config = config
-        self._recent: deque[float] = deque(maxlen=100)
+        self._recent: deque[float] = deque(maxlen=SETTLED_STEPS)
         self._collapsed_in_row = 0
+        # Of the last applied step.
+        self._latent_std = 0.0
         self.skipped_in_row = 0
         self.skipped_total = 0
 
@@ -55,6 +59,7 @@ class StepGuard:
                 "keys": list(keys),
             }
         std = losses.get(LATENT_STD, math.inf)
+        self._latent_std = std if math.isfinite(std) else 0.0
         collapsed = std < self._config.min_latent_std
         self._collapsed_in_row = self._collapsed_in_row + 1 if collapsed else 0
         if self._collapsed_in_row == COLLAPSE_STEPS:
@@ -65,6 +70,26 @@ class StepGuard:
                 "network.motion.standardise=true",
             }
         return None
+
+    def check_validation(self, metrics: Mapping[str, float], samples_seen: int) -> None:
+        """Stop a run whose motion latent is constant in evaluation.
+
+        Raises:
+            UserError: the latent of held-out clips hardly varies.
+        """
+        held_out = metrics.get(f"validation_{LATENT_STD}", math.inf)
+        ratio = self._config.min_latent_ratio
+        least = max(self._config.min_latent_std, ratio * self._latent_std)
+        # Until then the running statistics of batch norms are still those of the start.
+        settled = len(self._recent) >= SETTLED_STEPS
+        if ratio > 0 and settled and held_out < least:
+            raise UserError(
+                f"latent collapse at sample {samples_seen}: the motion latent's standard deviation "
+                f"is {held_out:.2g} on held-out clips and {self._latent_std:.2g} in training, so "
+                "every driving frame gives the same motion",
+                "start from a bundle of the motion stage with init_from, or set "
+                "network.motion.standardise=true; guards.min_latent_ratio=0 goes on",
+            )
 
     def _skipped(
         self, losses: Mapping[str, float], samples_seen: int, keys: Sequence[str]

@@ -17,7 +17,7 @@ import torch
 from preprocessing.errors import UserError
 from xnemo.training.config import GuardConfig
 from xnemo.training.loop import run_training
-from xnemo.training.monitor.guards import COLLAPSE_STEPS, LATENT_STD, StepGuard
+from xnemo.training.monitor.guards import COLLAPSE_STEPS, LATENT_STD, SETTLED_STEPS, StepGuard
 from xnemo.training.monitor.run_log import read_log
 from xnemo.training.monitor.watchdog import Watchdog
 
@@ -254,3 +254,44 @@ def test_validation_leaves_out_short_clips_and_replaces_a_damaged_one(
         validation__filter="",
     )
     assert math.isfinite(run_training(config, str(root), tmp_path / "run")["validation_loss"])
+
+
+def test_a_latent_that_is_constant_in_evaluation_stops_the_run() -> None:
+    """Batch statistics hide a dead encoder in training: there the deviation stays near 1."""
+    guard = StepGuard(GuardConfig())
+    for _ in range(SETTLED_STEPS - 1):
+        guard.check({"loss": 1.0, LATENT_STD: 1.0}, True, 4, [])
+    # Running statistics still are those of the start.
+    guard.check_validation({"validation_latent_std": 0.04}, 4)
+    guard.check({"loss": 1.0, LATENT_STD: 1.0}, True, 4, [])
+    guard.check_validation({"validation_latent_std": 0.3}, 4)
+    with pytest.raises(UserError, match="latent collapse at sample 8"):
+        guard.check_validation({"validation_latent_std": 0.04}, 8)
+    lenient = StepGuard(GuardConfig(min_latent_ratio=0))
+    for _ in range(SETTLED_STEPS):
+        lenient.check({"loss": 1.0, LATENT_STD: 1.0}, True, 4, [])
+    lenient.check_validation({"validation_latent_std": 0.0}, 8)
+
+
+def test_a_dead_encoder_is_found_at_the_first_validation(
+    faces: Path, tmp_path: Path, nano: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only channel of the last map is below zero, as it was found to fall in training."""
+    import xnemo.training.setup as setup
+
+    build = setup.build_networks
+
+    def dead(*arguments: Any, **options: Any) -> Any:
+        networks = build(*arguments, **options)
+        torch.nn.init.constant_(networks.motion_encoder.model.conv6.bias, -1e3)
+        return networks
+
+    monkeypatch.setattr(setup, "build_networks", dead)
+    monkeypatch.setattr("xnemo.training.monitor.guards.SETTLED_STEPS", 1)
+    validation = {"validation__every_samples": 4, "validation__filter": "frames > 0"}
+    with pytest.raises(UserError, match="latent collapse at sample 4"):
+        run_training(nano(samples=16, **validation), str(faces), tmp_path / "run")
+    # A healthy encoder varies; so early it is not judged.
+    monkeypatch.undo()
+    result = run_training(nano(samples=8, **validation), str(faces), tmp_path / "healthy")
+    assert result["validation_latent_std"] > 1e-3
