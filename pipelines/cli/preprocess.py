@@ -75,8 +75,6 @@ def preprocess(
         strict=strict,
     )
     show_facts(result.title, result.facts())
-    show_next(
-        quoted("xnemo", "inspect", out),
-        quoted("xnemo", "train", "tiny", "--data", out, "--run", "first"),
-    )
+    train = [quoted("xnemo", "train", "tiny", "--data", out, "--run", "first")]
+    show_next(quoted("xnemo", "inspect", out), *(train if result.kept else []))
     return result.exit_code

@@ -60,7 +60,7 @@ def _extrapolate(plan: Plan, records: list[ChunkRecord], config: PreprocessConfi
     usual_s = min(config.tube.max_s, total_s / max(1, len(plan.chunks)))
     return Forecast(
         sources=len(plan.found.files),
-        readable=len(plan.readable),
+        readable=len(plan.readable) + len(plan.same),
         source_s=total_s,
         chunks=len(plan.chunks),
         todo=len(plan.todo),
@@ -69,6 +69,11 @@ def _extrapolate(plan: Plan, records: list[ChunkRecord], config: PreprocessConfi
         bytes=sum(record.bytes for record in records) * scale,
         core_hours=sum(record.busy_s for record in records) * scale * share_left / 3600,
         sampled_s=sampled_s,
+        unreadable=tuple(
+            f"{entry.name}: {entry.reason}, {entry.detail}"
+            for entry in (plan.entries[file.name] for file in plan.found.files)
+            if entry.reason
+        ),
     )
 
 

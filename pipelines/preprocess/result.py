@@ -1,7 +1,8 @@
 """Results of the preprocessing commands: a title, facts to print, and an exit status."""
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from preprocessing.chunk.records import Row
@@ -36,6 +37,8 @@ class PreprocessResult:
     seconds: float
     # Whether the data set was written; a changed threshold writes it with no chunk processed.
     is_new: bool
+    # Clips dropped, by reason, most frequent first.
+    dropped: Mapping[str, int]
     # Whether rows in quarantine are a failure.
     strict: bool = False
 
@@ -67,6 +70,7 @@ class PreprocessResult:
             quarantined=len(read_quarantine(store)),
             seconds=time.monotonic() - began,
             is_new=plan.current is None,
+            dropped=dict(Counter(r["reason"] for r in rows if r["reason"]).most_common()),
             strict=strict,
         )
 
@@ -83,10 +87,12 @@ class PreprocessResult:
     def facts(self) -> dict[str, str]:
         """Return the lines to print, by label."""
         bad = f", {self.bad_sources:,} unreadable" if self.bad_sources else ""
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items())
         facts = {
             "sources": f"{self.sources:,}{bad}",
             "chunks": f"{self.chunks:,}, {self.processed:,} of them processed by this run",
             "clips": f"{self.kept:,} kept of {self.clips:,}, {duration(self.kept_s)}",
+            **({"dropped": dropped} if dropped else {}),
             "shards": f"{self.shards:,}, {self.bytes / 2**20:,.1f} MB",
         }
         if self.quarantined:
@@ -117,14 +123,20 @@ class Forecast:
     core_hours: float
     # Seconds of source in the sample.
     sampled_s: float
+    # One line per unreadable source: its name, the reason and the detail.
+    unreadable: tuple[str, ...]
 
     title = "forecast (nothing was written)"
     exit_code = 0
 
     def facts(self) -> dict[str, str]:
         """Return the lines to print, by label."""
+        bad = {f"unreadable {n}": line for n, line in enumerate(self.unreadable[:20], start=1)}
+        if len(self.unreadable) > 20:
+            bad["and"] = f"{len(self.unreadable) - 20:,} more"
         return {
             "sources": f"{self.readable:,} readable of {self.sources:,}, {duration(self.source_s)}",
+            **bad,
             "chunks": f"{self.chunks:,}, {self.todo:,} to do",
             "clips": f"about {self.clips:,.0f}, {duration(self.kept_s)}",
             "bytes": f"about {self.bytes / 2**20:,.1f} MB",

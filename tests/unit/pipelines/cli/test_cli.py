@@ -176,7 +176,7 @@ def test_help_names_every_command(capsys):
 def test_a_dry_run_suggests_the_same_command(monkeypatch, capsys):
     from pipelines.preprocess.result import Forecast
 
-    forecast = Forecast(1, 1, 2.0, 1, 1, 1.0, 2.0, 3.0, 0.1, 2.0)
+    forecast = Forecast(1, 1, 2.0, 1, 1, 1.0, 2.0, 3.0, 0.1, 2.0, ())
     monkeypatch.setattr("pipelines.preprocess.forecast.forecast", lambda *args, **kwargs: forecast)
     words = ["preprocess", "my videos", "out", "tube.size=256", "--concurrency", "2"]
     assert cli.run([*words, "--dry-run"]) == 0
