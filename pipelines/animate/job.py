@@ -24,6 +24,7 @@ from xnemo.animation.animator import Animator, Progress
 from xnemo.animation.config import AnimateConfig
 from xnemo.animation.driving_video import DrivingVideo
 from xnemo.animation.load_model import LoadedModel, load_model
+from xnemo.animation.tracking import FaceTrack
 from xnemo.model.compiling import require_compiling
 from xnemo.model.networks import Networks
 
@@ -91,6 +92,8 @@ class AnimateResult:
     fps: float
     # Wall-clock time.
     seconds: float
+    # In how many frames the face was found, and how often it jumped.
+    face: str
     # What became of the sound: copied, encoded, none, off, or lost with the reason.
     audio: str
 
@@ -153,7 +156,10 @@ def animate(
         crops = animator.prepare_portrait(image, options)
     except UserError as error:
         raise UserError(f"{portrait}: {error.what}", error.remedy) from None
-    motion = animator.driving_motion(video, crops, options, on_progress, str(driving))
+    tracks: list[FaceTrack] = []
+    motion = animator.driving_motion(
+        video, crops, options, on_progress, str(driving), on_track=tracks.append
+    )
     if second is not None:
         motion = animator.blended(motion, second, crops, options, on_progress)
     latents = animator.denoise(crops, motion, options, on_progress)
@@ -180,7 +186,17 @@ def animate(
     sheet.save(png, format="PNG")
     _write({target: mp4, sheet_path: png.getvalue()})
     seconds = time.monotonic() - started
-    return AnimateResult(target, sheet_path, count, video.fps, seconds, audio)
+    face = describe_track(tracks[0])
+    return AnimateResult(target, sheet_path, count, video.fps, seconds, face, audio)
+
+
+def describe_track(track: FaceTrack) -> str:
+    """Return in words in how many frames a driving face was found."""
+    missed, total = track.frames_without_face, len(track)
+    words = f"not found in {missed} of {total} frames" if missed else f"found in {total} frames"
+    if track.jumps:
+        words += f", {track.jumps} jump{'s' * (track.jumps > 1)} (cuts)"
+    return words
 
 
 def _load(model: str | Path, options: AnimateOptions) -> LoadedModel:

@@ -57,6 +57,7 @@ def animate(
         {
             "video": result.output,
             "contact sheet": result.contact_sheet,
+            "driving face": result.face,
             "audio": result.audio,
             "time": f"{result.seconds:.1f} s",
         },

@@ -27,7 +27,7 @@ from preprocessing.faces import make_detector
 from xnemo.animation.animator import Animator
 from xnemo.animation.config import AnimateConfig
 from xnemo.animation.load_model import load_model
-from xnemo.animation.motion import find_faces
+from xnemo.animation.tracking import find_faces
 from xnemo.evaluation.reenactment import ReenactmentScores, Trial, compare_methods, framed
 from xnemo.model.builtin import BUILTIN
 from xnemo.recipes import get_recipe

@@ -8,7 +8,7 @@ import numpy as np
 from preprocessing.config import DetectConfig, TrackConfig
 from preprocessing.decode import Tick
 from preprocessing.faces import Detector, Face
-from preprocessing.faces.network import pad_around
+from preprocessing.faces.look import find_in_image
 from preprocessing.faces.track import Embed, Tracker
 from preprocessing.geometry import iou_matrix
 from preprocessing.storage.sample import DETECTED, INTERPOLATED
@@ -132,10 +132,7 @@ class Scanner:
         frame = tick.frame
         image = frame.rgb_scaled(self._config.size)
         height, width = image.shape[:2]
-        faces = self._detector.detect(image)
-        if not faces:
-            padded, dx, dy = pad_around(image, 0.35)
-            faces = [f.moved(1, 1, -dx, -dy) for f in self._detector.detect(padded)]
+        faces = find_in_image(self._detector, image)
         return [f.moved(frame.width / width, frame.height / height) for f in faces]
 
     def _embedder(self, tick: Tick) -> Embed:

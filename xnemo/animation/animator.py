@@ -13,16 +13,10 @@ from torch import Tensor
 from preprocessing import geometry
 from preprocessing.errors import UserError
 from preprocessing.faces.detector import Detector
+from preprocessing.faces.look import find_in_image
 from xnemo.animation.config import AnimateConfig
-from xnemo.animation.motion import (
-    Frames,
-    blend_motion,
-    box_vectors,
-    encode_motion,
-    find_faces,
-    prominence,
-    to_tensor,
-)
+from xnemo.animation.motion import blend_motion, box_vectors, encode_motion, to_tensor
+from xnemo.animation.tracking import FaceTrack, Frames, find_faces, prominence
 from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.sampler import SamplerConfig, StepCallback, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
@@ -125,7 +119,7 @@ class Animator:
             UserError: No face, or several where the settings refuse that.
         """
         config = config or AnimateConfig()
-        faces = self.detector.detect(portrait_HWC)
+        faces = find_in_image(self.detector, portrait_HWC)
         if not faces:
             raise UserError(
                 "the portrait shows no face that the detector finds",
@@ -157,8 +151,12 @@ class Animator:
         config: AnimateConfig | None = None,
         on_progress: Progress | None = None,
         name: str = "the driving video",
+        on_track: Callable[[FaceTrack], None] | None = None,
     ) -> Tensor:
-        """Return the motion tokens (F, L, D) of driving frames, on the CPU."""
+        """Return the motion tokens (F, L, D) of driving frames, on the CPU.
+
+        `on_track` receives the face's track before the motion is encoded.
+        """
         config = config or AnimateConfig()
         if iter(driving) is driving:
             raise UserError(
@@ -172,6 +170,8 @@ class Animator:
             name,
             lambda number: on_progress("finding faces", number + 1, 0) if on_progress else None,
         )
+        if on_track:
+            on_track(track)
         vectors = box_vectors(track, portrait.box, config.box, config.box_sigma)
         if on_progress:
             on_progress("encoding motion", 0, len(track))

@@ -1,7 +1,6 @@
-"""From driving frames to motion tokens: track the face, crop it, encode chunk by chunk."""
+"""From tracked driving frames to motion tokens: crop the face, encode chunk by chunk."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
@@ -11,112 +10,9 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from preprocessing import geometry
-from preprocessing.errors import UserError
-from preprocessing.faces.detector import Detector, Face
 from xnemo.animation.config import BoxMode
+from xnemo.animation.tracking import FaceTrack, Frames
 from xnemo.model.motion.encoder import MotionEncoder
-
-# A clip that can be iterated more than once: a list, an array, or an object that reopens its file.
-# Frames are RGB uint8 (height, width, 3).
-Frames = Iterable[NDArray[np.uint8]]
-
-# Least overlap (IoU) with the previous box for a face to count as the same one.
-_SAME_FACE_OVERLAP = 0.2
-
-
-@dataclass(frozen=True)
-class FaceTrack:
-    """The driving face in every frame."""
-
-    # Box per frame (T, 4), gaps filled.
-    boxes: NDArray[np.float64]
-    # Frames in which detection ran and found no face.
-    frames_without_face: int
-    # (height, width) of the frames.
-    frame_hw: tuple[int, int]
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-
-def find_faces(
-    frames: Frames,
-    detector: Detector,
-    every: int = 1,
-    name: str = "the driving video",
-    on_frame: Callable[[int], None] | None = None,
-) -> FaceTrack:
-    """Track one face through a clip.
-
-    The track starts with the most prominent face and continues with the box that overlaps the last
-    one most, so that a second face does not take over. Frames between detections and frames
-    without a face get boxes interpolated in time; outside the first and last detection the nearest
-    box is held.
-
-    Args:
-        frames: The clip.
-        detector: Finds the faces.
-        every: Run detection in every n-th frame.
-        name: Name of the clip in error messages.
-        on_frame: Called with the number of each frame.
-
-    Raises:
-        UserError: There is no frame, or no face in any.
-    """
-    found: dict[int, NDArray[np.float64]] = {}
-    looked, count, frame_hw = 0, 0, (0, 0)
-    last: NDArray[np.float64] | None = None
-    for number, frame in enumerate(frames):
-        count = number + 1
-        if number == 0:
-            frame_hw = (frame.shape[0], frame.shape[1])
-        if number % every == 0:
-            looked += 1
-            face = _continue_with(detector.detect(frame), last)
-            if face is not None:
-                last = found[number] = _inside(face.box, frame_hw)
-        if on_frame is not None:
-            on_frame(number)
-    if count == 0:
-        raise UserError(f"{name} has no frames", "give a video that plays")
-    if not found:
-        raise UserError(
-            f"{name} shows no face in any of its {count} frames",
-            "give a clip of a face, upright and larger than about 40 pixels, or another detector",
-        )
-    times = np.array(sorted(found))
-    boxes = np.stack([found[t] for t in times])
-    filled = np.stack([np.interp(np.arange(count), times, boxes[:, i]) for i in range(4)], axis=1)
-    return FaceTrack(filled, looked - len(found), frame_hw)
-
-
-def prominence(face: Face) -> float:
-    """Return a face's confidence times its area."""
-    width, height = face.box[2] - face.box[0], face.box[3] - face.box[1]
-    return float(face.score * max(width, 0) * max(height, 0))
-
-
-def _continue_with(faces: list[Face], last: NDArray[np.float64] | None) -> Face | None:
-    if not faces:
-        return None
-    if last is not None:
-        nearest = max(faces, key=lambda face: _iou(face.box, last))
-        if _iou(nearest.box, last) >= _SAME_FACE_OVERLAP:
-            return nearest
-    return max(faces, key=prominence)
-
-
-def _iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    shared = float(np.prod(np.maximum(high - low, 0)))
-    total = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared
-    return shared / total if total > 0 else 0.0
-
-
-def _inside(box: NDArray[np.floating], frame_hw: tuple[int, int]) -> NDArray[np.float64]:
-    """Clip a box to the frame, as the official release does."""
-    height, width = frame_hw
-    return np.clip(np.asarray(box, dtype=np.float64), 0, [width, height, width, height])
 
 
 def box_vectors(

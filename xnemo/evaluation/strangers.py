@@ -12,7 +12,8 @@ from preprocessing import geometry
 from preprocessing.faces.detector import Detector
 from xnemo.animation.animator import Animator
 from xnemo.animation.config import AnimateConfig
-from xnemo.animation.motion import find_faces, to_tensor
+from xnemo.animation.motion import to_tensor
+from xnemo.animation.tracking import find_faces
 from xnemo.data.motion_numbers import READOUT_COLUMNS
 from xnemo.evaluation.probes import fit_linear_reader
 from xnemo.evaluation.reenactment import motion_correlation

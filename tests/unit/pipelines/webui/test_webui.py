@@ -178,7 +178,9 @@ def test_an_animation_can_be_cancelled_and_the_next_one_is_made(page, monkeypatc
     assert began.wait(30)
     assert json.loads(page("GET", f"/jobs/{second}")[2])["state"] == "waiting"
     monkeypatch.setattr(
-        studio, "animate", lambda *_: AnimateResult(tmp_path, tmp_path, 1, 25.0, 0.1, "none")
+        studio,
+        "animate",
+        lambda *_: AnimateResult(tmp_path, tmp_path, 1, 25.0, 0.1, "found", "none"),
     )
     assert page("DELETE", f"/jobs/{first}")[0] == 200
     assert wait_for(page, first)["state"] == "cancelled"
