@@ -483,6 +483,7 @@ ROOMS: tuple[Room, ...] = (
             "preprocessing.errors",
             "preprocessing.geometry",
             "preprocessing.faces",
+            "preprocessing.dataset",
             "xnemo.model.builtin",
             "xnemo.model",
             "xnemo.training.checkpoint",

@@ -6,6 +6,7 @@ import numpy as np
 
 from pipelines.animate.job import place_networks
 from pipelines.evaluate.settings import Row, Run, cross_row, plain, with_mean
+from preprocessing.dataset.identity import BY_SOURCE
 from preprocessing.errors import UserError
 from xnemo.animation.animator import Animator
 from xnemo.evaluation.held_out import HeldOutClip, KnownFaces, read_held_out
@@ -24,6 +25,11 @@ def evaluate_dataset(run: Run, root: str) -> dict[str, list[Row]]:
     """
     bundle, options = run.bundle, run.options
     clips = _read(run, root, options.limit or _CLIPS)
+    if any(clip.identity.startswith(BY_SOURCE) for clip in clips):
+        run.notes.append(
+            "each source counts as one person, because no recogniser ran in preprocessing: "
+            "held-out people may also be in training clips of other sources"
+        )
     faces = KnownFaces(clips, run.detector)
     animator = Animator(bundle.networks, faces, bundle.config.diffusion, window=bundle.window)
     others = {}

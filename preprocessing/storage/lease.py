@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
 import psutil
@@ -74,9 +74,11 @@ def hold_lease(
     finally:
         over.set()
         renewal.join()
-        found = _read(store)
-        if found is not None and found[0] == owner:
-            store.delete(_NAME)
+        # A store that is away must not hide the job's own error; the lease expires.
+        with suppress(OSError):
+            found = _read(store)
+            if found is not None and found[0] == owner:
+                store.delete(_NAME)
 
 
 def _wait_until_free(store: Store, expire_s: float) -> None:

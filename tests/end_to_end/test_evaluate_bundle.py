@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from moving_faces import write_dataset
 from PIL import Image
 from tiny_run import nano_config
 
+from pipelines.evaluate import dataset
 from pipelines.evaluate.job import evaluate
 from pipelines.evaluate.pairs import read_pairs
 from pipelines.evaluate.settings import EvaluateOptions
+from preprocessing.dataset.identity import BY_SOURCE
 from preprocessing.encode.clip_encoder import encode_clip
 from preprocessing.errors import UserError
 from xnemo.training.loop import run_training
@@ -87,3 +90,37 @@ def test_a_bad_list_is_told_in_one_line(tmp_path: Path, text: str, told: str) ->
 def test_what_is_no_bundle_is_told(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no bundle"):
         evaluate(tmp_path / "nowhere", faces)
+
+
+def test_people_who_are_only_sources_are_called_so(
+    bundle: Path, faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a recogniser a person in two videos may be on both sides of the split."""
+    read = dataset.read_held_out
+
+    def by_source(*arguments: Any, **options: Any) -> Any:
+        clips = read(*arguments, **options)
+        return [replace(clip, identity=f"{BY_SOURCE}{clip.key}") for clip in clips]
+
+    options = replace(FEW, filter="frames > 0", cross=False, probe_clips=0, untrained=False)
+    few = replace(options, limit=1)
+    named = evaluate(bundle, faces, options=few).facts["notes"]
+    monkeypatch.setattr(dataset, "read_held_out", by_source)
+    unnamed = evaluate(bundle, faces, options=few).facts["notes"]
+    assert not any("each source counts as one person" in note for note in named)
+    assert any("each source counts as one person" in note for note in unnamed)
+
+
+def test_without_a_source_strangers_are_rendered(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "strangers.json"
+    few = EvaluateOptions(steps=1, guidance=1.0, people=2, motions=4, reader_people=3)
+    result = evaluate(bundle, output=out, options=few)
+    motion, identity, scores = result.tables.values()
+    assert "yaw" in {row["motion"] for row in motion}
+    assert {row["measure"] for row in identity} >= {"share of the latent's variance"}
+    by_method = {row["method"]: row for row in scores}
+    assert by_method["portrait repeated"]["follow"] == 0
+    assert by_method["driving frames copied"]["l1"] > by_method["portrait repeated"]["l1"]
+    # Two people, three rows of portrait and four frames each.
+    assert Image.open(out.with_suffix(".png")).size == (5 * 112, 2 * (3 * 112 + 4))
+    assert any("model's own encoder" in note for note in result.facts["notes"])
