@@ -2,7 +2,7 @@
 
 python scripts/moving_picture.py [docs/images/animation.webp]
 
-At the left a rendered stranger drives; beside them portraits of other strangers, above as they are and
+At the left a rendered stranger drives; beside them portraits of other strangers, above as they are,
 below as they are animated.
 """
 
