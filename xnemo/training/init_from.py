@@ -23,7 +23,12 @@ _BUNDLE_FILES = ("bundle.json", "raw.safetensors", "ema.safetensors")
 
 
 def load_init_from(
-    networks: Networks, init_from: str, weights: Weights, diffusion: DiffusionConfig
+    networks: Networks,
+    init_from: str,
+    weights: Weights,
+    diffusion: DiffusionConfig,
+    *,
+    verify: bool = True,
 ) -> None:
     """Load the weights that `init_from` names; parts without weights there keep their values.
 
@@ -34,6 +39,7 @@ def load_init_from(
             the official files; an AnimateDiff motion module.
         weights: which weights of a bundle.
         diffusion: the run's settings; a bundle with another prediction type causes a warning.
+        verify: compare a bundle's files with their checksums; one worker is enough.
 
     Raises:
         UserError: nothing is there, it is of an unknown kind, or it does not fit; then nothing is
@@ -47,7 +53,7 @@ def load_init_from(
         return
     if path.stem in ("raw", "ema"):
         weights = path.stem  # type: ignore[assignment]
-    meta = read_meta(bundle)
+    meta = read_meta(bundle, verify=verify)
     bundle_type = bundle_config(bundle, meta).diffusion.prediction_type
     if bundle_type != diffusion.prediction_type:
         log.warning(

@@ -12,7 +12,7 @@ from xnemo.diffusion.schedule import NoiseSchedule
 from xnemo.model.compiling import require_compiling
 from xnemo.model.frozen.perceptual import PerceptualLoss
 from xnemo.model.networks import Networks, build_networks
-from xnemo.training.checkpoint.bundle import load_weights, read_weights
+from xnemo.training.checkpoint.bundle import load_weights, read_meta, read_weights
 from xnemo.training.checkpoint.store import Checkpoint
 from xnemo.training.config import TrainConfig
 from xnemo.training.engines.ema import ShardedEma
@@ -60,7 +60,7 @@ def build_train_state(
     networks = build_networks(config.network, config.seed)
     if not config.uses_motion_readout:
         networks.motion_readout = None
-    _load_initial_weights(networks, config, checkpoint)
+    _load_initial_weights(networks, config, checkpoint, verify=world.is_main)
     if networks.motion_readout is not None and not networks.motion_readout.has_statistics:
         networks.motion_readout.set_statistics(*motion_statistics(reader))
     modules = networks.modules()
@@ -110,14 +110,18 @@ def image_sizes(config: TrainConfig) -> ImageSizes:
 
 
 def _load_initial_weights(
-    networks: Networks, config: TrainConfig, checkpoint: Checkpoint | None
+    networks: Networks, config: TrainConfig, checkpoint: Checkpoint | None, *, verify: bool
 ) -> None:
     """Load weights before engines are built, which may shard them."""
     if checkpoint is not None:
         bundle = checkpoint.folder / "bundle"
-        load_weights(networks, read_weights(bundle, "raw"), bundle, to_train=True)
+        # The main worker has verified the checkpoint.
+        meta = read_meta(bundle, verify=False)
+        load_weights(networks, read_weights(bundle, "raw", meta), bundle, to_train=True)
     elif config.init_from is not None:
-        load_init_from(networks, config.init_from, config.init_weights, config.diffusion)
+        load_init_from(
+            networks, config.init_from, config.init_weights, config.diffusion, verify=verify
+        )
 
 
 def _build_engine(

@@ -146,7 +146,8 @@ class TrainState:
     def _restore_from_bundle(self, bundle: Path) -> None:
         if self.config.optimizer.kind == "8bit":
             log.warning("bundles hold no 8-bit optimiser state: starting without moments")
-        meta = read_meta(bundle)
+        # The main worker has verified the checkpoint.
+        meta = read_meta(bundle, verify=False)
         moments = read_moments(bundle, meta)
         for name, engine in self.engines.items():
             if name in moments:

@@ -1,13 +1,18 @@
 """Checkpoints: atomic, verified before use, pruned except the best."""
 
+import json
 import logging
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from preprocessing.errors import UserError
+from xnemo.training.checkpoint import integrity
 from xnemo.training.checkpoint.store import CheckpointStore
 from xnemo.training.config import CheckpointConfig
 from xnemo.training.engines.world import World
@@ -164,3 +169,34 @@ def test_a_worker_waits_for_storage_that_shows_the_checkpoint_later(tmp_path: Pa
     later.join()
     assert found is not None
     assert found.samples_seen == 4
+
+
+@pytest.mark.parametrize("shards", [True, False])
+def test_resuming_hashes_each_file_once(
+    short_run: Path,
+    faces: Path,
+    nano: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shards: bool,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(short_run, run)
+    newest = max((run / "checkpoints").iterdir())
+    if not shards:
+        # Another number of workers: optimiser and averages come from the bundle.
+        record = json.loads((newest / "checkpoint.json").read_text())
+        (newest / "checkpoint.json").write_text(json.dumps({**record, "engine_layout": "other"}))
+    hashed: list[Path] = []
+    facts = integrity.file_facts
+
+    def count(path: Path) -> dict[str, Any]:
+        hashed.append(path)
+        return facts(path)
+
+    monkeypatch.setattr(integrity, "file_facts", count)
+    from xnemo.training.setup import build_train_state
+
+    found = CheckpointStore(run, CheckpointConfig(), ALONE).latest()
+    build_train_state(nano(samples=16), [str(faces)], ALONE, found)
+    assert len(hashed) == len(set(hashed)) > 2
