@@ -16,6 +16,7 @@ from preprocessing.decode.frame import Frame
 from preprocessing.decode.pyav.container import declared_size, open_container, seconds
 from preprocessing.decode.pyav.deinterlace import deinterlaced
 from preprocessing.decode.pyav.packet_loop import PacketLoop
+from preprocessing.decode.pyav.presentation import refuse_unshown
 from preprocessing.decode.pyav.structure import container_family, missing_bytes
 from preprocessing.decode.reader import VideoInfo
 from preprocessing.decode.source import DecodeLimits, Source, open_bytes
@@ -156,6 +157,7 @@ class PyavReader:
             if first is None:
                 raise self._nothing_decoded(loop)
             frame, orientation = first.video_frame, first.orientation
+            refuse_unshown(stream, frame)
             size = orientation.displayed_size(frame.width, frame.height)
             declared = None if stream.duration is None else stream.duration * _time_base(stream)
             if declared is None and container.duration is not None:
