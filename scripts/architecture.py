@@ -222,7 +222,6 @@ ROOMS: tuple[Room, ...] = (
         (
             "preprocessing.errors",
             "preprocessing.paths",
-            "xnemo.model.builtin",
         ),
     ),
     Room(
@@ -243,7 +242,6 @@ ROOMS: tuple[Room, ...] = (
             "xnemo.model.motion",
             "xnemo.model.unet",
             "xnemo.model.gan",
-            "xnemo.model.builtin",
             "xnemo.model.frozen",
             "xnemo.model.weights",
         ),

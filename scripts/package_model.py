@@ -38,7 +38,7 @@ def main() -> None:
     # Loading takes averaged weights that are missing from the others, which are averaged, too.
     save_bundle(target, config, facts, raw=half, ema={})
     size = sum(file.stat().st_size for file in target.parent.rglob("*") if file.is_file())
-    print(f"{target}: {len(half)} tensors; {size / 1e6:.1f} MB with the autoencoder")
+    print(f"{target}: {len(half)} tensors; {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

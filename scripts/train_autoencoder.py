@@ -1,4 +1,4 @@
-"""Train the small autoencoder of the package on the clips of a data set, on a CPU or GPU.
+"""Train a small autoencoder on the clips of a data set, on a CPU or GPU.
 
 python scripts/train_autoencoder.py SHARDS FOLDER [--steps 3000] [--threads 2]
 

@@ -104,7 +104,7 @@ def mini_motion() -> TrainConfig:
 
 
 def mini() -> TrainConfig:
-    """Return all networks at 128 pixels, hours on a CPU; start it from a `mini-motion` bundle."""
+    """Return all networks at 64 pixels, hours on a CPU; start it from a `mini-motion` bundle."""
     base = tiny()
     return replace(
         base,
@@ -223,7 +223,7 @@ RECIPES: dict[str, Recipe] = {
         "motion encoder of mini alone, on synthetic people's exact motion, minutes on a CPU",
         mini_motion,
     ),
-    "mini": Recipe("all networks at 128 pixels, hours on a CPU, from a mini-motion bundle", mini),
+    "mini": Recipe("all networks at 64 pixels, hours on a CPU, from a mini-motion bundle", mini),
     "mini-finetune": Recipe(
         "the model in the package on your own clips, a minute on a CPU; used by the demo",
         mini_finetune,

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, replace
 
 from preprocessing.errors import UserError
-from xnemo.model.builtin import BUILTIN
 from xnemo.model.frozen.autoencoder import FIXED, AutoencoderConfig
 from xnemo.model.frozen.image_embedding import ImageEmbeddingConfig
 from xnemo.model.gan.discriminator import DiscriminatorConfig
@@ -138,19 +137,12 @@ def small() -> NetworkConfig:
 
 
 def mini() -> NetworkConfig:
-    """Return a network with all parts at 128² that trains on a CPU in hours.
-
-    It has the cells of `tiny` and twice its picture: the autoencoder in the package has a factor of
-    8. The denoiser is wider, and eyes and mouth are seen in the driving crop.
-    """
+    """Return `tiny` with a wider denoiser and driving crops in which eyes and mouth are seen."""
     base = tiny()
     return replace(
         base,
-        image_size=128,
-        unet=replace(base.unet, latent_channels=16, widths=(64, 128)),
+        unet=replace(base.unet, widths=(64, 128)),
         motion=replace(base.motion, image_size=64, hourglass_depth=3),
-        gan=replace(base.gan, image_size=64),
-        autoencoder=AutoencoderConfig(kind="dc", path=BUILTIN, channels=16),
     )
 
 

@@ -9,9 +9,9 @@ from preprocessing.errors import UserError
 from xnemo.data.clip_table import open_clips
 from xnemo.data.sample_reader import SampleReader
 from xnemo.model.compiling import require_compiling
-from xnemo.model.frozen.autoencoder import FIXED
+from xnemo.model.frozen.autoencoder import FIXED, RANDOM
 from xnemo.model.frozen.perceptual import require_weights
-from xnemo.model.frozen.pretrained_folder import PACKAGED, require_folder
+from xnemo.model.frozen.pretrained_folder import require_folder
 from xnemo.training.config import TrainConfig
 from xnemo.training.engines.optimizer import require_optimizer
 from xnemo.training.init_from import resolve_init_from
@@ -48,9 +48,9 @@ def check_weights(config: TrainConfig, *, resumed: bool) -> None:
     if config.init_from is not None and not resumed:
         resolve_init_from(config.init_from)
     autoencoder, embedding = network.autoencoder, network.image_embedding
-    if autoencoder.kind not in FIXED and autoencoder.path not in (None, *PACKAGED):
+    if autoencoder.kind not in FIXED and autoencoder.path not in (None, RANDOM):
         require_folder(str(autoencoder.path), "autoencoder.path")
-    if embedding.kind == "clip" and embedding.path not in (None, *PACKAGED):
+    if embedding.kind == "clip" and embedding.path not in (None, RANDOM):
         require_folder(str(embedding.path), "image_embedding.path")
     if config.uses_gan_head and config.loss.perceptual > 0:
         require_weights(config.perceptual)

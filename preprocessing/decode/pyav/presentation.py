@@ -1,7 +1,6 @@
 """Refusal of videos whose stored pictures are not what a person sees."""
 
 import av
-import numpy as np
 
 from preprocessing.decode.failure import DecodeError
 

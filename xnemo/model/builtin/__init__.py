@@ -1,13 +1,11 @@
-"""The small model that comes with the package: a bundle, and its autoencoder."""
+"""The small model that comes with the package."""
 
 from pathlib import Path
 
 from preprocessing.paths import user_path
 
-#: Names the model wherever a path of a model is given, and its autoencoder.
+#: Names the model wherever a path of a model is given.
 BUILTIN = "builtin"
-#: diffusers folder of its autoencoder.
-AUTOENCODER_FOLDER = Path(__file__).parent / "autoencoder"
 _BUNDLE = Path(__file__).parent / "animator"
 
 

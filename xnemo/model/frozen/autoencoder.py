@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from preprocessing.errors import UserError
-from xnemo.model.builtin import AUTOENCODER_FOLDER, BUILTIN
 from xnemo.model.frozen.autoencoder_kinds import (
     Autoencoder,
     BlockDct,
@@ -28,9 +27,8 @@ class AutoencoderConfig:
     # "tiny": AutoencoderTiny; "dc": AutoencoderDC; "temporal": Stable Video Diffusion's, whose
     # decoder uses neighbouring frames (as the X-NeMo release does).
     kind: Literal["space_to_depth", "block_dct", "kl", "tiny", "dc", "temporal"] = "kl"
-    # Local folder or hub name of the weights ("builtin": the small one of kind "dc" that comes with
-    # this package; "random": untrained, of Stable Diffusion's shape, for tests and benchmarks).
-    # Unused by the kinds without weights.
+    # Local folder or hub name of the weights ("random": untrained, of Stable Diffusion's shape, for
+    # tests and benchmarks). Unused by the kinds without weights.
     path: str | None = "stabilityai/sd-vae-ft-mse"
     # Folder inside `path`; a folder "vae" of a local pipeline is found automatically.
     subfolder: str | None = None
@@ -113,9 +111,8 @@ def make_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     if config.path == RANDOM:
         model = model_class(**_random_shape(config))
     else:
-        path = str(AUTOENCODER_FOLDER) if config.path == BUILTIN else config.path
         model = load_pretrained(
-            model_class, path, config.subfolder, "vae", field="autoencoder.path"
+            model_class, config.path, config.subfolder, "vae", field="autoencoder.path"
         )
     if model.config.latent_channels != config.channels:
         raise UserError(
@@ -128,7 +125,7 @@ def make_autoencoder(config: AutoencoderConfig) -> Autoencoder:
 
 
 def small_dc_shape(channels: int) -> dict[str, Any]:
-    """Return AutoencoderDC's constructor arguments of the small autoencoder in the package.
+    """Return AutoencoderDC's constructor arguments of a small autoencoder, factor 8.
 
     Only convolutions, at a half to an eighth of the image's side: 128² images take 1.2 GFLOP to
     encode and 1.7 to decode.

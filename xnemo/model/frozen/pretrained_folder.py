@@ -5,10 +5,6 @@ from typing import Any
 
 from preprocessing.errors import UserError, first_line
 from preprocessing.paths import user_path
-from xnemo.model.builtin import BUILTIN
-
-#: Paths that name no folder: untrained weights, and those of this package.
-PACKAGED = ("random", BUILTIN)
 
 
 def require_folder(path: str, field: str) -> Path | None:
