@@ -36,6 +36,9 @@ def evaluate(
     from pipelines.terminal.live_progress import live_progress
     from pipelines.terminal.report import quoted, show_facts, show_next, show_rows
 
+    if source is not None and "=" in source and not Path(source).exists():
+        # Without a source the first setting is in its place.
+        source, overrides = None, [source, *(overrides or ())]
     named: dict[str, object] = {
         **opt.detector_settings(detector, face_model_dir),
         "limit": limit,
