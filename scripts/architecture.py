@@ -566,6 +566,7 @@ ROOMS: tuple[Room, ...] = (
             "preprocessing.errors",
             "preprocessing.config",
             "xnemo.config",
+            "xnemo.model.builtin",
             "xnemo.model.loading",
             "xnemo.training.config",
             "xnemo.recipes",

@@ -38,6 +38,7 @@ def animate(
     from pipelines.animate.job import animate as run
     from pipelines.terminal.live_progress import live_progress
     from pipelines.terminal.report import quoted, show_facts, show_next
+    from xnemo.model.builtin import BUILTIN
 
     named = {
         **opt.detector_settings(detector, face_model_dir),
@@ -57,6 +58,7 @@ def animate(
         {
             "video": result.output,
             "contact sheet": result.contact_sheet,
+            "model": f"{model} (an early one, 64 pixels)" if model == BUILTIN else model,
             "driving face": result.face,
             "audio": result.audio,
             "time": f"{result.seconds:.1f} s",
