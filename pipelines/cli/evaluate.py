@@ -38,7 +38,8 @@ def evaluate(
 
     if source is not None and "=" in source and not Path(source).exists():
         # Without a source the first setting is in its place.
-        source, overrides = None, [source, *(overrides or ())]
+        overrides = [source, *(overrides or ())]
+        source = None
     named: dict[str, object] = {
         **opt.detector_settings(detector, face_model_dir),
         "limit": limit,
