@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,22 +35,19 @@ def evaluate_strangers(run: Run) -> tuple[dict[str, list[Row]], Image.Image]:
     """
     options = run.options
 
-    def on_person(stage: str, first: int, total: int) -> None:
-        run.report(stage, first, total)
-
     people, motions = options.limit or options.people, options.motions
     strangers = make_strangers(
         people,
         motions,
         run.detector,
-        on_person=lambda done, total: on_person("rendering strangers", done, total),
+        on_person=partial(run.report, "rendering strangers"),
     )
     others = make_reader_people(
         options.reader_people,
         motions // 2,
         run.detector,
         first=people,
-        on_person=lambda done, total: on_person("rendering other people", done, total),
+        on_person=partial(run.report, "rendering other people"),
     )
     encoder = run.bundle.networks.motion_encoder
     own = LinearReader(encoder, others)

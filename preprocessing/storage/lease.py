@@ -85,11 +85,11 @@ def _wait_until_free(store: Store, expire_s: float) -> None:
     first = _read(store)
     if first is None or first[0].is_dead():
         return
+    if first[0].host == socket.gethostname():
+        # It runs: there is nothing to wait for.
+        raise _refusal(store, first[0])
     deadline = time.monotonic() + expire_s
     while time.monotonic() < deadline:
-        if first[0].host == socket.gethostname():
-            # It runs: there is nothing to wait for.
-            raise _refusal(store, first[0])
         time.sleep(min(1.0, expire_s / 10))
         now = _read(store)
         if now is None:

@@ -27,7 +27,6 @@ class IdentityProbe:
     chance: float
 
 
-@torch.no_grad()
 def motion_latents(
     encoder: MotionEncoder, clips: Sequence[HeldOutClip], chunk: int = 32
 ) -> NDArray[np.float32]:
@@ -40,15 +39,22 @@ def motion_latents(
         clips: Clips to encode.
         chunk: Frames encoded at once.
     """
+    size = encoder.config["image_size"]
+    return np.concatenate([face_latents(encoder, driving_crops(c, size), chunk) for c in clips])
+
+
+@torch.no_grad()
+def face_latents(
+    encoder: MotionEncoder, crops_NHWC: NDArray[np.uint8], chunk: int = 64
+) -> NDArray[np.float32]:
+    """Return the latents (N, D) of crops of the encoder's size, before position and scale."""
     parameter = next(encoder.parameters())
     centred = torch.tensor([0.0, 0.0, 1.0]).to(parameter)
     latents = []
-    for clip in clips:
-        crops = driving_crops(clip, encoder.config["image_size"])
-        for start in range(0, len(crops), chunk):
-            images = to_tensor(crops[start : start + chunk]).to(parameter)
-            latent = encoder(images, centred.expand(len(images), 3))
-            latents.append(latent.face.float().cpu().numpy())
+    for start in range(0, len(crops_NHWC), chunk):
+        images = to_tensor(crops_NHWC[start : start + chunk]).to(parameter)
+        latent = encoder(images, centred.expand(len(images), 3))
+        latents.append(latent.face.float().cpu().numpy())
     return np.concatenate(latents)
 
 

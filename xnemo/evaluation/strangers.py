@@ -15,7 +15,7 @@ from xnemo.animation.config import AnimateConfig
 from xnemo.animation.motion import to_tensor
 from xnemo.animation.tracking import find_faces
 from xnemo.data.motion_numbers import READOUT_COLUMNS
-from xnemo.evaluation.probes import fit_linear_reader
+from xnemo.evaluation.probes import face_latents, fit_linear_reader
 from xnemo.evaluation.reenactment import motion_correlation
 from xnemo.model.motion.encoder import MotionEncoder
 
@@ -119,19 +119,6 @@ def _render(
         boxes = find_faces(frames, detector, name=f"synthetic person {number}").boxes
         found.append(Stranger(f"stranger {number}", frames, boxes, rows[:, picked]))
     return found
-
-
-@torch.no_grad()
-def face_latents(encoder: MotionEncoder, crops_NHWC: Images, chunk: int = 64) -> Numbers:
-    """Return the motion latents (N, D) of crops, before position and scale."""
-    parameter = next(encoder.parameters())
-    centred = torch.tensor([0.0, 0.0, 1.0]).to(parameter)
-    found = []
-    for start in range(0, len(crops_NHWC), chunk):
-        images = to_tensor(crops_NHWC[start : start + chunk]).to(parameter)
-        latent = encoder(images, centred.expand(len(images), 3))
-        found.append(latent.face.float().cpu().numpy())
-    return np.concatenate(found)
 
 
 @dataclass(frozen=True)
