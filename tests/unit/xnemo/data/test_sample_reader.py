@@ -102,7 +102,10 @@ def test_portrait_framing_is_that_of_animation(faces: Path) -> None:
     # Driving crops and vectors do not depend on it.
     assert np.array_equal(tube.driving, sample.driving)
     assert np.array_equal(tube.box_F3, sample.box_F3)
-    assert not np.array_equal(tube.target, sample.target)
+    # Where the crop box is the whole tube, both framings give one picture.
+    both = open_reader(faces), open_reader(faces, framing="portrait")
+    pairs = [tuple(reader.read(number).target for reader in both) for number in range(6)]
+    assert not all(np.array_equal(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize(("side", "size"), [(512, 256), (512, 224), (283, 128), (97, 128)])
