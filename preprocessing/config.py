@@ -195,6 +195,9 @@ class ShardConfig:
 
     # Largest shard in MB; one sample larger than this gets a shard of its own.
     size_mb: int = 256
+    # Least number of shards, where there are as many clips: shards of a small data set are smaller.
+    # Readers of whole shards, such as webdataset, give each of their workers shards of its own.
+    min_count: int = 8
     # Shares of identities in the validation and test splits.
     validation: float = 0.05
     test: float = 0.05
@@ -204,7 +207,7 @@ class ShardConfig:
     duplicate_likeness: float = 0.85
 
     def __post_init__(self) -> None:
-        require_at_least("shard.", self, size_mb=1)
+        require_at_least("shard.", self, size_mb=1, min_count=1)
         require_between(
             "shard.",
             self,

@@ -13,6 +13,8 @@ from preprocessing.storage.store import Store, open_store
 
 _ROWS = 8
 _MEMBERS = ("json", "mp4", "npz")
+# Fewer shards than this are worth a word.
+_FEW_SHARDS = 8
 
 
 def inspect_dataset(path: str) -> Findings:
@@ -39,6 +41,7 @@ def inspect_dataset(path: str) -> Findings:
         "identities": int(kept["identity"].replace("", None).nunique()),
         "clips by split": _counts(kept["split"]),
         "shards": len(shards),
+        **_few_shards(len(shards), len(kept)),
         "bytes in shards": sum(shards.values()),
         "index digest": digest,
         **_description(store, digest),
@@ -77,6 +80,14 @@ def _check_shards(store: Store, kept: pd.DataFrame) -> dict[str, int]:
             )
         sizes[str(name)] = size
     return sizes
+
+
+def _few_shards(shards: int, clips: int) -> dict[str, str]:
+    """Return a warning where few readers can share the shards, and there could be more."""
+    if shards >= min(_FEW_SHARDS, clips):
+        return {}
+    few = f"webdataset and other readers of whole shards keep at most {shards} workers busy"
+    return {"warning": f"{few}; write more with shard.min_count={_FEW_SHARDS}"}
 
 
 def _description(store: Store, digest: str) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def finalize(
     assign_identities(rows, _descriptors(rows), config.shard.identity_likeness)
     assign_splits(rows, config.shard)
     kept = [row for row in rows if row["status"] == "kept"]
-    jobs = assign_shards(kept, store.url, config.shard.size_mb * 2**20, _common_meta(plan, config))
+    jobs = assign_shards(kept, store.url, config.shard, _common_meta(plan, config))
     present = store.list("shards")
     # A shard that exists with another size, after an interrupted copy for example, is rewritten.
     write_shards([job for job in jobs if present.get(job.path) != job.bytes])

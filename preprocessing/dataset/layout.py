@@ -32,11 +32,18 @@ class ShardPlan:
     keys: tuple[str, ...]
 
 
-def plan_shards(samples: Sequence[Placed], limit: int) -> list[ShardPlan]:
-    """Return the shards of a data set, each of at most `limit` bytes where samples allow."""
-    shards: list[ShardPlan] = []
-    _divide(sorted(samples, key=lambda s: s.key), "", limit, shards)
-    return shards
+def plan_shards(samples: Sequence[Placed], limit: int, least: int = 1) -> list[ShardPlan]:
+    """Return the shards of a data set, each of at most `limit` bytes where samples allow.
+
+    The limit is halved until there are `least` shards, or one per sample where those are fewer.
+    """
+    ordered = sorted(samples, key=lambda s: s.key)
+    while True:
+        shards: list[ShardPlan] = []
+        _divide(ordered, "", limit, shards)
+        if len(shards) >= min(least, len(ordered)):
+            return shards
+        limit //= 2
 
 
 def _divide(samples: list[Placed], prefix: str, limit: int, shards: list[ShardPlan]) -> None:

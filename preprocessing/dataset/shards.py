@@ -11,6 +11,7 @@ from typing import Any
 
 from preprocessing.chunk.output import read_output_member
 from preprocessing.chunk.records import Row
+from preprocessing.config import ShardConfig
 from preprocessing.dataset.layout import Placed, plan_shards
 from preprocessing.storage.index import SCORES
 from preprocessing.storage.sample import MEMBERS, pack_meta
@@ -42,7 +43,7 @@ class ShardJob:
 
 
 def assign_shards(
-    kept: Sequence[Row], store_url: str, limit: int, common: Mapping[str, Any]
+    kept: Sequence[Row], store_url: str, config: ShardConfig, common: Mapping[str, Any]
 ) -> list[ShardJob]:
     """Return the shards of a data set; set the shard and member columns of the rows.
 
@@ -51,7 +52,7 @@ def assign_shards(
     Args:
         kept: rows of the kept clips.
         store_url: where the data set is.
-        limit: largest shard in bytes, where samples allow.
+        config: largest size and least number of shards.
         common: what all JSON members share; see `sample_meta`.
     """
     placed = []
@@ -64,7 +65,7 @@ def assign_shards(
         placed.append(Placed(row["key"], size, digest))
     by_key = {row["key"]: row for row in kept}
     jobs = []
-    for plan in plan_shards(placed, limit):
+    for plan in plan_shards(placed, config.size_mb * 2**20, config.min_count):
         rows = tuple(by_key[key] for key in plan.keys)
         position = 0
         for row in rows:

@@ -12,6 +12,7 @@ from PIL import Image
 from untrained_model import write_bundle, write_video
 
 from pipelines.demo.videos import plan_demo_videos, write_demo_videos
+from preprocessing.storage.index import read_index
 from xnemo.training.checkpoint.bundle import load_bundle
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -22,7 +23,7 @@ SMALL_RUN = ["samples=8", "global_batch=4", "micro_batch=4", "engine.kind=torch"
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("faces"))
+    return write_dataset(tmp_path_factory.mktemp("faces"), shards=4)
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +63,34 @@ def test_animate(run, bundle: Path, tmp_path: Path):
     assert (tmp_path / "out.mp4").stat().st_size > 0
 
 
+def keys_in(printed: str) -> list[str]:
+    return [line.split()[0] for line in printed.splitlines() if "_0000_" in line]
+
+
 @pytest.mark.parametrize(
     "way",
-    [
-        "webdataset",
-        "torch",
-        "pandas",
-        pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.ray]),
-    ],
+    ["webdataset", "datasets", pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.ray])],
 )
-def test_read_shards(run, faces: Path, way: str):
+def test_readers_of_whole_shards_see_every_clip_of_the_split_once(run, faces: Path, way: str):
+    index = read_index(faces)
     printed = run("read_shards.py", faces, way)
-    assert len([line for line in printed.splitlines() if line]) >= 3
+    assert sorted(keys_in(printed)) == sorted(index[index.split == "train"].key)
+
+
+def test_two_machines_of_two_workers_share_the_shards(run, faces: Path, monkeypatch):
+    index = read_index(faces)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    seen = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        seen.append(keys_in(run("read_shards.py", faces, "webdataset")))
+    assert all(seen)
+    assert sorted(seen[0] + seen[1]) == sorted(index[index.split == "train"].key)
+
+
+@pytest.mark.parametrize(("way", "lines"), [("torch", 4), ("duckdb", 3), ("pandas", 5)])
+def test_the_index_serves_readers_of_single_clips(run, faces: Path, way: str, lines: int):
+    assert len(run("read_shards.py", faces, way).splitlines()) == lines
 
 
 @pytest.mark.slow

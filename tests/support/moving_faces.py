@@ -28,9 +28,12 @@ def write_dataset(
     frames: int = 20,
     size: int = 64,
     people: int = 3,
+    shards: int = 1,
     matched: bool = False,
 ) -> Path:
     """Write `clips` clips of `people` tinted faces that shift, grow and turn; returns `root`.
+
+    They are dealt to `shards` shards in turn.
 
     The last clip of every third is of split "val", the others "train". With `matched` all people
     make the same motions, clip by clip, which are known exactly (yaw and jawOpen), and the clip of
@@ -38,7 +41,8 @@ def write_dataset(
     """
     (root / "shards").mkdir(parents=True, exist_ok=True)
     picture = skimage.data.astronaut()
-    members, rows = [], []
+    rows: list[dict[str, object]] = []
+    members: dict[str, list[tuple[str, bytes]]] = {f"{n:06d}.tar": [] for n in range(shards)}
     for number in range(clips):
         person = number % people
         key = sample_key(f"{root.name}{number}", 0, 0, 0)
@@ -48,15 +52,16 @@ def write_dataset(
             arrays = replace(arrays, truth=_truth(arrays.pose))
         mp4 = encode_clip(pictures)
         npz = pack_arrays(arrays)
-        meta = pack_meta({"key": key, "identity": f"person{person}"})
-        members += [(f"{key}.json", meta), (f"{key}.mp4", mp4), (f"{key}.npz", npz)]
+        split, shard = "val" if number % 3 == 2 else "train", f"{number % shards:06d}.tar"
+        meta = pack_meta({"key": key, "identity": f"person{person}", "split": split})
+        members[shard] += [(f"{key}.json", meta), (f"{key}.mp4", mp4), (f"{key}.npz", npz)]
         rows.append(
             {
-                "key": key, "status": "kept", "shard": "000000.tar", "frames": frames, "fps": 25.0,
+                "key": key, "status": "kept", "shard": shard, "frames": frames, "fps": 25.0,
                 "size": size, "duration_s": frames / 25, "source": f"clip{number}", "licence": "PD",
                 "shot": 0, "track": 0, "start_ms": begin * 40,
                 "end_ms": (begin + frames) * 40, "motion_group": str(motion) if matched else "",
-                "identity": f"person{person}", "split": "val" if number % 3 == 2 else "train",
+                "identity": f"person{person}", "split": split,
                 "face_px": size / 2, "yaw": float(number), "score": 1.0,
                 **{
                     f"{name}_sha256": hashlib.sha256(data).hexdigest()
@@ -64,9 +69,11 @@ def write_dataset(
                 },
             }
         )  # fmt: skip
-    order = sorted(range(len(members)), key=lambda i: members[i][0])
-    ranges = write_tar_file(root / "shards" / "000000.tar", [members[i] for i in order])
-    places = {r.name: r for r in ranges}
+    places = {
+        place.name: place
+        for shard, content in members.items()
+        for place in write_tar_file(root / "shards" / shard, sorted(content))
+    }
     for row in rows:
         for name in ("mp4", "npz", "json"):
             place = places[f"{row['key']}.{name}"]

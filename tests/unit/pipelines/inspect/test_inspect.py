@@ -112,6 +112,7 @@ def test_dataset_counts_are_those_of_the_index(dataset):
     assert found["sources_in_quarantine"] == 1
     assert found["quarantine"][0]["reason"] == "not_video"
     assert found["settings"] == "abc"
+    assert "at most 1 workers busy; write more with shard.min_count=8" in found["warning"]
     assert "xnemo train tiny --data" in found["next"][0]
 
 

@@ -1,5 +1,7 @@
 import random
 
+import pytest
+
 from preprocessing.dataset.layout import Placed, plan_shards
 from preprocessing.storage.sample import sample_key
 
@@ -67,3 +69,26 @@ def test_a_source_larger_than_a_shard_is_cut_in_order():
 def test_a_sample_larger_than_a_shard_stands_alone():
     shards = plan_shards(samples(2, clips=2, size=5000), limit=1000)
     assert [len(shard.keys) for shard in shards] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "placed",
+    [
+        samples(20),
+        samples(1, clips=9),
+        [*samples(8), Placed(sample_key("large", 0, 0, 0), 50_000, "d")],
+        samples(3, clips=1),
+        samples(2, clips=5, size=1),
+        [],
+    ],
+)
+def test_a_small_data_set_has_shards_for_several_readers(placed):
+    shards = plan_shards(placed, limit=10**6, least=8)
+    assert len(shards) >= min(8, len(placed))
+    assert sorted(key for shard in shards for key in shard.keys) == sorted(s.key for s in placed)
+
+
+def test_one_more_source_touches_one_branch_of_a_small_data_set_too():
+    before = names(plan_shards(samples(100), limit=10**6, least=8))
+    after = names(plan_shards(samples(101), limit=10**6, least=8))
+    assert len([name for name in before if name not in after]) <= 1
