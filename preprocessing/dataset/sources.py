@@ -4,7 +4,9 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from preprocessing.dataset.lists import GUESSED, LIST_EXTENSIONS, Listed, parse_list
@@ -19,6 +21,8 @@ _EXTENSIONS = {
     ".m2v", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf",
     ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m",
 }  # fmt: skip
+_SPREADSHEETS = {".xlsx", ".xls", ".ods", ".numbers"}
+_ASKED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, order=True)
@@ -57,6 +61,8 @@ def find_sources(videos: str | os.PathLike[str], licence: str = "") -> FoundSour
         UserError: there is no video at this place, or the place cannot be read.
     """
     given = os.fspath(videos)
+    if Path(given).suffix.lower() in _SPREADSHEETS:
+        raise UserError(f"{given} is a spreadsheet", "save it as CSV, with a column 'source'")
     if is_url(given):
         in_ = _in_list if given.lower().endswith(LIST_EXTENSIONS) else _in_store
         return in_(given, licence)
@@ -131,8 +137,11 @@ def _in_list(given: str, licence: str) -> FoundSources:
         raise UserError(f"cannot read the list {given}: {reason}", "make it readable") from error
     listed = parse_list(given, data)
     files: dict[str, SourceFile] = {}
-    for one in listed.sources:
-        file = _listed(given, one, licence, listed.encoding)
+    # Each is asked for its size, which takes a while on other machines.
+    with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="list") as pool:
+        ask = partial(_listed, given, licence, listed.encoding)
+        found = list(pool.map(ask, listed.sources))
+    for one, file in zip(listed.sources, found, strict=True):
         # A comment is what begins with '#' and is no file.
         if file.size < 0 and one.source.startswith("#"):
             continue
@@ -154,7 +163,7 @@ def _read_list(given: str) -> bytes:
         return stream.read()
 
 
-def _listed(given: str, one: Listed, licence: str, encoding: str) -> SourceFile:
+def _listed(given: str, licence: str, encoding: str, one: Listed) -> SourceFile:
     """Return a source of a list; raises UserError where a guessed encoding names no file."""
     licence = one.licence or licence
     if "://" in one.source:
@@ -163,7 +172,7 @@ def _listed(given: str, one: Listed, licence: str, encoding: str) -> SourceFile:
         url = f"{given.rpartition('/')[0]}/{one.source}"
         return SourceFile(one.source, url, *location_status(url), licence)
     folder = user_path(given).absolute().parent
-    file = _local(folder / one.source, one.source, licence)
+    file = _local(folder / user_path(one.source), one.source, licence)
     is_comment = one.source.startswith("#")
     if encoding == GUESSED and file.size < 0 and not (is_comment or one.source.isascii()):
         # Names on disk that are no valid text, listed as they are.

@@ -1,7 +1,14 @@
+import csv
+import io
 import json
+import threading
 
+import fsspec
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
+from preprocessing.dataset.lists import parse_list
 from preprocessing.dataset.sources import find_sources
 from preprocessing.errors import UserError
 
@@ -94,9 +101,61 @@ def test_names_that_are_no_text_may_be_listed_as_they_are(folder):
     assert found(folder / "list.txt") == [("raw-\\xe9\\xff.mp4", "own", 2)]
 
 
-def test_a_list_at_a_url_is_a_list_too(folder):
-    import fsspec
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(
+            lambda name: name.strip() == name
+        )
+    ),
+    st.sampled_from([",", ";", "\t", "|"]),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]),
+    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC]),
+    st.integers(0, 3),
+)
+def test_no_row_is_lost_however_a_table_is_saved(names, separator, end, encoding, quoting, cells):
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=separator, lineterminator=end, quoting=quoting)
+    writer.writerow(["Source", *["note"] * cells])
+    writer.writerows([name, *["x, y"] * cells] for name in names)
+    listed = parse_list("l.csv", stream.getvalue().encode(encoding)).sources
+    assert [one.source for one in listed] == names
 
+
+@given(st.binary(max_size=60), st.sampled_from(["csv", "tsv", "txt", "jsonl"]))
+def test_a_damaged_list_is_read_or_refused(tail, extension):
+    head = {"jsonl": b'{"source": "a.mp4"}\n', "txt": b"a.mp4\n"}.get(extension, b"source\na.mp4\n")
+    try:
+        told = [one.source for one in parse_list(f"l.{extension}", head + tail).sources]
+    except UserError as error:
+        told = [str(error)]
+    assert told
+    assert all(line and "\n" not in line for line in told)
+
+
+def test_a_path_in_the_home_folder_is_found(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder / "clips"))
+    (folder / "list.txt").write_text("~/a.mp4\n")
+    assert found(folder / "list.txt") == [("~/a.mp4", "own", 1)]
+
+
+def test_urls_of_a_list_are_asked_at_once(folder, monkeypatch):
+    names = [f"v/{number}.mp4" for number in range(40)]
+    memory = fsspec.filesystem("memory")
+    memory.pipe({f"/many/{name}": b"abc" for name in names})
+    together = threading.Barrier(16, timeout=20)
+
+    def wait(self, path, **options):
+        if int(path.split("/")[-1].removesuffix(".mp4")) < 16:
+            together.wait()
+        return {"size": 3}
+
+    monkeypatch.setattr(type(memory), "info", wait)
+    (folder / "list.txt").write_text("\n".join(f"memory://many/{name}" for name in names))
+    assert [size for _, _, size in found(folder / "list.txt")] == [3] * 40
+
+
+def test_a_list_at_a_url_is_a_list_too(folder):
     memory = fsspec.filesystem("memory")
     memory.pipe({"/lists/list.csv": b"source;licence\nv/a.mp4;CC0\n", "/lists/v/a.mp4": b"abc"})
     (one,) = find_sources("memory://lists/list.csv").files
@@ -125,6 +184,7 @@ def test_a_list_at_a_url_is_a_list_too(folder):
         ("l.jsonl", '{"source": "a.mp4"}\n["b.mp4"]\n', "line 2 .* field 'source'"),
         ("l.jsonl", '{"source": 7}\n', "line 1 .* field 'source'"),
         ("l.jsonl", '{"source": "a.mp4"}\n{"sou', "line 2 .* not JSON"),
+        ("l.xlsx", b"PK\x03\x04", "is a spreadsheet; save it as CSV"),
     ],
 )  # fmt: skip
 def test_what_is_not_plain_is_refused_in_one_line(tmp_path, name, data, message):
