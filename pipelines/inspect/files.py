@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.inspect.findings import Findings
 from preprocessing.errors import UserError
+from preprocessing.storage.location import open_location
 
 # Opening an intact video takes well under a second; a damaged one must not block the terminal.
 _TIME_LIMIT_S = 30.0
@@ -22,14 +23,13 @@ def inspect_shard(path: str) -> Findings:
     Raises:
         UserError: It is missing, not a tar, or truncated.
     """
-    import fsspec
-
     sizes: dict[str, int] = defaultdict(int)
     samples: dict[str, list[str]] = defaultdict(list)
     first: dict[str, Any] = {}
     end = 0
     try:
-        with fsspec.open(path, "rb") as stream:
+        source = open_location(path)
+        with source if not isinstance(source, str) else open(source, "rb") as stream:
             length = stream.seek(0, 2)
             stream.seek(0)
             with tarfile.open(fileobj=stream, mode="r:") as tar:

@@ -132,6 +132,8 @@ def _is_hidden(path: Path) -> bool:
 def _in_list(given: str, licence: str) -> FoundSources:
     try:
         data = _read_list(given)
+    except UserError:
+        raise
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise UserError(f"cannot read the list {given}: {reason}", "make it readable") from error
@@ -201,8 +203,6 @@ def _in_store(url: str, licence: str) -> FoundSources:
         found = find_all(filesystem, root)
     except (ImportError, ValueError) as error:
         raise UserError(f"cannot open {url}: {error}", "install its fsspec support") from error
-    except OSError as error:
-        raise UserError(f"cannot list {url}: {error}", "check the URL and credentials") from error
     files, ignored = [], Counter[str]()
     for path, info in found.items():
         suffix = Path(path).suffix.lower()

@@ -57,7 +57,8 @@ class FsspecStore:
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         """Return a range of a file's bytes; see `storage.Store`."""
         return retry(
-            lambda: bytes(self.filesystem.cat_file(self._full(path), start=start, end=end))
+            lambda: bytes(self.filesystem.cat_file(self._full(path), start=start, end=end)),
+            f"{self.url}/{path}",
         )
 
     def write_atomic(self, path: str, data: bytes) -> None:
@@ -88,7 +89,7 @@ class FsspecStore:
         """Return whether a file exists."""
         try:
             # fsspec's own `isfile` returns False for every error.
-            return bool(retry(lambda: self._info(path))["type"] == "file")
+            return bool(retry(lambda: self._info(path), f"{self.url}/{path}")["type"] == "file")
         except FileNotFoundError:
             return False
 
@@ -105,7 +106,8 @@ class FsspecStore:
     def delete(self, path: str) -> None:
         """Remove a file if it exists."""
         with contextlib.suppress(FileNotFoundError):
-            retry(lambda: self.filesystem.rm(self._full(path)))
+            # Not `rm`, for which S3 demands checksums that some stores refuse.
+            retry(lambda: self.filesystem.rm_file(self._full(path)), f"{self.url}/{path}")
 
     def scratch(self) -> Path:
         """Return a temporary folder of this process."""
@@ -131,15 +133,15 @@ class FsspecStore:
         return f"{self.root}/{path}" if path else self.root
 
     def _put(self, path: str, put: Callable[[str], None]) -> None:
-        target = self._full(path)
+        target, url = self._full(path), f"{self.url}/{path}"
         with reraise_when_full(path, self.url):
             if self._is_object_store:
-                retry(lambda: put(target))
+                retry(lambda: put(target), url)
                 return
             folder, _, name = target.rpartition("/")
             temporary = f"{folder}/{unfinished_name()}-{name}"
-            retry(lambda: put(temporary))
-            retry(lambda: self.filesystem.mv(temporary, target))
+            retry(lambda: put(temporary), url)
+            retry(lambda: self.filesystem.mv(temporary, target), url)
 
 
 def find_all(filesystem: Any, folder: str) -> dict[str, dict[str, Any]]:
@@ -160,6 +162,6 @@ def find_all(filesystem: Any, folder: str) -> dict[str, dict[str, Any]]:
         return found
 
     try:
-        return retry(find)
+        return retry(find, filesystem.unstrip_protocol(folder))
     except FileNotFoundError:
         return {}

@@ -118,6 +118,8 @@ def read_table(root: str | os.PathLike[str]) -> pa.Table:
             f"{store.url} is not a finished data set: it has no {INDEX_NAME}",
             "give a folder that 'xnemo preprocess' wrote, or run it again to finish",
         ) from error
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(
             f"{store.url}/{INDEX_NAME} cannot be read: {error}",

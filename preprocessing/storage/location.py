@@ -47,7 +47,7 @@ def location_status(location: str) -> tuple[int, str]:
 
     try:
         filesystem, path = fsspec.core.url_to_fs(location)
-        return object_status(retry(lambda: filesystem.info(path)))
+        return object_status(retry(lambda: filesystem.info(path), location))
     except (OSError, ImportError, ValueError):
         return -1, "missing"
 
@@ -65,8 +65,9 @@ class _RemoteFile(io.RawIOBase):
         import fsspec
 
         super().__init__()
+        self._url = url
         self._filesystem, self._path = fsspec.core.url_to_fs(url, use_listings_cache=False)
-        info: dict[str, Any] = retry(lambda: self._filesystem.info(self._path))
+        info: dict[str, Any] = retry(lambda: self._filesystem.info(self._path), url)
         self._size = int(info["size"])
         self._position = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
@@ -103,7 +104,8 @@ class _RemoteFile(io.RawIOBase):
         if number not in self._blocks:
             start, end = number * _BLOCK, min((number + 1) * _BLOCK, self._size)
             self._blocks[number] = retry(
-                lambda: bytes(self._filesystem.cat_file(self._path, start=start, end=end))
+                lambda: bytes(self._filesystem.cat_file(self._path, start=start, end=end)),
+                self._url,
             )
             if len(self._blocks) > _BLOCKS:
                 self._blocks.popitem(last=False)

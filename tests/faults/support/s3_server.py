@@ -11,22 +11,49 @@ BUCKET = "xnemo-test"
 
 
 class _Flaky:
-    """Answers every n-th call for an object with an error, before doing anything."""
+    """Answers every n-th call for an object with an error, before doing anything.
+
+    `refuse` may answer any call with a status, a code and a message instead.
+    """
 
     def __init__(self, app: Callable[..., Iterable[bytes]], every: int) -> None:
         self._app, self._every, self.calls, self.failed = app, every, 0, 0
         self._lock = threading.Lock()
+        self.refuse: Callable[[dict[str, Any]], tuple[str, str, str] | None] = lambda _: None
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         with self._lock:
             self.calls += 1
             fails = self._every and self.calls % self._every == 0
             self.failed += bool(fails)
-        if not fails:
+        error = self.refuse(environ)
+        if fails:
+            error = ("503 Slow Down", "SlowDown", "reduce your request rate")
+        if error is None:
             return self._app(environ, start)
-        body = b"<Error><Code>SlowDown</Code><Message>reduce your request rate</Message></Error>"
-        start("503 Slow Down", [("Content-Type", "application/xml")])
-        return [body]
+        status, code, message = error
+        start(status, [("Content-Type", "application/xml")])
+        return [f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()]
+
+
+def refuse_checksums(environ: dict[str, Any]) -> tuple[str, str, str] | None:
+    """Refuse the headers that clients send since 2025, as stores that are not AWS do."""
+    new = ("HTTP_X_AMZ_TRAILER", "HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM", "HTTP_X_AMZ_CHECKSUM")
+    if not any(name.startswith(new) for name in environ):
+        return None
+    message = "A header you provided implies functionality that is not implemented"
+    return "501 Not Implemented", "NotImplemented", message
+
+
+def refuse_key(environ: dict[str, Any]) -> tuple[str, str, str] | None:
+    """Refuse every call."""
+    return "403 Forbidden", "InvalidAccessKeyId", "The key you provided does not exist."
+
+
+def refuse_writes(environ: dict[str, Any]) -> tuple[str, str, str] | None:
+    """Refuse calls that change something."""
+    writes = environ["REQUEST_METHOD"] in ("PUT", "POST", "DELETE")
+    return ("403 Forbidden", "AccessDenied", "Access Denied") if writes else None
 
 
 @contextmanager

@@ -67,6 +67,8 @@ def fetch_uploaded(url: str, run_dir: Path) -> int | None:
 def _positions(store: Store) -> list[int]:
     try:
         names = store.list()
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(
             f"checkpoint.upload={store.url} cannot be listed: {error}",

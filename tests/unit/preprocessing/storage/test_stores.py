@@ -89,7 +89,7 @@ def test_failures_that_pass_are_tried_again(monkeypatch):
             raise OSError(errno.ECONNRESET, "reset")
         return "done"
 
-    assert patience.retry(flaky) == "done"
+    assert patience.retry(flaky, "s3://b") == "done"
     assert len(calls) == 4
 
 
@@ -102,7 +102,7 @@ def test_failures_that_stay_are_not(error):
         raise error
 
     with pytest.raises(type(error)):
-        patience.retry(broken)
+        patience.retry(broken, "s3://b")
     assert len(calls) == 1
 
 
