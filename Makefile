@@ -58,6 +58,7 @@ bench-training: install
 
 # A CPU build of torch calls itself 2.13.0+cpu; the pin must fit the CUDA build as well.
 lock: install
+	$(BIN)/pip install --quiet --editable '.[dev,cluster]'
 	{ echo "# Every package of a tested installation, exactly. Regenerate with: make lock"; \
 	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//; s/^opencv-python-headless==/opencv-python==/' | sort -f; } > constraints.txt
 

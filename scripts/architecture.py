@@ -491,6 +491,24 @@ ROOMS: tuple[Room, ...] = (
         ),
     ),
     Room(
+        "pipelines.promote",
+        "scheduled training, and the bundle that is served",
+        (
+            "preprocessing.errors",
+            "preprocessing.faces",
+            "preprocessing.storage",
+            "xnemo.data",
+            "xnemo.training.config",
+            "xnemo.training.checkpoint",
+            "xnemo.animation",
+            "xnemo.evaluation",
+            "pipelines.cluster",
+            "pipelines.tracking",
+            "pipelines.train",
+            "pipelines.animate",
+        ),
+    ),
+    Room(
         "pipelines.inspect",
         "what a file or folder holds",
         (
@@ -579,6 +597,7 @@ ROOMS: tuple[Room, ...] = (
             "pipelines.tune",
             "pipelines.animate",
             "pipelines.evaluate",
+            "pipelines.promote",
             "pipelines.inspect",
             "pipelines.webui",
             "pipelines.demo",

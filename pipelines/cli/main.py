@@ -19,6 +19,7 @@ from pipelines.cli.export import export
 from pipelines.cli.inspect import inspect
 from pipelines.cli.options import SettingsCommand
 from pipelines.cli.preprocess import preprocess
+from pipelines.cli.promote import promote
 from pipelines.cli.recipes import recipes
 from pipelines.cli.settings import SETTINGS_CLASSES
 from pipelines.cli.sync import sync
@@ -48,11 +49,12 @@ _COMMANDS: tuple[Callable[..., int | None], ...] = (
     animate,
     ui,
     evaluate,
+    promote,
     export,
 )
 
 # The other commands write at their end or not at all.
-_RESUMABLE = ("demo", "synthesize", "preprocess", "train", "tune", "sync")
+_RESUMABLE = ("demo", "synthesize", "preprocess", "train", "tune", "sync", "promote")
 
 # What a command needs beside the base installation; another names the missing library's own extra.
 _EXTRAS = {
@@ -60,6 +62,7 @@ _EXTRAS = {
     "synthesize": "synthetic",
     "train": "train",
     "tune": "tune",
+    "promote": "train",
 }
 
 # Errors of the operating system about a path that was given.

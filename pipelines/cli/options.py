@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -62,6 +62,11 @@ RunsDir = Annotated[
 TrackingUri = Annotated[
     str | None,
     typer.Option(metavar="URI", help="MLflow tracking URI. Default: SQLite in the runs folder."),
+]
+
+PromotionMetric = Annotated[
+    Literal["motion_correlation", "l1", "psnr", "ssim"],
+    typer.Option("--metric", help="What decides which bundle is better, on held-out clips."),
 ]
 
 #: Default folder of all runs.

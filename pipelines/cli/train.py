@@ -1,6 +1,6 @@
 """`xnemo train`: a recipe trained through Ray Train."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -33,6 +33,15 @@ def train(
         str | None,
         typer.Option(metavar="WEIGHTS", help="Bundle, SD 1.x or official files to start from."),
     ] = None,
+    champion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Served bundle of a series of runs --run-0001, ...: start from it, and replace it "
+            "if the new one is better.",
+        ),
+    ] = None,
+    metric: opt.PromotionMetric = "motion_correlation",
     max_failures: Annotated[
         int, typer.Option(min=-1, help="Worker failures to recover from; -1 for any number.")
     ] = 3,
@@ -54,24 +63,31 @@ def train(
     settings = with_max_steps(settings, max_steps, samples_given=samples_given)
     if print_config:
         print_and_exit(settings)
+    options: dict[str, Any] = {
+        "runs_dir": runs_dir,
+        "address": address,
+        "workers": workers,
+        "max_failures": max_failures,
+        "resume": resume,
+        "tracking_uri": tracking_uri,
+    }
     with live_progress() as report:
 
         def on_progress(at: "TrainProgress") -> None:
             report("train", at.samples_seen, at.samples, _progress_note(at))
 
-        result = start(
-            settings,
-            data,
-            run,
-            runs_dir=runs_dir,
-            address=address,
-            workers=workers,
-            max_failures=max_failures,
-            resume=resume,
-            tracking_uri=tracking_uri,
-            on_progress=on_progress,
-        )
-    show_facts(f"run {run}", _facts(result))
+        decision = None
+        if champion is None:
+            result = start(settings, data, run, **options, on_progress=on_progress)
+        else:
+            from pipelines.promote.series import train_series
+
+            result, decision = train_series(
+                settings, data, run, champion, metric=metric, **options, on_progress=on_progress
+            )
+    show_facts(f"run {result.run_dir.name}", _facts(result))
+    if decision is not None:
+        show_facts(f"champion {champion}", decision.facts(result.run_dir))
     if result.stopped:
         # A scheduler restarts the run on this status.
         return EXIT_INTERRUPTED

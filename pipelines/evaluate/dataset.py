@@ -61,7 +61,7 @@ def _read(run: Run, root: str, clips: int) -> list[HeldOutClip]:
             [root], chosen, clips=clips, frames=options.frames, stride=options.stride
         )
     except UserError as error:
-        if "data.filter" not in error.remedy:
+        if "that filter" not in error.remedy:
             raise
         remedy = 'give another, such as "filter=frames > 0" for all clips, including trained ones'
         raise UserError(error.what, remedy) from None

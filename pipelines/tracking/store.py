@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # Tags by which a record that was sent before is recognised.
 _KEY_TAG = "xnemo.key"
 _PARENT_TAG = "xnemo.parent"
+# When a version took an alias.
+_ALIAS_TAG = "xnemo.alias_since"
 
 # MLflow refuses larger batches and longer values.
 _MAX_METRICS, _MAX_PARAMS, _MAX_VALUE = 1000, 100, 6000
@@ -169,6 +171,23 @@ class TrackingStore:
             query = f"name='{record['name']}' and run_id='{run_id}'"
             if not any(mark.items() <= v.tags.items() for v in client.search_model_versions(query)):
                 client.create_model_version(record["name"], source, run_id=run_id, tags=mark)
+
+    def _send_alias(self, records: list[Record]) -> None:
+        client, run_id = self._client, self._ready()
+        for record in records:
+            own = max(
+                client.search_model_versions(f"run_id='{run_id}'"),
+                key=lambda version: int(version.version),
+                default=None,
+            )
+            if own is None:
+                raise Refused("no version of a model was registered for this run")
+            holder = client.get_registered_model(own.name).aliases.get(record["name"])
+            tags = client.get_model_version(own.name, holder).tags if holder else {}
+            # A record that was sent late must not take the name from a later holder.
+            if float(tags.get(_ALIAS_TAG, 0)) <= record["time"]:
+                client.set_model_version_tag(own.name, own.version, _ALIAS_TAG, f"{record['time']}")
+                client.set_registered_model_alias(own.name, record["name"], own.version)
 
     def _send_end(self, records: list[Record]) -> None:
         record = records[-1]

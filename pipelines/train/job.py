@@ -63,7 +63,7 @@ def train(
     tracking_uri: str | None = None,
     experiment: str = "xnemo",
     parent: str | None = None,
-    register: bool = True,
+    model: str | None = "",
     previews: bool = True,
     on_progress: Callable[[TrainProgress], None] | None = None,
 ) -> TrainResult:
@@ -87,7 +87,8 @@ def train(
         tracking_uri: MLflow store; None for MLFLOW_TRACKING_URI, else a SQLite file in runs_dir.
         experiment: MLflow experiment.
         parent: key of the search that this run is a trial of.
-        register: whether the bundle becomes a version of MLflow's model ``xnemo-RUN``.
+        model: MLflow's model that the bundle becomes a version of; "" for ``xnemo-RUN``, None for
+            none.
         previews: whether to animate a few held-out clips at checkpoints and at the end.
         on_progress: called at every change.
 
@@ -96,7 +97,7 @@ def train(
     """
     began = time.monotonic()
     count = parse_workers(workers)
-    roots = [_absolute(root) for root in ([data] if isinstance(data, str) else data)]
+    roots = [absolute_root(root) for root in ([data] if isinstance(data, str) else data)]
     # Unusable input fails here, not half a minute later in a worker.
     plan_batches(config.global_batch, config.micro_batch, 0, count.most)
     if cluster_address(address) is None:
@@ -125,8 +126,8 @@ def train(
                     with connect(address) as cluster, stop_on_signals(stop):
                         if not stop.is_set():
                             launch.run(cluster, count, cpus_per_worker, use_gpu, stop)
-                if register and record.samples_seen >= config.samples and not log.ended:
-                    log.model(folder.bundle, f"xnemo-{run}")
+                if model is not None and record.samples_seen >= config.samples and not log.ended:
+                    log.model(folder.bundle, model or f"xnemo-{run}")
         finally:
             stopped = record.samples_seen < config.samples
             sender.close(_SEND_LIMIT_STOPPED_S if stopped else _SEND_LIMIT_S)
@@ -161,5 +162,6 @@ def _ending(log: RunLog, record: RunRecord, samples: int) -> Iterator[None]:
             log.end(status)
 
 
-def _absolute(root: str) -> str:
+def absolute_root(root: str) -> str:
+    """Return a data set's folder as workers find it; a URL stays as it is."""
     return root if "://" in root else str(Path(root).absolute())

@@ -141,7 +141,7 @@ def run_trial(settings: dict[str, Any], job: TrialJob) -> None:
         tracking_uri=job.uri,
         experiment=job.experiment,
         parent=job.parent,
-        register=False,
+        model=None,
         previews=False,
         on_progress=report,
     )

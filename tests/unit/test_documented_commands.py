@@ -1,27 +1,21 @@
-"""Commands in documents and manifests parse with the current command line."""
+"""Commands in documents and scripts parse with the current command line."""
 
 import dataclasses
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
+from command_line import parse
 from typer.exceptions import TyperException
-from typer.main import get_command
 
-from pipelines.cli.main import app
-from pipelines.cli.settings import SETTINGS_CLASSES, settings_class
 from preprocessing.errors import UserError
 from preprocessing.storage.index import SCHEMA
 from preprocessing.storage.sample import SampleArrays
-from xnemo.config import override
-from xnemo.recipes import RECIPES, get_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "infra" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
-SCRIPTS = [*sorted(ROOT.glob("infra/**/*.yaml")), *sorted(ROOT.glob("infra/**/*.sbatch"))]
+SCRIPTS = sorted(ROOT.glob("infra/**/*.sbatch"))
 
 
 @dataclass(frozen=True)
@@ -48,46 +42,14 @@ def in_document(file: Path) -> list[Shown]:
 
 
 def in_script(file: Path) -> list[Shown]:
-    """Return the commands of a manifest's entrypoints, or of a script's comments."""
-    text = file.read_text()
-    if file.suffix == ".yaml":
-        found = []
-        for manifest in yaml.safe_load_all(text):
-            spec = manifest.get("spec", {})
-            found += [
-                s["entrypoint"] for s in (spec, spec.get("jobTemplate", {})) if "entrypoint" in s
-            ]
-        return [Shown(file, line) for line in found]
-    text = re.sub(r"\\\n#\s*", "", text)
+    """Return the commands of a script's comments."""
+    text = re.sub(r"\\\n#\s*", "", file.read_text())
     return [
         Shown(file, f"xnemo {words}") for words in re.findall(r"xnemo\.sbatch (\w.*)$", text, re.M)
     ]
 
 
 SHOWN = [s for d in DOCUMENTS for s in in_document(d)] + [s for f in SCRIPTS for s in in_script(f)]
-
-
-def parse(line: str) -> None:
-    """Parse a command without running it; raises its errors."""
-    program, name, *words = shlex.split(line, comments=True)
-    assert program == "xnemo"
-    command = get_command(app).commands[name]
-    if not words:
-        # Only a name.
-        return
-    # "..." stands for other words, as in `xnemo preprocess ... --strict`.
-    if "..." in words:
-        known = {option for parameter in command.params for option in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= known
-        return
-    given = command.make_context(name, words).params
-    settings = given.get("overrides") or []
-    recipe = given.get("recipe")
-    if recipe in RECIPES or (recipe is not None and not recipe.isupper()):
-        # A word in capitals is a placeholder.
-        override(get_recipe(recipe), settings)
-    elif recipe is None and name in SETTINGS_CLASSES and name != "doctor":
-        override(settings_class(name)(), settings)
 
 
 @pytest.mark.parametrize("shown", SHOWN, ids=str)
@@ -98,7 +60,7 @@ def test_shown_commands_parse(shown: Shown) -> None:
 def test_commands_are_found_and_wrong_ones_are_refused() -> None:
     found = {s.line.split()[1] for s in SHOWN}
     assert {"doctor", "preprocess", "inspect", "train", "animate"} <= found
-    assert {s.file.suffix for s in SHOWN} == {".md", ".yaml", ".sbatch"}
+    assert {s.file.suffix for s in SHOWN} == {".md", ".sbatch"}
     for wrong in (
         "xnemo train image --data x --run y optimiser.lr=1",
         "xnemo train image --run y",

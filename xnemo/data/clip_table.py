@@ -64,7 +64,7 @@ def open_clips(roots: Sequence[str], expression: str, *, min_frames: int = 2) ->
             raise UserError(
                 f"no clip of {root} is selected: {len(kept)} kept, {len(chosen)} after the filter "
                 f"{expression!r}, 0 with at least {min_frames} frames",
-                "widen data.filter or preprocess more videos",
+                "widen that filter or preprocess more videos",
             )
         tables.append(long_enough.sort_values("key", kind="stable").assign(root=root))
     return ClipTable(

@@ -50,7 +50,7 @@ def fetch_uploaded(url: str, run_dir: Path) -> int | None:
             for file, facts in record["files"].items():
                 if not _BUNDLE_FILE.fullmatch(file):
                     raise ValueError(f"its record lists {file!r}")
-                _download(store, f"{name}/{file}", temporary / file, int(facts["bytes"]))
+                download_file(store, f"{name}/{file}", temporary / file, int(facts["bytes"]))
             (temporary / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True))
             config = json.loads((temporary / "bundle" / "bundle.json").read_text())["config"]
             (run_dir / "config.json").write_text(json.dumps(config, indent=1))
@@ -78,7 +78,8 @@ def _positions(store: Store) -> list[int]:
     return [int(folder) for folder in folders if folder.isdigit()]
 
 
-def _download(store: Store, name: str, target: Path, length: int) -> None:
+def download_file(store: Store, name: str, target: Path, length: int) -> None:
+    """Download a file of a known length in bytes, piece by piece."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as file:
         for start in range(0, length, _CHUNK):

@@ -28,7 +28,7 @@ FILE = "log.jsonl"
 
 # Kinds of records; readers skip unknown ones.
 START, PARAMS, TAGS, METRICS = "start", "params", "tags", "metrics"
-ARTIFACT, DATASET, MODEL = "artifact", "dataset", "model"
+ARTIFACT, DATASET, MODEL, ALIAS = "artifact", "dataset", "model", "alias"
 EVENT, END = "event", "end"
 
 #: A line of the run log.
@@ -114,6 +114,10 @@ class RunLog:
     def model(self, folder: Path, name: str) -> None:
         """Record a bundle inside the run folder that becomes a version of model ``name``."""
         self._append(MODEL, file=self._relative(folder), name=name)
+
+    def alias(self, name: str) -> None:
+        """Record a name that the run's version of its model takes over from another version."""
+        self._append(ALIAS, name=name)
 
     def end(self, status: str) -> None:
         """Record how the run ended: FINISHED, FAILED or KILLED."""

@@ -137,3 +137,26 @@ def test_a_store_of_no_known_kind_is_refused_in_one_line(write_run: Callable[...
     with pytest.raises(UserError, match="is not an MLflow store") as refusal:
         sync(write_run("nowhere"), "./mlruns")
     assert "\n" not in str(refusal.value)
+
+
+def test_an_alias_moves_to_the_run_that_took_it_last(
+    store: str, write_run: Callable[..., Path]
+) -> None:
+    from mlflow import MlflowClient
+
+    client, ids = MlflowClient(store, store), {}
+    for name in ("night-1", "night-2", "night-3"):
+        run_dir = write_run(name)
+        log = RunLog(run_dir)
+        log.model(run_dir / "bundle", "nightly")
+        log.alias("champion")
+        log.close()
+        if name != "night-2":
+            ids[sync(run_dir, store).run_id] = name
+            version = client.get_model_version_by_alias("nightly", "champion")
+            assert ids[version.run_id] == name
+    # The second night's record comes late: its model is newer in MLflow, its promotion is not.
+    late = sync(run_dir.with_name("night-2"), store)
+    assert late.refused == 0
+    assert len(client.search_model_versions("name='nightly'")) == 3
+    assert ids[client.get_model_version_by_alias("nightly", "champion").run_id] == "night-3"
