@@ -40,6 +40,8 @@ class Cluster:
     nodes: int
     # Whether leaving :func:`connect` closes the connection.
     owned: bool
+    # Whether an autoscaler may add nodes.
+    grows: bool = False
 
 
 @contextmanager
@@ -198,4 +200,11 @@ def _describe(ray: ModuleType, address: str, *, owned: bool) -> Cluster:
         gpus=float(total.get("GPU", 0.0)),
         nodes=sum(1 for node in ray.nodes() if node["Alive"]),
         owned=owned,
+        grows=address != "local" and _has_autoscaler(),
     )
+
+
+def _has_autoscaler() -> bool:
+    """Return whether the connected cluster has the autoscaler of KubeRay and `ray up`."""
+    utils = importlib.import_module("ray.autoscaler.v2.utils")
+    return bool(utils.is_autoscaler_v2(fetch_from_server=True))

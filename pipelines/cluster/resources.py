@@ -36,6 +36,16 @@ def parse_workers(text: str | int) -> WorkerCount:
     return count
 
 
+def uses_gpu(device: str, cluster: Cluster) -> bool:
+    """Return whether workers get a GPU each.
+
+    Args:
+        device: "cpu", "cuda", or "auto": if the cluster has any now.
+        cluster: where they run; "cuda" may wait for nodes that join later.
+    """
+    return device == "cuda" or (device == "auto" and cluster.gpus > 0)
+
+
 def resources_per_worker(
     count: WorkerCount, cluster: Cluster, cpus: float | None, gpu: bool
 ) -> dict[str, float]:
@@ -45,7 +55,7 @@ def resources_per_worker(
     CPU, or four beside a GPU, for its decoding threads.
 
     Raises:
-        UserError: a private Ray, which cannot grow, is too small for the least number of workers.
+        UserError: Ray is too small for the least number of workers and cannot grow.
     """
     if cpus is not None and cpus <= 0:
         raise UserError(f"cpus per worker is {cpus}", "set it to a positive number")
@@ -58,13 +68,15 @@ def resources_per_worker(
     else:
         share = 4.0 if gpu else 1.0
     resources = {"CPU": float(share)} | ({"GPU": 1.0} if gpu else {})
-    if private:
-        for name, amount in resources.items():
-            have = cluster.cpus if name == "CPU" else cluster.gpus
-            if amount * count.least > have + 1e-6:
-                raise UserError(
-                    f"{count.least} workers need {amount * count.least:g} {name}s and this machine "
-                    f"has {have:g}",
-                    "use fewer workers or fewer CPUs each, or join a cluster with --address",
-                )
+    for name, amount in resources.items():
+        have = cluster.cpus if name == "CPU" else cluster.gpus
+        if not cluster.grows and amount * count.least > have + 1e-6:
+            where = "this machine" if private else f"the cluster at {cluster.address}"
+            raise UserError(
+                f"{count.least} workers need {amount * count.least:g} {name}s and {where} has "
+                f"{have:g}",
+                "use fewer workers or fewer CPUs each, or join a cluster with --address"
+                if private
+                else "use fewer workers, or add nodes first; MIN:MAX workers wait for MIN only",
+            )
     return resources

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cluster.connect import Cluster
-from pipelines.cluster.resources import WorkerCount, resources_per_worker
+from pipelines.cluster.resources import WorkerCount, resources_per_worker, uses_gpu
 from pipelines.tracking import RunLog
 from pipelines.train.control_actor import Message, start_control_actor
 from pipelines.train.failures import training_error
@@ -71,9 +71,7 @@ class WorkerLaunch:
         Raises:
             UserError: the workers failed.
         """
-        gpu = use_gpu
-        if gpu is None:
-            gpu = cluster.gpus > 0 and self.config.engine.device != "cpu"
+        gpu = uses_gpu(self.config.engine.device, cluster) if use_gpu is None else use_gpu
         resources = resources_per_worker(count, cluster, cpus, gpu)
         # A private Ray is never preempted, and the watcher delays every start by seconds.
         os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = str(int(cluster.address != "local"))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,12 @@ import ray
 from ray_cluster import two_nodes
 
 from pipelines.cluster.connect import Cluster, connect
-from pipelines.cluster.resources import WorkerCount, parse_workers, resources_per_worker
+from pipelines.cluster.resources import (
+    WorkerCount,
+    parse_workers,
+    resources_per_worker,
+    uses_gpu,
+)
 from preprocessing.errors import UserError
 
 
@@ -90,6 +96,14 @@ def test_workers_share_a_private_ray_and_reserve_a_little_of_a_cluster() -> None
         resources_per_worker(two, private, None, gpu=True)
     with pytest.raises(UserError, match="need 6 CPUs and this machine has 4"):
         resources_per_worker(two, private, 3, gpu=False)
+    with pytest.raises(UserError, match=r"9 workers need 9 GPUs and the cluster at 10\.0\.0\.1"):
+        resources_per_worker(WorkerCount(9, 9), joined, None, gpu=True)
+    assert resources_per_worker(WorkerCount(2, 9), joined, None, gpu=True)
+    # Nodes may come for as many as are asked for.
+    growing = replace(joined, gpus=0, grows=True)
+    assert resources_per_worker(WorkerCount(9, 9), growing, None, gpu=True)["GPU"] == 1
+    assert [uses_gpu(device, growing) for device in ("cpu", "auto", "cuda")] == [False, False, True]
+    assert [uses_gpu(device, joined) for device in ("cpu", "auto", "cuda")] == [False, True, True]
     with pytest.raises(UserError, match="set it to a positive number"):
         resources_per_worker(two, private, 0, gpu=False)
 
