@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from typing import Any, Literal
 
 import torch
 
-from preprocessing.errors import UserError
+from preprocessing.errors import UserError, first_line
 from xnemo.config import to_dict
 from xnemo.training.checkpoint.download import fetch_uploaded, find_uploaded
 from xnemo.training.checkpoint.store import CheckpointStore
+from xnemo.training.checkpoint.upload import run_store
 from xnemo.training.config import TrainConfig
 from xnemo.training.engines.world import World
 
@@ -122,6 +124,8 @@ def _inspect(path: Path, config: TrainConfig, resume: Resume) -> RunFolder:
     store = CheckpointStore(path, config.checkpoint, alone)
     checkpoint = store.latest()
     url = config.checkpoint.upload
+    if url is not None:
+        _check_upload(url, path)
     if checkpoint is None and url is not None:
         if resume == "never" and (seen := find_uploaded(url, path)) is not None:
             raise UserError(
@@ -145,6 +149,19 @@ def _inspect(path: Path, config: TrainConfig, resume: Resume) -> RunFolder:
     there = (path / "bundle" / "bundle.json").is_file()
     complete = checkpoint.samples_seen >= config.samples and there
     return RunFolder(path, checkpoint.samples_seen, complete)
+
+
+def _check_upload(url: str, path: Path) -> None:
+    """Refuse a store without the right to write, which uploads would only report hours later."""
+    store, name = run_store(url, path), f".probe-{uuid.uuid4().hex}"
+    try:
+        store.write_atomic(name, b"")
+        store.delete(name)
+    except (PermissionError, FileNotFoundError) as error:
+        raise UserError(
+            f"checkpoint.upload={url} cannot be written: {first_line(error)}",
+            "check the URL and its rights, or leave checkpoint.upload empty",
+        ) from error
 
 
 def _compare(path: Path, config: TrainConfig) -> None:
