@@ -23,6 +23,7 @@ class UserError(Exception):
 #: Extra of the installation that each optional library belongs to.
 EXTRAS = {
     "bitsandbytes": "eight-bit",
+    "c2pa": "credentials",
     "decord": "preprocess",
     "deepspeed": "train",
     "insightface": "preprocess",

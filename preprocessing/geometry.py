@@ -135,19 +135,21 @@ def smooth_centres(centres_T2: ArrayLike, sigma: float = 5.0) -> NDArray[np.floa
     return np.asarray(gaussian_filter1d(centres, sigma=sigma, axis=0), dtype=np.float32)
 
 
-def driving_crop_boxes(boxes_T4: ArrayLike, frame_hw: FrameHW, sigma: float = 5.0) -> Box:
+def driving_crop_boxes(
+    boxes_T4: ArrayLike, frame_hw: FrameHW, sigma: float = 5.0, sized_by: int = 0
+) -> Box:
     """Return the (T, 4) crops of a driving clip: one size, smoothed centres, inside the frame.
 
-    The size is that of the first frame's tight crop, so that changes of the face's scale remain
-    visible; smoothing keeps detector jitter out of the motion latent. Boxes of frames without a
-    face (NaN) are interpolated in time.
+    The size is that of the tight crop of frame `sized_by`, so that changes of the face's scale
+    remain visible; smoothing keeps detector jitter out of the motion latent. Boxes of frames
+    without a face (NaN) are interpolated in time.
     """
     boxes = np.asarray(boxes_T4, dtype=np.float64).reshape(-1, 4)
     known = np.flatnonzero(np.isfinite(boxes).all(axis=1))
     if len(known) < len(boxes):
         times = np.arange(len(boxes))
         boxes = np.stack([np.interp(times, known, column[known]) for column in boxes.T], axis=1)
-    size = even_size(tight_box(boxes[0], frame_hw))
+    size = even_size(tight_box(boxes[sized_by], frame_hw))
     centres = smooth_centres(box_centre(boxes), sigma)
     return np.stack([centred_box(centre, size, frame_hw) for centre in centres])
 

@@ -330,7 +330,9 @@ ROOMS: tuple[Room, ...] = (
         "driving video, animator, diffusers pipeline",
         (
             "preprocessing.errors",
+            "preprocessing.config",
             "preprocessing.geometry",
+            "preprocessing.shots",
             "preprocessing.decode",
             "preprocessing.faces",
             "xnemo.config",
@@ -468,6 +470,7 @@ ROOMS: tuple[Room, ...] = (
         "model, portrait and driving video to a video",
         (
             "preprocessing.errors",
+            "preprocessing.paths",
             "preprocessing.encode",
             "preprocessing.faces",
             "xnemo.model",

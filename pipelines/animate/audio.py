@@ -89,7 +89,7 @@ def add_sound(mp4: bytes, sound: Sound, start_s: float, seconds: float) -> tuple
             if not packets:
                 return mp4, "none in this part" + note
             return made, ("copied" if copied else "encoded") + note
-    except _FAILURES as error:
+    except Exception as error:  # whatever the sound is, the video must not be lost for it
         reason = str(error)
     return mp4, f"lost: {reason}{note}"
 
@@ -141,6 +141,8 @@ def _mux(
         av.open(io.BytesIO(mp4), "r") as silent,
         av.open(buffer, "w", format="mp4", container_options={"fflags": "+bitexact"}) as out,
     ):
+        if comment := silent.metadata.get("comment"):
+            out.metadata["comment"] = comment
         video = out.add_stream_from_template(silent.streams.video[0])
         track = source.streams.audio[sound.track or 0]
         if copied:

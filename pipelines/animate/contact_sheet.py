@@ -24,7 +24,8 @@ def contact_sheet(
 
     Args:
         reference: RGB uint8 image.
-        driving: One RGB uint8 image per label, of any size; shown uncropped.
+        driving: One RGB uint8 image per label, of any size, shown uncropped; empty where the motion
+            comes from a file.
         result: The generated frames, likewise.
         labels: Text above each column.
         cell: Side of an image on the sheet in pixels.
@@ -50,9 +51,9 @@ def contact_sheet(
         sheet.paste(shown, (x + offset[0], y + _LABEL + offset[1]))
 
     place(reference, 0, 0, "reference")
-    for column, (above, below, label) in enumerate(zip(driving, result, labels, strict=True), 1):
-        place(above, column, 0, f"driving {label}")
-        place(below, column, 1, f"result {label}")
+    for row, (name, images) in enumerate((("driving", driving), ("result", result))):
+        for column, (image, label) in enumerate(zip(images, labels, strict=bool(images)), 1):
+            place(image, column, row, f"{name} {label}")
     return sheet
 
 

@@ -2,9 +2,11 @@
 
 import io
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -12,10 +14,12 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 from pipelines.animate.audio import add_sound, find_sound
 from pipelines.animate.contact_sheet import contact_sheet
+from pipelines.animate.credentials import Credentials, CredentialsConfig, comment
 from pipelines.animate.portrait import read_portrait
 from preprocessing.encode.clip_encoder import encode_clip
 from preprocessing.errors import UserError
@@ -24,7 +28,14 @@ from xnemo.animation.animator import Animator, Progress
 from xnemo.animation.config import AnimateConfig
 from xnemo.animation.driving_video import DrivingVideo
 from xnemo.animation.load_model import LoadedModel, load_model
-from xnemo.animation.tracking import FaceTrack
+from xnemo.animation.motion import Motion
+from xnemo.animation.motion_file import (
+    SUFFIX,
+    encoder_sha256,
+    pack_motion,
+    read_motion_file,
+)
+from xnemo.animation.paste_back import PasteBack
 from xnemo.model.compiling import require_compiling
 from xnemo.model.networks import Networks
 
@@ -62,6 +73,11 @@ class AnimateOptions(AnimateConfig):
     max_frames: int | None = None
     # Copy the audio of the driving video.
     audio: bool = True
+    # Put the face back into the whole portrait, at its own size; the result is a square around the
+    # face otherwise.
+    paste_back: bool = False
+    # Who signs the video.
+    credentials: CredentialsConfig = field(default_factory=CredentialsConfig)
     # A second driving video, whose motion is blended in by `blend`.
     second_driving: str | None = None
     # Columns of the contact sheet.
@@ -84,18 +100,22 @@ class AnimateResult:
 
     # The video.
     output: Path
-    # Image of the portrait, and of driving and generated frames at a few times.
-    contact_sheet: Path
+    # Image of the portrait, driving and generated frames at a few times; None if that failed.
+    contact_sheet: Path | None
     # Frames of the video.
     frames: int
     # Frames per second of the video.
     fps: float
     # Wall-clock time.
     seconds: float
-    # In how many frames the face was found, and how often it jumped.
+    # Which face of the portrait is animated.
+    portrait: str
+    # In how many frames the driving face was found, cuts, and the frames at rest.
     face: str
     # What became of the sound: copied, encoded, none, off, or lost with the reason.
     audio: str
+    # "signed", or "unsigned" without a certificate.
+    credentials: str
 
 
 def load_animator(model: str | Path, options: AnimateOptions) -> Animator:
@@ -110,9 +130,11 @@ def load_animator(model: str | Path, options: AnimateOptions) -> Animator:
     networks = loaded.networks
     if options.decode_chunk is not None:
         networks.autoencoder.decode_chunk = options.decode_chunk
+    animator = Animator(networks, detector, loaded.diffusion, window=loaded.window)
+    animator.encoder_sha256 = encoder_sha256(networks.motion_encoder)
     place_networks(networks, options.device, options.precision)
     speed_up(networks, options.channels_last, options.compile)
-    return Animator(networks, detector, loaded.diffusion, window=loaded.window)
+    return animator
 
 
 def animate(
@@ -125,13 +147,14 @@ def animate(
 ) -> AnimateResult:
     """Animate a portrait with a driving video; write an MP4 and a contact sheet beside it.
 
-    Both files are written atomically; the sheet has the output's name with `.png`.
+    Everything that can fail is tried before the denoising. Both files are written atomically; the
+    sheet has the output's name with `.png`.
 
     Args:
         model: A bundle, a folder with the four official files, a saved pipeline, or an animator
             from `load_animator`.
         portrait: An image with a face.
-        driving: A video of a face.
+        driving: A video of a face, or a file of `encode_motion`.
         output: The MP4 to write; its folder is created.
         options: Settings.
         on_progress: Receives stage, units done and units in all (0: not known yet).
@@ -141,62 +164,117 @@ def animate(
     """
     started = time.monotonic()
     options = options or AnimateOptions()
-    target = _check_output(Path(output), [Path(portrait), Path(driving)])
-    image = read_portrait(Path(portrait))
-    video = DrivingVideo(driving, options.fps, options.max_frames)
-    second = (
-        DrivingVideo(options.second_driving, video.fps, options.max_frames)
-        if options.second_driving
+    portrait, driving = Path(portrait), Path(driving)
+    target = Path(output)
+    sheet_path = target.with_suffix(".png")
+    check_output(target, ".mp4", [portrait, driving], also=[sheet_path])
+    signing = options.credentials
+    signer = (
+        Credentials(signing.certificate, signing.private_key)
+        if signing.certificate and signing.private_key
         else None
     )
-    sound = find_sound(video.path) if options.audio else None
+    image = read_portrait(portrait)
+    video = None if driving.suffix.lower() == SUFFIX else _open_video(driving, options)
+    sound = find_sound(driving) if video and options.audio else None
     animator = model if isinstance(model, Animator) else load_animator(model, options)
 
     try:
         crops = animator.prepare_portrait(image, options)
     except UserError as error:
         raise UserError(f"{portrait}: {error.what}", error.remedy) from None
-    tracks: list[FaceTrack] = []
-    motion = animator.driving_motion(
-        video, crops, options, on_progress, str(driving), on_track=tracks.append
-    )
-    if second is not None:
-        motion = animator.blended(motion, second, crops, options, on_progress)
-    latents = animator.denoise(crops, motion, options, on_progress)
+    paste = PasteBack(image, crops) if options.paste_back else None
+    if video is None:
+        motion, fps = read_motion_file(driving, animator.encoder_sha256)
+        if options.fps not in (None, fps):
+            raise UserError(
+                f"fps = {options.fps}, but {driving} was encoded at {fps:g}",
+                "set fps when the driving video is encoded",
+            )
+    else:
+        fps = video.fps
+        motion = animator.read_motion(video, options, on_progress, str(driving), fps)
+    tokens = animator.place_motion(motion, crops, options)[: options.max_frames]
+    if options.second_driving:
+        second = DrivingVideo(options.second_driving, fps, options.max_frames)
+        tokens = animator.blended(tokens, second, crops, options, on_progress)
+    count = len(tokens)
+    _check_space(target, count * (paste.pixels if paste else crops.wide.shape[0] ** 2))
+    latents = animator.denoise(crops, tokens, options, on_progress)
 
-    count = latents.shape[2]
     shown = sorted({int(i) for i in np.linspace(0, count - 1, options.sheet_frames).round()})
     below: dict[int, NDArray[np.uint8]] = {}
-    mp4 = encode_clip(_keep(animator.decode(latents, on_progress), shown, below), video.fps)
-    audio = "off"
-    if sound is not None:
-        mp4, audio = add_sound(mp4, sound, video.start_s, count / video.fps)
+    frames = animator.decode(latents, on_progress)
+    frames = _keep(map(paste, frames) if paste else frames, shown, below)
+    mp4 = encode_clip(frames, fps, comment=comment())
+    audio = "none in a motion file" if video is None else "off"
+    if sound is not None and video is not None:
+        mp4, audio = add_sound(mp4, sound, video.start_s, count / fps)
+    _write_or_keep(target, signer.sign(mp4) if signer else mp4)
 
-    above: dict[int, NDArray[np.uint8]] = {}
-    for _ in _keep(islice(iter(video), shown[-1] + 1), shown, above):
-        pass
-    sheet = contact_sheet(
-        crops.wide,
-        [above[i] for i in shown],
-        [below[i] for i in shown],
-        [f"{i / video.fps:.2f} s" for i in shown],
+    try:
+        above: dict[int, NDArray[np.uint8]] = {}
+        for _ in _keep(islice(iter(video or ()), shown[-1] + 1), shown, above):
+            pass
+        sheet = contact_sheet(
+            crops.wide,
+            [above[i] for i in shown if i in above],
+            [below[i] for i in shown],
+            [f"{i / fps:.2f} s" for i in shown],
+        )
+        png = io.BytesIO()
+        text = PngInfo()
+        text.add_text("Comment", comment())
+        sheet.save(png, format="PNG", pnginfo=text)
+        _write(sheet_path, png.getvalue())
+        made_sheet: Path | None = sheet_path
+    except (OSError, UserError):
+        # The video is there; a sheet is an extra.
+        made_sheet = None
+    return AnimateResult(
+        output=target,
+        contact_sheet=made_sheet,
+        frames=count,
+        fps=fps,
+        seconds=time.monotonic() - started,
+        portrait=f"{options.faces.portrait} of {crops.faces} found",
+        face=motion.track.describe(),
+        audio=audio,
+        credentials="signed" if signer else "unsigned",
     )
-    sheet_path = target.with_suffix(".png")
-    png = io.BytesIO()
-    sheet.save(png, format="PNG")
-    _write({target: mp4, sheet_path: png.getvalue()})
-    seconds = time.monotonic() - started
-    face = describe_track(tracks[0])
-    return AnimateResult(target, sheet_path, count, video.fps, seconds, face, audio)
 
 
-def describe_track(track: FaceTrack) -> str:
-    """Return in words in how many frames a driving face was found."""
-    missed, total = track.frames_without_face, len(track)
-    words = f"not found in {missed} of {total} frames" if missed else f"found in {total} frames"
-    if track.jumps:
-        words += f", {track.jumps} jump{'s' * (track.jumps > 1)} (cuts)"
-    return words
+def encode_motion(
+    model: str | Path | Animator,
+    driving: str | Path,
+    output: str | Path,
+    options: AnimateOptions | None = None,
+    on_progress: Progress | None = None,
+) -> Motion:
+    """Write the motion of a driving video to a file that `animate` takes in its place.
+
+    Args:
+        model: As for `animate`.
+        driving: A video of a face.
+        output: The `.safetensors` file to write; its folder is created.
+        options: Settings; those of the faces, `fps` and `max_frames` count.
+        on_progress: Receives stage, units done and units in all (0: not known yet).
+
+    Raises:
+        UserError: An input or a setting is unusable; nothing is written.
+    """
+    options = options or AnimateOptions()
+    driving, target = Path(driving), Path(output)
+    check_output(target, SUFFIX, [driving])
+    video = _open_video(driving, options)
+    animator = model if isinstance(model, Animator) else load_animator(model, options)
+    motion = animator.read_motion(video, options, on_progress, str(driving), video.fps)
+    _write(target, pack_motion(motion, video.fps, animator.encoder_sha256))
+    return motion
+
+
+def _open_video(driving: Path, options: AnimateOptions) -> DrivingVideo:
+    return DrivingVideo(driving, options.fps, options.max_frames)
 
 
 def _load(model: str | Path, options: AnimateOptions) -> LoadedModel:
@@ -255,20 +333,50 @@ def speed_up(networks: Networks, channels_last: bool, compile_blocks: bool) -> N
         networks.denoiser.compile_repeated_blocks()
 
 
-def _check_output(output: Path, inputs: list[Path]) -> Path:
+def check_output(
+    output: Path, suffix: str, inputs: Sequence[Path], also: Sequence[Path] = ()
+) -> None:
+    """Create the folder of an output and try to write there.
+
+    Args:
+        output: The file to write.
+        suffix: End of its name.
+        inputs: Files that must not be overwritten.
+        also: Other files that will be written.
+
+    Raises:
+        UserError: The output cannot be written, or would overwrite an input.
+    """
     if output.is_dir():
-        example = output / "animated.mp4"
+        example = output / f"animated{suffix}"
         raise UserError(f"the output {output} is a folder", f"name a file, such as {example}")
-    if output.suffix.lower() != ".mp4":
-        raise UserError(f"the output {output} is not an .mp4", "end its name with .mp4")
-    for made in (output, output.with_suffix(".png")):
+    if output.suffix.lower() != suffix:
+        raise UserError(f"the output {output} is not an {suffix}", f"end its name with {suffix}")
+    for made in (output, *also):
         for given in inputs:
             if made.exists() and given.exists() and os.path.samefile(made, given):
                 raise UserError(f"{given} would be overwritten by the result", "use another name")
     parent = next(p for p in output.absolute().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"nothing can be written in {parent}", "choose another folder")
-    return output
+    try:
+        # Only a trial shows read-only disks, quotas and names that are too long.
+        with tempfile.NamedTemporaryFile(dir=parent, prefix=f".{output.name}.", suffix=".partial"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"nothing can be written in {parent}: {error.strerror}", "choose another file"
+        ) from error
+
+
+def _check_space(output: Path, pixels: int) -> None:
+    """Refuse a disk that is too small for a video of so many pixels in all frames."""
+    parent = next(p for p in output.absolute().parents if p.exists())
+    needed, free = pixels // 8, shutil.disk_usage(parent).free
+    if free < needed:
+        raise UserError(
+            f"{parent} has {free / 2**20:.0f} MiB left and the video may need"
+            f" {needed / 2**20:.0f} MiB",
+            "free some space or choose another folder",
+        )
 
 
 def _keep(
@@ -281,15 +389,24 @@ def _keep(
         yield frame
 
 
-def _write(contents: dict[Path, bytes]) -> None:
-    """Write all files, or none of them."""
-    hidden = {path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in contents}
-    next(iter(contents)).parent.mkdir(parents=True, exist_ok=True)
+def _write_or_keep(path: Path, content: bytes) -> None:
+    """Write a file; where that fails after all, write it elsewhere and say so."""
     try:
-        for path, content in contents.items():
-            hidden[path].write_bytes(content)
-        for path in contents:
-            hidden[path].replace(path)
+        _write(path, content)
+    except OSError as error:
+        kept = Path(tempfile.mkdtemp(prefix="xnemo-")) / path.name
+        _write(kept, content)
+        raise UserError(
+            f"{path} could not be written: {error.strerror}", f"the video is kept as {kept}"
+        ) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file, or nothing."""
+    hidden = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        hidden.write_bytes(content)
+        hidden.replace(path)
     finally:
-        for left in hidden.values():
-            left.unlink(missing_ok=True)
+        hidden.unlink(missing_ok=True)

@@ -11,16 +11,39 @@ from pipelines.cli.settings import configure
 
 def animate(
     portrait: Annotated[Path, typer.Argument(help="Image with a face.")],
-    driving: Annotated[Path, typer.Argument(help="Video whose motion is transferred.")],
+    driving: Annotated[
+        Path, typer.Argument(help="Video whose motion is transferred, or a file of encode-motion.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="MP4 to write.")],
     overrides: opt.Overrides = None,
     model: opt.AnyModel = "builtin",
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; 1 is off.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the noise.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Device of the networks: auto, cpu, cuda or cuda:N.")
+    portrait_face: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|BOX",
+            help="Face of the portrait: 1 for the largest, 2 for the next, or its box x0,y0,x1,y1, "
+            "also of a drawn face.",
+        ),
     ] = None,
+    driving_face: opt.DrivingFace = None,
+    reference_frame: opt.ReferenceFrame = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=2,
+            help="Strength of the motion: 1 as in the driving video, 0 none, 2 twice. Expression, "
+            "head pose and position change together.",
+        ),
+    ] = None,
+    paste_back: Annotated[
+        bool,
+        typer.Option("--paste-back", help="Put the face back into the whole portrait."),
+    ] = False,
+    device: opt.Device = None,
     decode_chunk: Annotated[
         int | None, typer.Option(min=1, help="Frames the autoencoder decodes at once.")
     ] = None,
@@ -29,7 +52,16 @@ def animate(
     ] = None,
     detector: opt.DetectorName = None,
     face_model_dir: opt.FaceModelDir = None,
-    max_frames: Annotated[int | None, typer.Option(min=1, help="Animate at most N frames.")] = None,
+    max_frames: opt.MaxFrames = None,
+    certificate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PEM", help="Certificate chain; signs the video with C2PA content credentials."
+        ),
+    ] = None,
+    private_key: Annotated[
+        str | None, typer.Option(metavar="PEM", help="Private key of the certificate.")
+    ] = None,
     config: opt.ConfigFile = None,
     print_config: opt.PrintConfig = False,
 ) -> None:
@@ -49,6 +81,13 @@ def animate(
         "vae": vae,
         "decode_chunk": decode_chunk,
         "max_frames": max_frames,
+        "faces.portrait": portrait_face,
+        "faces.driving": driving_face,
+        "faces.reference": reference_frame,
+        "strength": strength,
+        "paste_back": paste_back or None,
+        "credentials.certificate": certificate,
+        "credentials.private_key": private_key,
     }
     options = configure(AnimateOptions(), config, overrides, named, print_config=print_config)
     with live_progress() as report:
@@ -57,10 +96,12 @@ def animate(
         f"{result.frames} frames at {result.fps:g} fps",
         {
             "video": result.output,
-            "contact sheet": result.contact_sheet,
+            "contact sheet": result.contact_sheet or "could not be made",
             "model": f"{model} (an early one, 64 pixels)" if model == BUILTIN else model,
+            "portrait's face": result.portrait,
             "driving face": result.face,
             "audio": result.audio,
+            "content credentials": result.credentials,
             "time": f"{result.seconds:.1f} s",
         },
     )

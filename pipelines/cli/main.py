@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 from pipelines.cli.animate import animate
 from pipelines.cli.demo import demo
 from pipelines.cli.doctor import doctor
+from pipelines.cli.encode_motion import encode_motion
 from pipelines.cli.evaluate import evaluate
 from pipelines.cli.export import export
 from pipelines.cli.inspect import inspect
@@ -47,6 +48,7 @@ _COMMANDS: tuple[Callable[..., int | None], ...] = (
     tune,
     sync,
     animate,
+    encode_motion,
     ui,
     evaluate,
     promote,
@@ -116,7 +118,7 @@ def _options(
 
 
 for _command in _COMMANDS:
-    _name = _command.__name__
+    _name = _command.__name__.replace("_", "-")
     _cls = SettingsCommand if _name in SETTINGS_CLASSES else TyperCommand
     app.command(_name, cls=_cls)(_command)
 

@@ -41,6 +41,26 @@ FaceModelDir = Annotated[
         metavar="DIR", help="Folder of an insightface model pack (*.onnx); selects insightface."
     ),
 ]
+DrivingFace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|BOX",
+        help="Person of the driving video: 1 for who is seen longest and largest, 2 for the next, "
+        "or a box x0,y0,x1,y1.",
+    ),
+]
+ReferenceFrame = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|TIME",
+        help="Driving frame whose face counts as at rest: a number, or a time as in 1.5s. "
+        "Default: the most frontal and neutral one of each shot.",
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="Device of the networks: auto, cpu, cuda or cuda:N.")
+]
+MaxFrames = Annotated[int | None, typer.Option(min=1, help="Use at most N driving frames.")]
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="See `xnemo recipes`.")]
 Model = Annotated[
     Path, typer.Argument(help="Bundle, folder of the official checkpoint files, or saved pipeline.")

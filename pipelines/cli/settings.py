@@ -21,6 +21,7 @@ SETTINGS_CLASSES = {
     "tune": "xnemo.training.config:TrainConfig",
     "doctor": "xnemo.training.config:TrainConfig",
     "animate": "pipelines.animate.job:AnimateOptions",
+    "encode-motion": "pipelines.animate.job:AnimateOptions",
     "ui": "pipelines.animate.job:AnimateOptions",
     "evaluate": "pipelines.evaluate.settings:EvaluateOptions",
     "demo": "pipelines.demo.run:DemoConfig",

@@ -296,7 +296,7 @@ def _beside_truth(models: Mapping[str, Animator], trial: Trial, config: DemoConf
     }
     frame_hw = trial.driving[0].shape[:2]
     crops = geometry.driving_crop_boxes(
-        find_faces(trial.driving, animator.detector, every=1).boxes, frame_hw
+        find_faces(trial.driving, animator.detector).boxes, frame_hw
     )
     # The same crop scale as the result.
     widening = geometry.REFERENCE_SCALE / geometry.TIGHT_SCALE

@@ -84,6 +84,9 @@ def inspect_video(path: Path) -> Findings:
             f"{path} cannot be read as a video: {facts.reason}: {facts.detail}",
             "play it in another program to see whether it is complete",
         )
+    from pipelines.animate.credentials import read_credentials
+
+    facts["content credentials"] = read_credentials(path)
     following = f"xnemo preprocess {shlex.quote(str(path))} OUT"
     return Findings("video", str(path), facts, next=(following,))
 
@@ -96,10 +99,12 @@ def inspect_image(path: Path) -> Findings:
     """
     from pipelines.animate.portrait import read_portrait
     from preprocessing.faces import make_detector
+    from preprocessing.faces.look import find_in_image, prominence
 
     # Read as `xnemo animate` reads it.
     image = read_portrait(path)
-    faces = make_detector().detect(image)
+    # Numbered as `--portrait-face` counts them.
+    faces = sorted(find_in_image(make_detector(), image), key=prominence, reverse=True)
     facts = {"width": image.shape[1], "height": image.shape[0], "faces": len(faces)}
     rows = [
         {
@@ -118,10 +123,14 @@ def inspect_image(path: Path) -> Findings:
 
 def _video_facts(path: str) -> dict[str, Any]:
     """Return facts of a video; runs in a separate process."""
+    import av
+
     from preprocessing.decode import open_video
 
     with open_video(path) as reader:
         info = reader.info
+    with av.open(path) as container:
+        comment = container.metadata.get("comment", "")
     return {
         "width": info.width,
         "height": info.height,
@@ -132,4 +141,5 @@ def _video_facts(path: str) -> dict[str, Any]:
         "pixel format": info.pixel_format,
         "rotation": info.rotation,
         "interlaced": info.interlaced,
+        "comment": comment,
     }

@@ -60,12 +60,13 @@ class Requests(BaseHTTPRequestHandler):
                 self._refuse(HTTPStatus.NOT_FOUND, "there is no such job")
             elif found[2] is None:
                 self._send_json(job.view())
-            elif job.result is None:
-                self._refuse(HTTPStatus.NOT_FOUND, "nothing was made yet")
-            elif found[2] == "video":
-                self._send_file(job.result.output, "video/mp4")
             else:
-                self._send_file(job.result.contact_sheet, "image/png")
+                made = job.result
+                file = made and (made.output if found[2] == "video" else made.contact_sheet)
+                if file:
+                    self._send_file(file, "video/mp4" if found[2] == "video" else "image/png")
+                else:
+                    self._refuse(HTTPStatus.NOT_FOUND, "nothing was made yet")
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
 

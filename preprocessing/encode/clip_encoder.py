@@ -24,6 +24,7 @@ def encode_clip(
     frames: Iterable[np.ndarray | av.VideoFrame],
     fps: float = 25.0,
     config: EncodeConfig | None = None,
+    comment: str = "",
 ) -> bytes:
     """Encode RGB uint8 [H, W, 3] images, or frames from `Frame.crop`, to MP4 bytes.
 
@@ -35,6 +36,7 @@ def encode_clip(
         frames: Frames of one size with even sides.
         fps: Frame rate in Hz.
         config: Encoder settings.
+        comment: Text for the file's metadata.
 
     Raises:
         ValueError: There are no frames, a side is odd, or the size changes.
@@ -48,6 +50,8 @@ def encode_clip(
         format="mp4",
         container_options={"fflags": "+bitexact"},
     )
+    if comment:
+        container.metadata["comment"] = comment
     stream: av.VideoStream | None = None
     try:
         for number, image in enumerate(frames):

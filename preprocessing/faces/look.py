@@ -19,3 +19,9 @@ def find_in_image(detector: Detector, rgb_HWC: np.ndarray) -> list[Face]:
         padded, dx, dy = pad_around(rgb_HWC, margin)
         faces = [face.moved(1, 1, -dx, -dy) for face in detector.detect(padded)]
     return faces
+
+
+def prominence(face: Face) -> float:
+    """Return a face's confidence times its area."""
+    width, height = face.box[2] - face.box[0], face.box[3] - face.box[1]
+    return float(face.score * max(width, 0) * max(height, 0))

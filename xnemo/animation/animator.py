@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar, cast
 
 import numpy as np
@@ -13,10 +14,18 @@ from torch import Tensor
 from preprocessing import geometry
 from preprocessing.errors import UserError
 from preprocessing.faces.detector import Detector
-from preprocessing.faces.look import find_in_image
-from xnemo.animation.config import AnimateConfig
-from xnemo.animation.motion import blend_motion, box_vectors, encode_motion, to_tensor
-from xnemo.animation.tracking import FaceTrack, Frames, find_faces, prominence
+from preprocessing.faces.look import find_in_image, prominence
+from xnemo.animation.config import AnimateConfig, chosen_face
+from xnemo.animation.motion import (
+    Motion,
+    blend_motion,
+    box_vectors,
+    encode_faces,
+    motion_tokens,
+    to_tensor,
+)
+from xnemo.animation.motion_file import encoder_sha256
+from xnemo.animation.tracking import Frames, check_inside, find_faces
 from xnemo.diffusion.guidance import Conditions
 from xnemo.diffusion.sampler import SamplerConfig, StepCallback, sample_latents
 from xnemo.diffusion.schedule import DiffusionConfig
@@ -27,9 +36,6 @@ from xnemo.model.unet.config import UNetConfig
 # Called with the stage, the units done and the units in all (0: not known yet).
 Progress = Callable[[str, int, int], None]
 
-# The official release refuses a portrait with several faces above this confidence.
-_CONFIDENT = 0.8
-
 S = TypeVar("S", bound=SamplerConfig)
 
 
@@ -39,10 +45,14 @@ class Portrait:
 
     # Face box in the image's pixels.
     box: NDArray[np.float64]
+    # Box of the wide crop, which may leave the image.
+    crop: NDArray[np.float64]
     # Wide crop (S, S, 3): the framing of the result.
     wide: NDArray[np.uint8]
     # Tight crop (D, D, 3): its motion is the negative of guidance.
     tight: NDArray[np.uint8]
+    # Faces that were found.
+    faces: int
 
 
 class Animator:
@@ -72,6 +82,11 @@ class Animator:
         self.scheduler = scheduler
         self.window = window
 
+    @cached_property
+    def encoder_sha256(self) -> str:
+        """Name of the motion encoder's weights in motion files; set before they are cast."""
+        return encoder_sha256(self.networks.motion_encoder)
+
     def animate(
         self,
         portrait_HWC: NDArray[np.uint8],
@@ -99,12 +114,13 @@ class Animator:
             The frames, RGB uint8 (S, S, 3) each.
 
         Raises:
-            UserError: No face in the portrait or in a driving video, several in the portrait where
-                that is refused, or frames that can be iterated only once.
+            UserError: No face in the portrait or in a driving video, or not the chosen one, or
+                frames that can be iterated only once.
         """
         config = config or AnimateConfig()
         portrait = self.prepare_portrait(portrait_HWC, config)
-        motion = self.driving_motion(driving, portrait, config, on_progress)
+        read = self.read_motion(driving, config, on_progress)
+        motion = self.place_motion(read, portrait, config)
         if second_driving is not None:
             motion = self.blended(motion, second_driving, portrait, config, on_progress)
         latents = self.denoise(portrait, motion, config, on_progress, on_step)
@@ -116,68 +132,79 @@ class Animator:
         """Find the face of a portrait and cut both of its crops.
 
         Raises:
-            UserError: No face, or several where the settings refuse that.
+            UserError: No face, or not the chosen one.
         """
         config = config or AnimateConfig()
-        faces = find_in_image(self.detector, portrait_HWC)
-        if not faces:
+        frame_hw = portrait_HWC.shape[:2]
+        chosen = chosen_face(config.faces.portrait, "faces.portrait")
+        faces = sorted(find_in_image(self.detector, portrait_HWC), key=prominence, reverse=True)
+        if not isinstance(chosen, int):
+            box = np.array(chosen)
+            check_inside(box, frame_hw, "faces.portrait", "the portrait")
+        elif not faces:
             raise UserError(
                 "the portrait shows no face that the detector finds",
-                "give an image of an upright face, or another detector",
+                "give an image of an upright face, its box (--portrait-face x0,y0,x1,y1), or"
+                " another detector",
             )
-        confident = [face for face in faces if face.score > _CONFIDENT]
-        if config.portrait_face == "only" and len(confident) > 1:
+        elif chosen > len(faces):
             raise UserError(
-                f"the portrait shows {len(confident)} faces",
-                "crop it to one face, or set portrait_face to largest",
+                f"faces.portrait = {chosen}, but the portrait shows {len(faces)} faces",
+                f"use 1 to {len(faces)}, or a box x0,y0,x1,y1",
             )
-        box = np.asarray(max(faces, key=prominence).box, dtype=np.float64)
-        frame_hw = portrait_HWC.shape[:2]
+        else:
+            box = np.asarray(faces[chosen - 1].box, dtype=np.float64)
         box = np.clip(box, 0, [frame_hw[1], frame_hw[0]] * 2)
-        wide_size = self.networks.config.image_size
-        tight_size = self.networks.config.motion.image_size
-        wide = geometry.reference_crop_box(box, frame_hw)
+        crop = geometry.reference_crop_box(box, frame_hw)
         tight = geometry.tight_box(box, frame_hw)
         return Portrait(
             box=box,
-            wide=geometry.crop_resize(portrait_HWC, wide, wide_size),
-            tight=geometry.crop_resize(portrait_HWC, tight, tight_size),
+            crop=crop,
+            wide=geometry.crop_resize(portrait_HWC, crop, self.networks.config.image_size),
+            tight=geometry.crop_resize(portrait_HWC, tight, self.networks.config.motion.image_size),
+            faces=len(faces),
         )
 
-    def driving_motion(
+    def read_motion(
         self,
         driving: Frames,
-        portrait: Portrait,
         config: AnimateConfig | None = None,
         on_progress: Progress | None = None,
         name: str = "the driving video",
-        on_track: Callable[[FaceTrack], None] | None = None,
-    ) -> Tensor:
-        """Return the motion tokens (F, L, D) of driving frames, on the CPU.
+        fps: float | None = None,
+    ) -> Motion:
+        """Return the motion of driving frames.
 
-        `on_track` receives the face's track before the motion is encoded.
+        `fps` is their rate, for a reference frame given as a time.
         """
         config = config or AnimateConfig()
         if iter(driving) is driving:
             raise UserError(
                 f"{name} can be iterated only once", "give a list of frames, or a DrivingVideo"
             )
-        frames = _LeftSquares(driving) if config.left_square else driving
+        frames = _LeftSquares(driving) if config.faces.left_square else driving
         track = find_faces(
             frames,
             self.detector,
-            config.detect_every,
+            config.faces,
             name,
             lambda number: on_progress("finding faces", number + 1, 0) if on_progress else None,
+            fps,
         )
-        if on_track:
-            on_track(track)
-        vectors = box_vectors(track, portrait.box, config.box, config.box_sigma)
         if on_progress:
             on_progress("encoding motion", 0, len(track))
-        return encode_motion(
-            self.networks.motion_encoder, frames, track, vectors, config.motion_chunk
+        encoder = self.networks.motion_encoder
+        return Motion(encode_faces(encoder, frames, track, config.motion_chunk), track)
+
+    def place_motion(
+        self, motion: Motion, portrait: Portrait, config: AnimateConfig | None = None
+    ) -> Tensor:
+        """Return the tokens (F, L, D) of a motion for a portrait, on the CPU."""
+        config = config or AnimateConfig()
+        vectors = box_vectors(
+            motion.track, portrait.box, config.box, config.box_sigma, config.strength
         )
+        return motion_tokens(self.networks.motion_encoder, motion, vectors, config.strength)
 
     def blended(
         self,
@@ -188,10 +215,12 @@ class Animator:
         on_progress: Progress | None = None,
     ) -> Tensor:
         """Return motion tokens with those of a second driving video blended in."""
-        second = self.driving_motion(
-            second_driving, portrait, config, on_progress, "the second driving video"
+        # Who and which frame were chosen holds for the first video only.
+        faces = replace(config.faces, driving=1, reference="auto")
+        second = self.read_motion(
+            second_driving, replace(config, faces=faces), on_progress, "the second driving video"
         )
-        return blend_motion(motion_FLD, second, *config.blend)
+        return blend_motion(motion_FLD, self.place_motion(second, portrait, config), *config.blend)
 
     @torch.no_grad()
     def denoise(

@@ -8,6 +8,8 @@ from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 from numpy.typing import NDArray
 
 from preprocessing.decode import DecodeError, Frame, resample
@@ -69,14 +71,14 @@ class DrivingVideo:
                 last = next(frames, None)
                 if last is None:
                     return
-                count = 0
+                count, size = 0, (last.width, last.height)
                 for tick in resample(chain([last], frames), self.fps, max_gap_s=_LONGEST_HOLD_S):
-                    yield tick.frame.rgb()
+                    yield _fitted(tick.frame, size)
                     last, count = tick.frame, count + 1
                 # A single frame has no neighbour to resample with, and the last one of an MP4 may
                 # be shown for long.
                 for _ in range(max(self._frames_promised(video, last) - count, not count)):
-                    yield last.rgb()
+                    yield _fitted(last, size)
         except DecodeError as error:
             raise _as_user_error(self.path, error) from error
 
@@ -112,6 +114,14 @@ def own_rate(times_us: NDArray[np.int64], header: float = 0.0, interlaced: bool 
         agree = any(0.98 < measured / claim < 1.02 for claim in known if claim > 0)
         rate = header if agree else measured
     return rate / math.ceil(rate / (_HIGHEST_FPS * (1 + _TOLERANCE)))
+
+
+def _fitted(frame: Frame, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a frame at the size of the video's first one, with bars where its shape differs."""
+    image: NDArray[np.uint8] = frame.rgb()
+    if (frame.width, frame.height) == size_wh:
+        return image
+    return np.asarray(PIL.ImageOps.pad(PIL.Image.fromarray(image), size_wh))
 
 
 def _as_user_error(path: Path, error: DecodeError) -> UserError:

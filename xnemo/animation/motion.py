@@ -1,6 +1,7 @@
 """From tracked driving frames to motion tokens: crop the face, encode chunk by chunk."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -14,45 +15,67 @@ from xnemo.animation.config import BoxMode
 from xnemo.animation.tracking import FaceTrack, Frames
 from xnemo.model.motion.encoder import MotionEncoder
 
+# Least size of a face that is exaggerated, in sizes of the portrait's.
+_LEAST_SCALE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """The motion of a driving video, whatever portrait it will move."""
+
+    # (T, latent width): motion inside the crops, on the CPU, in the type the encoder computes in.
+    face: Tensor
+    # Place and size of the face.
+    track: FaceTrack
+
+    def __len__(self) -> int:
+        return len(self.face)
+
 
 def box_vectors(
     track: FaceTrack,
     reference_box: NDArray[np.float64],
     mode: BoxMode = "relative",
     sigma: float = 2.0,
+    strength: float = 1.0,
 ) -> NDArray[np.float32]:
     """Return the (T, 3) position and scale vectors of a track.
 
     Args:
         track: The driving face.
         reference_box: Face box in the portrait, in the portrait's pixels.
-        mode: "relative" measures against the first driving frame: the generated face starts at the
-            portrait's position and moves as the driving face does. "real" measures against the
-            portrait's box as training does, which is right where both are of one shot. "constant"
-            is (0, 0, 1), as in the official release, and keeps the face still.
-        sigma: Gaussian smoothing of the vectors over time, in frames, against detector jitter.
+        mode: "relative" measures against the reference frame of each shot: there the generated face
+            is at the portrait's position, and it moves as the driving face does. "real" measures
+            against the portrait's box as training does, which is right where both are of one shot.
+            "constant" is (0, 0, 1), as in the official release, and keeps the face still.
+        sigma: Gaussian smoothing of the vectors over time, in frames, against detector jitter;
+            never across a cut.
+        strength: Factor on the difference to the reference frame.
     """
     if mode == "constant":
         return np.tile(np.array([0, 0, 1], np.float32), (len(track), 1))
-    against = track.boxes[0] if mode == "relative" else reference_box
-    vectors = geometry.box_vector(track.boxes, against)
-    if sigma > 0:
-        vectors = gaussian_filter1d(vectors, sigma, axis=0, mode="nearest")
-    if mode == "relative":
-        # Smoothing moves the first vector off (0, 0, 1), the portrait's own position.
-        vectors = vectors - vectors[0] + np.array([0, 0, 1])
-    return vectors.astype(np.float32)
+    vectors = np.empty((len(track), 3))
+    for shot in track.shots:
+        against = track.boxes[shot.reference] if mode == "relative" else reference_box
+        moved = geometry.box_vector(track.boxes[shot.start : shot.stop], against)
+        if sigma > 0:
+            moved = gaussian_filter1d(moved, sigma, axis=0, mode="nearest")
+        rest = moved[shot.reference - shot.start].copy()
+        if mode == "relative":
+            # Smoothing moves the reference frame off (0, 0, 1), the portrait's own position.
+            moved, rest = moved - rest + np.array([0, 0, 1]), np.array([0, 0, 1])
+        if strength != 1:
+            moved = rest + strength * (moved - rest)
+            moved[:, 2] = np.maximum(moved[:, 2], _LEAST_SCALE)
+        vectors[shot.start : shot.stop] = moved
+    return vectors[track.shown].astype(np.float32)
 
 
 @torch.no_grad()
-def encode_motion(
-    encoder: MotionEncoder,
-    frames: Frames,
-    track: FaceTrack,
-    vectors_T3: NDArray[np.float32],
-    chunk: int = 32,
+def encode_faces(
+    encoder: MotionEncoder, frames: Frames, track: FaceTrack, chunk: int = 32
 ) -> Tensor:
-    """Return the motion tokens (T, L, D) of a clip, fp32 on the CPU.
+    """Return the motion (T, latent width) inside the driving crops of a clip, on the CPU.
 
     Frames are cropped as they come and dropped once encoded: at most `chunk` crops are held.
 
@@ -60,24 +83,51 @@ def encode_motion(
         encoder: The motion encoder, in evaluation mode.
         frames: The clip; iterated once.
         track: Its face.
-        vectors_T3: Position and scale per frame.
         chunk: Frames encoded at once.
     """
     parameter = next(encoder.parameters())
     crops = _crops(frames, track, encoder.config["image_size"])
-    tokens = []
-    start = 0
+    faces = []
     while batch := list(islice(crops, chunk)):
-        boxes = torch.from_numpy(vectors_T3[start : start + len(batch)])
-        images = to_tensor(np.stack(batch))
-        latent = encoder(images.to(parameter), boxes.to(parameter))
-        tokens.append(latent.tokens.float().cpu())
-        start += len(batch)
-    return torch.cat(tokens)
+        faces.append(encoder.encode_face(to_tensor(np.stack(batch)).to(parameter)).cpu())
+    return torch.cat(faces)[torch.from_numpy(track.shown)]
+
+
+@torch.no_grad()
+def motion_tokens(
+    encoder: MotionEncoder, motion: Motion, vectors_T3: NDArray[np.float32], strength: float = 1.0
+) -> Tensor:
+    """Return the tokens (T, L, D) of a motion at given positions, fp32 on the CPU.
+
+    Args:
+        encoder: The motion encoder, in evaluation mode.
+        motion: What it made of a driving video.
+        vectors_T3: Position and scale per frame.
+        strength: Factor on the difference of each frame's latent to that of the reference frame of
+            its shot.
+    """
+    parameter = next(encoder.parameters())
+    face_TD = motion.face
+    if strength != 1:
+        rest = torch.cat(
+            [face_TD[s.reference].expand(s.stop - s.start, -1) for s in motion.track.shots]
+        )
+        face_TD = torch.lerp(rest, face_TD, strength)
+    boxes = torch.from_numpy(vectors_T3)
+    return encoder.place(face_TD.to(parameter), boxes.to(parameter)).tokens.float().cpu()
 
 
 def _crops(frames: Frames, track: FaceTrack, size: int) -> Iterator[NDArray[np.uint8]]:
-    boxes = geometry.driving_crop_boxes(track.boxes, track.frame_hw)
+    boxes = np.concatenate(
+        [
+            geometry.driving_crop_boxes(
+                track.boxes[shot.start : shot.stop],
+                track.frame_hw,
+                sized_by=shot.reference - shot.start,
+            )
+            for shot in track.shots
+        ]
+    )
     for frame, box in zip(frames, boxes, strict=False):
         yield geometry.crop_resize(frame, box, size)
 

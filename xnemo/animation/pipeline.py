@@ -292,7 +292,9 @@ class XNeMoPipeline(DiffusionPipeline):
         self.detector = self.detector or make_detector()
         animator = Animator(self.networks, self.detector, scheduler=self.scheduler)
         portrait = animator.prepare_portrait(read_image(image), config)
-        motion = animator.driving_motion(read_frames(driving), portrait, config)
+        motion = animator.place_motion(
+            animator.read_motion(read_frames(driving), config), portrait, config
+        )
         if second_driving is not None:
             motion = animator.blended(motion, read_frames(second_driving), portrait, config)
 

@@ -102,8 +102,8 @@ def framed(
     """Return portrait (S, S, 3) and truth (F, S, S, 3), cropped as the animator's results."""
     portrait = animator.prepare_portrait(trial.portrait, config)
     size = portrait.wide.shape[0]
-    box = geometry.reference_crop_box(portrait.box, trial.portrait.shape[:2])
-    return portrait.wide, np.stack([geometry.crop_resize(x, box, size) for x in trial.truth])
+    truth = [geometry.crop_resize(x, portrait.crop, size) for x in trial.truth]
+    return portrait.wide, np.stack(truth)
 
 
 def score(

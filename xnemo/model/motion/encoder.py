@@ -91,16 +91,22 @@ class MotionEncoder(StrictModelMixin, ConfigMixin):  # type: ignore[misc]
         """
         if image.ndim == 5:
             batch, frames = image.shape[0], image.shape[2]
-            folded = self._encode(image.transpose(1, 2).flatten(0, 1), box.flatten(0, 1))
+            folded = self.place(
+                self.encode_face(image.transpose(1, 2).flatten(0, 1)), box.flatten(0, 1)
+            )
             return MotionLatent(*(part.unflatten(0, (batch, frames)) for part in folded))
-        return self._encode(image, box)
+        return self.place(self.encode_face(image), box)
 
-    def _encode(self, image: Tensor, box: Tensor) -> MotionLatent:
+    def encode_face(self, image: Tensor) -> Tensor:
+        """Return `MotionLatent.face` of crops (N, 3, S, S)."""
         if image.shape[-2:] != (self.side, self.side):
             raise ValueError(
                 f"driving crops are {tuple(image.shape[-2:])}, not {self.side}×{self.side}"
             )
-        face = self._standardised("face", self.model(image))
+        return self._standardised("face", self.model(image))
+
+    def place(self, face: Tensor, box: Tensor) -> MotionLatent:
+        """Return the latent of faces (N, latent_width) at positions (N, 3)."""
         position = self.bbox_proj(self._standardised("box", box))
         fused = self._standardised("fused", self.final_proj(torch.cat([face, position], dim=1)))
         tokens = fused.unflatten(1, self.pe.shape[1:]) + self.pe.to(fused.dtype)

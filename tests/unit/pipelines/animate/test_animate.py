@@ -16,12 +16,13 @@ from pipelines.animate.contact_sheet import contact_sheet
 from pipelines.animate.job import AnimateOptions, animate, place_networks
 from preprocessing.encode.clip_encoder import encode_clip
 from preprocessing.errors import UserError
+from xnemo.animation.config import FaceConfig
 from xnemo.animation.driving_video import DrivingVideo
 
 FAST = AnimateOptions(
     steps=1,
     guidance=1.0,
-    detect_every=4,
+    faces=FaceConfig(every=4),
     weights="raw",
     device="cpu",
     max_frames=5,

@@ -180,7 +180,9 @@ def test_an_animation_can_be_cancelled_and_the_next_one_is_made(page, monkeypatc
     monkeypatch.setattr(
         studio,
         "animate",
-        lambda *_: AnimateResult(tmp_path, tmp_path, 1, 25.0, 0.1, "found", "none"),
+        lambda *_: AnimateResult(
+            tmp_path, tmp_path, 1, 25.0, 0.1, "1", "found", "none", "unsigned"
+        ),
     )
     assert page("DELETE", f"/jobs/{first}")[0] == 200
     assert wait_for(page, first)["state"] == "cancelled"

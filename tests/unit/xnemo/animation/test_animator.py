@@ -9,8 +9,9 @@ from little_model import CONFIG, BrightSquares, driving, little_networks, pictur
 
 from preprocessing.errors import UserError
 from xnemo.animation.animator import Animator, fit_windows
-from xnemo.animation.config import AnimateConfig
+from xnemo.animation.config import AnimateConfig, FaceConfig
 from xnemo.animation.motion import to_tensor
+from xnemo.animation.motion_file import pack_motion, read_motion_file
 from xnemo.diffusion.sampler import SamplerConfig
 from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.model.config import tiny
@@ -92,12 +93,47 @@ def test_portraits_without_a_face_are_refused(animator):
         animator.animate(picture(None), driving(), FAST)
 
 
-def test_portraits_with_several_faces_take_the_largest_or_are_refused(animator):
+def test_the_face_of_a_portrait_is_chosen_by_size_or_by_a_box(animator):
     both = picture(10, 10, 30)
     both[50:90, 60:100, 1] = 255
-    assert animator.prepare_portrait(both).box.tolist() == [60, 50, 100, 90]
-    with pytest.raises(UserError, match="the portrait shows 2 faces"):
-        animator.prepare_portrait(both, AnimateConfig(portrait_face="only"))
+
+    def box(choice):
+        config = AnimateConfig(faces=FaceConfig(portrait=choice))
+        return animator.prepare_portrait(both, config).box.tolist()
+
+    assert box(1) == [60, 50, 100, 90]
+    assert box(2) == [10, 10, 40, 40]
+    assert box("12,11,44,43") == [12, 11, 44, 43]
+    with pytest.raises(UserError, match=r"faces\.portrait = 3, but the portrait shows 2 faces"):
+        box(3)
+    with pytest.raises(UserError, match="reaches out of the portrait, which is 128×96"):
+        box("0,0,40,97")
+
+
+def test_a_drawn_face_is_animated_by_its_box(animator):
+    config = replace(FAST, faces=FaceConfig(portrait="30,20,80,70"))
+    assert len(list(animator.animate(picture(None), driving(3), config))) == 3
+
+
+def test_motion_from_a_file_is_the_same_to_the_bit(animator, tmp_path):
+    motion = animator.read_motion(driving(), FAST)
+    path = tmp_path / "motion.safetensors"
+    path.write_bytes(pack_motion(motion, 29.97, animator.encoder_sha256))
+    again, fps = read_motion_file(path, animator.encoder_sha256)
+    assert fps == 29.97
+    portrait = animator.prepare_portrait(picture())
+    for box in ("relative", "real"):
+        config = replace(FAST, box=box, strength=1.5)
+        first, second = (animator.place_motion(m, portrait, config) for m in (motion, again))
+        assert torch.equal(first, second)
+    with pytest.raises(UserError, match="holds motion of another model's encoder"):
+        read_motion_file(path, "0" * 64)
+    for name, content in (("x", path.read_bytes()[:-9]), ("y", b"text"), ("z", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match="is damaged or not a motion file"):
+            read_motion_file(tmp_path / name, animator.encoder_sha256)
+    with pytest.raises(UserError, match="there is no motion file at"):
+        read_motion_file(tmp_path / "none", animator.encoder_sha256)
 
 
 def test_driving_videos_without_a_face_and_generators_are_refused(animator):
@@ -110,7 +146,7 @@ def test_driving_videos_without_a_face_and_generators_are_refused(animator):
 
 
 def test_the_left_square_hides_a_face_at_the_right(animator):
-    config = replace(FAST, left_square=True)
+    config = replace(FAST, faces=FaceConfig(left_square=True))
     with pytest.raises(UserError, match="shows no face"):
         animator.animate(picture(), [picture(97, 30)] * 3, config)
 

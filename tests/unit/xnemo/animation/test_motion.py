@@ -6,13 +6,16 @@ from preprocessing import geometry
 from preprocessing.errors import UserError
 from preprocessing.faces.detector import Face
 from xnemo.animation.animator import to_images
+from xnemo.animation.config import FaceConfig
 from xnemo.animation.motion import (
+    Motion,
     blend_motion,
     box_vectors,
-    encode_motion,
+    encode_faces,
+    motion_tokens,
     to_tensor,
 )
-from xnemo.animation.tracking import FaceTrack, find_faces
+from xnemo.animation.tracking import FaceTrack, Shot, find_faces, rest_frame
 
 
 class ScriptedDetector:
@@ -48,7 +51,9 @@ def test_gaps_are_filled_in_time_and_ends_are_held():
 
 
 def test_detection_at_intervals_is_interpolated():
-    track = find_faces(frames(5), ScriptedDetector([face(0)], [face(20)], [face(40)]), every=2)
+    track = find_faces(
+        frames(5), ScriptedDetector([face(0)], [face(20)], [face(40)]), FaceConfig(every=2)
+    )
     np.testing.assert_allclose(track.boxes[:, 0], [0, 10, 20, 30, 40])
     assert track.frames_without_face == 0
 
@@ -72,7 +77,7 @@ def test_nobody_takes_over_where_the_face_is_missed():
     answers = [[person, other]] * 3 + [[other]] + [[person, other]] * 3
     track = find_faces(frames(7), ScriptedDetector(*answers))
     np.testing.assert_allclose(track.boxes[:, 0], [20] * 7)
-    assert (track.frames_without_face, track.jumps) == (1, 0)
+    assert (track.frames_without_face, len(track.shots)) == (1, 1)
 
 
 def test_the_face_of_the_whole_clip_is_followed_and_not_that_of_the_first_frame():
@@ -85,7 +90,8 @@ def test_after_a_cut_the_track_goes_on_elsewhere():
     before, after = face(10, side=50), face(130, side=40)
     track = find_faces(frames(14), ScriptedDetector(*[[before]] * 7, *[[after]] * 7))
     np.testing.assert_allclose(track.boxes[:, 0], [10] * 7 + [130] * 7)
-    assert (track.frames_without_face, track.jumps) == (0, 1)
+    assert [(s.start, s.stop) for s in track.shots] == [(0, 7), (7, 14)]
+    assert track.describe().startswith("found in 14 frames; 1 cut;")
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.7])
@@ -113,8 +119,10 @@ def test_a_clip_without_frames_or_faces_is_refused(count, message):
         find_faces(frames(count), ScriptedDetector([], []), name="the clip")
 
 
-def track_of(boxes):
-    return FaceTrack(np.asarray(boxes, float), 0, (100, 100))
+def track_of(boxes, *shots):
+    count = len(boxes)
+    shots = shots or (Shot(0, count, 0),)
+    return FaceTrack(np.asarray(boxes, float), shots, np.arange(count), (100, 100))
 
 
 def test_box_vectors_by_mode():
@@ -146,25 +154,162 @@ class CountingEncoder(torch.nn.Module):
         self.config = {"image_size": 16}
         self.batches = []
 
-    def forward(self, image, box):
+    def encode_face(self, image):
         self.batches.append(len(image))
-        tokens = torch.cat([image.mean(dim=(2, 3)), box], dim=1)[:, None]
-        return type("Latent", (), {"tokens": tokens})()
+        return image.mean(dim=(2, 3))
+
+    def place(self, face, box):
+        return type("Latent", (), {"tokens": torch.cat([face, box], dim=1)[:, None]})()
 
 
 def test_motion_is_encoded_in_bounded_chunks_of_the_right_crops():
     clip = [np.full((100, 100, 3), 10 * i, np.uint8) for i in range(11)]
-    boxes = np.tile([30.0, 30, 60, 60], (11, 1))
+    track = track_of(np.tile([30.0, 30, 60, 60], (11, 1)))
     encoder = CountingEncoder()
     vectors = np.random.default_rng(0).normal(size=(11, 3)).astype(np.float32)
-    tokens = encode_motion(encoder, iter(clip), track_of(boxes), vectors, chunk=4)
+    faces = encode_faces(encoder, iter(clip), track, chunk=4)
     assert encoder.batches == [4, 4, 3]
+    tokens = motion_tokens(encoder, Motion(faces, track), vectors)
     assert tokens.shape == (11, 1, 6)
     expected = torch.arange(11) * 10 / 127.5 - 1
     torch.testing.assert_close(tokens[:, 0, 0], expected)
     torch.testing.assert_close(tokens[:, 0, 3:], torch.from_numpy(vectors))
-    once = encode_motion(CountingEncoder(), clip, track_of(boxes), vectors, chunk=100)
-    assert torch.equal(once, tokens)
+    assert torch.equal(encode_faces(CountingEncoder(), clip, track, chunk=100), faces)
+
+
+def test_motion_is_held_where_the_face_is_away():
+    """A title card between two scenes used to be encoded as if it were a face."""
+    away = [[]] * 20
+    answers = [[face(20)]] * 5 + away + [[face(25)]] * 5
+    track = find_faces(frames(30), ScriptedDetector(*answers))
+    assert track.shown.tolist() == [*range(5), *[4] * 20, *range(25, 30)]
+    assert track.describe().startswith("20 of 30 frames show no face")
+    clip = [np.full((100, 200, 3), 8 * i, np.uint8) for i in range(30)]
+    faces = encode_faces(CountingEncoder(), clip, track)
+    assert torch.equal(faces[5:25], faces[4].expand(20, -1))
+    # A few frames that the detector misses are encoded.
+    short = find_faces(frames(8), ScriptedDetector([face(20)], *[[]] * 6, [face(25)]))
+    assert short.shown.tolist() == list(range(8))
+
+
+def test_a_flashed_picture_is_not_encoded():
+    clip = [np.full((100, 200, 3), 200, np.uint8)] * 12
+    rng = np.random.default_rng(0)
+    clip[5] = clip[6] = rng.integers(0, 90, (100, 200, 3), dtype=np.uint8)
+    answers = [[face(20)]] * 5 + [[]] * 2 + [[face(20)]] * 5
+    track = find_faces(clip, ScriptedDetector(*answers))
+    assert track.shown.tolist() == [0, 1, 2, 3, 4, 4, 4, 7, 8, 9, 10, 11]
+    # The framing is the same on both sides.
+    assert len(track.shots) == 1
+
+
+def test_boxes_do_not_glide_across_a_cut():
+    before, after = face(10, side=50), face(100, side=80)
+    dark, light = np.zeros((100, 200, 3), np.uint8), np.full((100, 200, 3), 220, np.uint8)
+    answers = [[before]] * 6 + [[]] * 4 + [[after]] * 6
+    # The cut is at 8, two frames before the face is found again.
+    track = find_faces([dark] * 8 + [light] * 8, ScriptedDetector(*answers))
+    np.testing.assert_allclose(track.boxes[:, 0], [10] * 8 + [100] * 8)
+    assert [(s.start, s.stop) for s in track.shots] == [(0, 8), (8, 16)]
+    vectors = box_vectors(track, np.array([0.0, 0, 9, 9]))
+    # Each shot is measured against its own face at rest.
+    np.testing.assert_allclose(vectors, np.tile([0, 0, 1], (16, 1)), atol=1e-6)
+
+
+def points(yaw=0.0, mouth=0.0):
+    """Landmarks of a face that turns its nose by `yaw` and opens its mouth by `mouth`."""
+    nose = 50 + yaw
+    return np.array([[35, 40], [65, 40], [nose, 55], [38 - mouth, 70], [62 + mouth, 70]], float)
+
+
+def test_the_face_at_rest_is_frontal_neutral_and_of_the_usual_size():
+    boxes = np.tile([20.0, 20, 80, 80], (7, 1))
+    seen = np.stack(
+        [points(yaw=12), points(mouth=8), points(), points(), points(), points(), points()]
+    )
+    boxes[2] = [40, 40, 60, 60]
+    boxes[3] += 60
+    assert rest_frame(boxes, seen) == 4
+
+
+def test_a_person_who_sits_down_first_does_not_decide_the_size():
+    """The crop had the size of frame 0, and held a third of the face ever after."""
+    boxes = [[40, 40, 50, 50]] * 3 + [[20, 20, 80, 80]] * 9
+    answers = [[(0.9, box)] for box in boxes]
+    clip = frames(12, (100, 200, 3))
+    track = find_faces(clip, ScriptedDetector(*answers))
+    assert track.shots[0].reference >= 3
+    named = find_faces(clip, ScriptedDetector(*answers), FaceConfig(reference="0.04s"), fps=25)
+    assert named.shots[0].reference == 1
+    vectors = box_vectors(track, np.zeros(4), sigma=0)
+    np.testing.assert_allclose(vectors[[0, 5], 2], [1 / 6, 1])
+
+
+@pytest.mark.parametrize(
+    ("faces", "message"),
+    [
+        ({"reference": 12}, "faces.reference = 12, but the driving video has 12 frames"),
+        ({"driving": 3}, "faces.driving = 3, but the driving video shows 2 faces"),
+        ({"driving": "150,0,250,90"}, "reaches out of the driving video, which is 200×100"),
+    ],
+)
+def test_what_is_not_there_cannot_be_chosen(faces, message):
+    answers = [[face(20, side=50), face(120, side=45)]] * 12
+    with pytest.raises(UserError, match=message):
+        find_faces(frames(12), ScriptedDetector(*answers), FaceConfig(**faces))
+
+
+@pytest.mark.parametrize(
+    "faces",
+    [
+        {"portrait": "largest"},
+        {"portrait": 0},
+        {"driving": "1,2,3"},
+        {"driving": "9,9,5,20"},
+        {"reference": "first"},
+        {"reference": -1},
+        {"reference": "1.5"},
+        {"every": 0},
+    ],
+)
+def test_choices_that_mean_nothing_are_refused(faces):
+    with pytest.raises(UserError, match="faces"):
+        FaceConfig(**faces)
+
+
+def test_another_person_is_chosen_by_number_or_box_through_cuts():
+    before = [face(0, side=30), face(170, side=25)]
+    after = [face(115, side=25), face(60, side=30)]
+    answers = [before] * 6 + [after] * 6
+    for choice, expected in ((1, [0, 60]), (2, [170, 115]), ("168,18,198,46", [170, 60])):
+        config = FaceConfig(driving=choice)
+        track = find_faces(frames(12), ScriptedDetector(*answers), config)
+        assert track.boxes[[0, 11], 0].tolist() == expected
+
+
+def test_a_face_that_nobody_finds_is_where_the_box_says():
+    track = find_faces(
+        frames(4), ScriptedDetector([], [], [], []), FaceConfig(driving="60,20,100,70")
+    )
+    np.testing.assert_allclose(track.boxes, [[60, 20, 100, 70]] * 4)
+    assert track.describe().startswith("no face found in the given box")
+
+
+def test_strength_scales_the_way_from_the_face_at_rest():
+    boxes = np.array([[10.0, 10, 30, 30], [20, 10, 40, 30], [10, 10, 50, 50]])
+    track = track_of(boxes, Shot(0, 3, 1))
+    faces = torch.tensor([[0.0], [1.0], [3.0]])
+    encoder = CountingEncoder()
+    for strength, face_expected, y in (
+        (0, [1, 1, 1], 0),
+        (0.5, [0.5, 1, 2], 0.25),
+        (2, [-1, 1, 5], 1),
+    ):
+        vectors = box_vectors(track, np.zeros(4), sigma=0, strength=strength)
+        np.testing.assert_allclose(vectors[1], [0, 0, 1], atol=1e-6)
+        assert vectors[2, 0] == pytest.approx(y)
+        tokens = motion_tokens(encoder, Motion(faces, track), vectors, strength)
+        torch.testing.assert_close(tokens[:, 0, 0], torch.tensor(face_expected, dtype=torch.float))
 
 
 def test_two_driving_videos_blend_linearly_over_the_shorter():

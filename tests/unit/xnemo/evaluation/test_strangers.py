@@ -74,7 +74,7 @@ class Recolours:
         self.follows = follows
 
     def prepare_portrait(self, image, config):
-        return Portrait(BOX, image, image)
+        return Portrait(BOX, BOX, image, image, 1)
 
     def denoise(self, portrait, tokens, config):
         assert portrait.box.tolist() == BOX.tolist()
