@@ -49,7 +49,7 @@ def tiny() -> TrainConfig:
             gan=0.3,
             l1=2.0,
             perceptual=0.0,
-            feature_matching=0.5,
+            feature_matching=0.17,
             adversarial=0.05,
             # Within minutes the heads alone teach the encoder nothing.
             motion=1.0,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.tracking.uri import check_uri, limit_waiting
+from pipelines.tracking.uri import check_uri, limit_waiting, patient_uploads
 from preprocessing.errors import UserError
 from xnemo.training.monitor.run_log import START, Record, measurements, read_records
 
@@ -65,7 +65,9 @@ class TrackingStore:
         try:
             getattr(self, f"_send_{records[0]['kind']}", self._skip)(records)
         except MlflowException as error:
-            if error.error_code in _FINAL and not _is_connection_error(error):
+            # Without a run no record has a place to go: none of them is refused for itself.
+            final = error.error_code in _FINAL and self._run is not None
+            if final and not _is_connection_error(error):
                 raise Refused(str(error)) from error
             raise
 
@@ -129,14 +131,16 @@ class TrackingStore:
             self._client.log_batch(self._ready(), metrics=some)
 
     def _send_artifact(self, records: list[Record]) -> None:
+        client, run_id = self._client, self._ready()
         for record in records:
             path = self.run_dir / record["file"]
-            if path.is_dir():
-                self._client.log_artifacts(self._ready(), str(path), record["folder"] or path.name)
-            elif path.is_file():
-                self._client.log_artifact(self._ready(), str(path), record["folder"] or None)
-            else:
-                raise Refused(f"{path} does not exist any more")
+            with patient_uploads():
+                if path.is_dir():
+                    client.log_artifacts(run_id, str(path), record["folder"] or path.name)
+                elif path.is_file():
+                    client.log_artifact(run_id, str(path), record["folder"] or None)
+                else:
+                    raise Refused(f"{path} does not exist any more")
 
     def _send_dataset(self, records: list[Record]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -160,7 +164,8 @@ class TrackingStore:
             folder = self.run_dir / record["file"]
             if not folder.is_dir():
                 raise Refused(f"{folder} does not exist any more")
-            client.log_artifacts(run_id, str(folder), folder.name)
+            with patient_uploads():
+                client.log_artifacts(run_id, str(folder), folder.name)
             try:
                 client.create_registered_model(record["name"])
             except MlflowException as error:
@@ -218,6 +223,13 @@ class TrackingStore:
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "deleted":
+            number = found.experiment_id
+            raise UserError(
+                f"the MLflow experiment {name!r} at {self.uri} was deleted",
+                f"restore it by `mlflow experiments restore --experiment-id {number}` and run "
+                "`xnemo sync RUN`",
+            )
         if found is not None:
             return str(found.experiment_id)
         location = None

@@ -2,10 +2,15 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from preprocessing.errors import UserError
 
+# Seconds that MLflow's client waits for an answer, to a call and to an upload: a server that passes
+# a bundle on to a bucket answers when the bucket has it.
+_TIMEOUT, _CALL_S, _UPLOAD_S = "MLFLOW_HTTP_REQUEST_TIMEOUT", "10", "900"
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
 
@@ -48,7 +53,20 @@ def limit_waiting() -> None:
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault(_TIMEOUT, _CALL_S)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def patient_uploads() -> Iterator[None]:
+    """Let MLflow wait longer for uploads, unless the user has set the time."""
+    if os.environ.get(_TIMEOUT) != _CALL_S:
+        yield
+        return
+    os.environ[_TIMEOUT] = _UPLOAD_S
+    try:
+        yield
+    finally:
+        os.environ[_TIMEOUT] = _CALL_S

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from xnemo.model.networks import Networks
 from xnemo.training.config import TrainConfig
+from xnemo.training.engines.optimizer import ENCODER_TRUNK
 from xnemo.training.engines.synced_batch_norm import synchronise_batch_norms
 from xnemo.training.step_inputs import MotionInputs, StepInputs
 
@@ -51,7 +52,8 @@ class JointNetwork(nn.Module):
         _choose_trained(self, config)
         if config.engine.batch_norm == "synced":
             synchronise_batch_norms(self.motion_encoder)
-        if config.engine.batch_norm == "frozen" or self.temporal_only:
+        frozen_encoder = config.optimizer.encoder_lr_scale == 0
+        if config.engine.batch_norm == "frozen" or self.temporal_only or frozen_encoder:
             self.motion_encoder.freeze_statistics()
         if self.temporal_only and self.denoiser is not None:
             _avoid_channels_last(self.denoiser)
@@ -126,5 +128,6 @@ def _choose_trained(joint: JointNetwork, config: TrainConfig) -> None:
     """Freeze what the stage does not train; parameters that a network froze stay frozen."""
     temporal_stage = config.stage == "temporal"
     for name, parameter in joint.named_parameters():
-        if (".temporal_modules." in name) != temporal_stage:
+        frozen = config.optimizer.encoder_lr_scale == 0 and name.startswith(ENCODER_TRUNK)
+        if (".temporal_modules." in name) != temporal_stage or frozen:
             parameter.requires_grad_(False)

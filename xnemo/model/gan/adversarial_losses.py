@@ -38,15 +38,20 @@ def hinge_generator(fake: Outputs) -> Tensor:
 
 
 def feature_matching(real: Outputs, fake: Outputs) -> Tensor:
-    """L1 distance between discriminator features of real and fake, mean over layers and scales.
+    """L1 distance between discriminator features of real and fake, summed over layers.
 
-    The real side is detached: it is a target.
+    The mean over scales, as in pix2pixHD and SPADE, whose weight of 10 belongs to the sum. The real
+    side is detached: it is a target.
     """
     return _mean(
         [
-            F.l1_loss(f.float(), r.detach().float())
+            torch.stack(
+                [
+                    F.l1_loss(f.float(), r.detach().float())
+                    for r, f in zip(real_scale.features, fake_scale.features, strict=True)
+                ]
+            ).sum()
             for real_scale, fake_scale in zip(real, fake, strict=True)
-            for r, f in zip(real_scale.features, fake_scale.features, strict=True)
         ]
     )
 

@@ -40,7 +40,8 @@ class LossConfig:
     l1: float = 1.0
     # Weight of the VGG feature distance, whose weights `perceptual.weights` names; 0 disables it.
     perceptual: float = 10.0
-    # Weight of the distance between discriminator features of generated and target images.
+    # Weight of the distance between discriminator features of generated and target images, a sum
+    # over layers.
     feature_matching: float = 10.0
     # Weight of the generator's hinge loss.
     adversarial: float = 1.0

@@ -16,12 +16,15 @@ class OptimizerConfig:
     lr: float = 1e-5
     # Learning rate of the motion encoder and the motion modules, as a multiple of lr.
     motion_lr_scale: float = 1.0
-    # Learning rate of the motion encoder alone, as a multiple of lr; empty uses motion_lr_scale.
+    # Learning rate of the motion encoder without its projection to tokens, as a multiple of lr;
+    # empty uses motion_lr_scale, 0 freezes it, batch norms included.
     encoder_lr_scale: float | None = None
     # Learning rate of the GAN head. Its kernels use StyleGAN2's equalised learning rate (2e-3
     # there), so a step changes them less than the same rate does elsewhere.
     gan_lr: float = 1e-3
-    # Learning rate of the discriminator.
+    # Learning rate of the discriminator. Its kernels are not equalised: at the published size a
+    # step of this rate changes them by 0.2 to 3 %, and one of gan_lr changes the head's by 0.1 %,
+    # so the discriminator is the faster one, as in its ancestors' two time scales (PC-AVS, SPADE).
     discriminator_lr: float = 2e-4
     # AdamW's betas for all networks but the GAN head and the discriminator.
     betas: tuple[float, float] = (0.9, 0.999)

@@ -13,6 +13,10 @@ from xnemo.training.config.optimizer import OptimizerConfig
 
 ParameterGroup = dict[str, Any]
 
+#: Parameters of the motion encoder that the motion stage trains. The projection to the denoiser's
+#: tokens behind them is as fresh as the denoiser when a run starts from a bundle of that stage.
+ENCODER_TRUNK = "motion_encoder.model."
+
 
 def network_groups(network: nn.Module, config: OptimizerConfig) -> list[ParameterGroup]:
     """Group the trained parameters of a `JointNetwork` by learning rate, decay and betas."""
@@ -20,7 +24,7 @@ def network_groups(network: nn.Module, config: OptimizerConfig) -> list[Paramete
     def settings(name: str) -> tuple[float, tuple[float, float]]:
         if name.startswith("gan_head."):
             return config.gan_lr, config.gan_betas
-        if name.startswith("motion_encoder.") and config.encoder_lr_scale is not None:
+        if name.startswith(ENCODER_TRUNK) and config.encoder_lr_scale is not None:
             return config.lr * config.encoder_lr_scale, config.betas
         motion = name.startswith(("motion_encoder.", "motion_readout."))
         if motion or ".motion_modules." in name:

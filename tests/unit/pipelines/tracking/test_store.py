@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.tracking import RunLog, default_uri, sync
 from pipelines.tracking.delivery import Delivery
+from pipelines.tracking.uri import limit_waiting, patient_uploads
 from preprocessing.errors import UserError
 
 
@@ -160,3 +161,37 @@ def test_an_alias_moves_to_the_run_that_took_it_last(
     assert late.refused == 0
     assert len(client.search_model_versions("name='nightly'")) == 3
     assert ids[client.get_model_version_by_alias("nightly", "champion").run_id] == "night-3"
+def test_a_deleted_experiment_is_told_and_nothing_is_lost(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = default_uri(tmp_path)
+    sync(write_run("before"), uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("xnemo")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    after = write_run("after")
+    with pytest.raises(UserError, match=r"was deleted.*experiments restore") as refusal:
+        sync(after, uri)
+    assert "\n" not in str(refusal.value)
+    assert Delivery(after, uri).position.next_seq == 0
+    client.restore_experiment(experiment.experiment_id)
+    result = sync(after, uri)
+    assert (result.sent, result.refused) == (12, 0)
+
+
+def test_uploads_may_take_longer_than_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_TIMEOUT
+
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    limit_waiting()
+    assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 10
+    with patient_uploads():
+        assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 900
+    assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 10
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    limit_waiting()
+    with patient_uploads():
+        assert MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 3

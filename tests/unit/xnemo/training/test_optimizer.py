@@ -34,17 +34,33 @@ def test_every_trained_parameter_is_in_one_group_at_the_rate_of_its_part(encoder
     for name, parameter in trained.items():
         if name.startswith("gan_head."):
             part, rate = "gan", 5e-4
-        elif name.startswith("motion_encoder."):
+        elif name.startswith("motion_encoder.model."):
             part, rate = "encoder", 3e-3 if encoder_scale is None else 5e-4
+        elif name.startswith("motion_encoder."):
+            part, rate = "projection to tokens", 3e-3
         elif ".motion_modules." in name:
             part, rate = "motion modules", 3e-3
         else:
             part, rate = "rest", 1e-3
         assert rates[id(parameter)] == rate, name
         seen.add(part)
-    assert seen == {"gan", "encoder", "motion modules", "rest"}
+    assert seen == {"gan", "encoder", "projection to tokens", "motion modules", "rest"}
     discriminator = build_networks(config.network).discriminator
     assert {group["lr"] for group in discriminator_groups(discriminator, rates_of)} == {7e-5}
+
+
+def test_a_rate_of_zero_freezes_the_encoder_and_its_statistics_but_not_the_projection():
+    config = nano_config(optimizer__encoder_lr_scale=0.0)
+    joint = JointNetwork(build_networks(config.network), config).train()
+    encoder = joint.motion_encoder
+    assert not any(p.requires_grad for p in encoder.model.parameters())
+    assert all(p.requires_grad for p in encoder.final_proj.parameters())
+    before = {name: value.clone() for name, value in encoder.named_buffers()}
+    assert any("running_mean" in name for name in before)
+    images = torch.rand(4, 3, encoder.side, encoder.side) * 2 - 1
+    encoder(images, torch.tensor([0.0, 0.0, 1.0]).expand(4, 3)).tokens.sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in encoder.named_buffers())
+    assert encoder.final_proj.weight.grad is not None
 
 
 def groups() -> list[dict]:

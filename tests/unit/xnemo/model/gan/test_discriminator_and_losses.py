@@ -51,6 +51,15 @@ def test_feature_matching_has_no_gradient_on_the_real_side():
     assert fake.grad.abs().sum() > 0
 
 
+def test_feature_matching_sums_layers_and_averages_scales():
+    def scale(distance):
+        layers = [torch.zeros(1, 2), torch.zeros(1, 5)]
+        return output(0, layers), output(0, [layer + distance for layer in layers])
+
+    real, fake = zip(scale(1.0), scale(3.0), strict=True)
+    assert feature_matching(real, fake) == (2 * 1 + 2 * 3) / 2
+
+
 def test_r1_of_a_linear_discriminator_is_half_its_squared_norm():
     weight = torch.randn(3, 8, 8)
 
