@@ -22,7 +22,7 @@ headless:
 	  "opencv-python-headless==$$(sed -n 's/^opencv-python==//p' constraints.txt)"
 
 .PHONY: headless install demo test test-all lint lock clean \
-  docs bench-decode bench-network bench-preprocessing bench-training
+  docs bench-decode bench-network bench-preprocessing bench-training gpu-check
 
 install: $(VENV)/installed
 
@@ -55,6 +55,10 @@ bench-preprocessing: install
 
 bench-training: install
 	$(BIN)/python benchmarks/bench_training.py
+
+# Tests marked gpu, training steps and animation at the published size, on the GPU of this machine.
+gpu-check: install
+	$(BIN)/python benchmarks/gpu_check.py
 
 # A CPU build of torch calls itself 2.13.0+cpu; the pin must fit the CUDA build as well.
 lock: install

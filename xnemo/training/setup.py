@@ -70,12 +70,12 @@ def build_train_state(
         networks.autoencoder, networks.image_embedding, NoiseSchedule(config.diffusion)
     )
     joint = JointNetwork(networks, config).train()
-    network = _build_engine(joint, network_groups(joint, config.optimizer), config, plan, world)
+    network = build_engine(joint, network_groups(joint, config.optimizer), config, plan, world)
     discriminator = None
     if config.uses_gan_head:
         module = modules["discriminator"].train()
         groups = discriminator_groups(module, config.optimizer)
-        discriminator = _build_engine(module, groups, config, plan, world)
+        discriminator = build_engine(module, groups, config, plan, world)
     state = TrainState(
         config=config,
         world=world,
@@ -84,7 +84,7 @@ def build_train_state(
         reader=reader,
         sizes=sizes,
         frozen=frozen,
-        perceptual=_build_perceptual(config, world),
+        perceptual=build_perceptual(config, world),
         network=network,
         discriminator=discriminator,
         ema=ShardedEma(network, config.ema, world) if config.ema.enabled else None,
@@ -124,13 +124,14 @@ def _load_initial_weights(
         )
 
 
-def _build_engine(
+def build_engine(
     module: nn.Module,
     groups: list[ParameterGroup],
     config: TrainConfig,
     plan: BatchPlan,
     world: World,
 ) -> Engine:
+    """Return the engine that `config.engine` names, over a module on this worker's device."""
     module.to(world.device)
     optimizer = build_optimizer(groups, config.optimizer)
     if config.engine.kind == "deepspeed":
@@ -150,7 +151,8 @@ def _build_engine(
     )
 
 
-def _build_perceptual(config: TrainConfig, world: World) -> PerceptualLoss | None:
+def build_perceptual(config: TrainConfig, world: World) -> PerceptualLoss | None:
+    """Return the perceptual loss, if the configuration has one."""
     if not config.uses_gan_head or config.loss.perceptual == 0:
         return None
     return PerceptualLoss(config.perceptual).to(world.device)
