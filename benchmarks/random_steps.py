@@ -32,6 +32,7 @@ class RandomSteps:
         networks = build_networks(config.network, config.seed)
         if config.uses_motion_readout:
             numbers = torch.ones(len(READOUT_COLUMNS))
+            assert networks.motion_readout is not None
             networks.motion_readout.set_statistics(0 * numbers, numbers)
         else:
             networks.motion_readout = None
