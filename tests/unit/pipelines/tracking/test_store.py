@@ -161,6 +161,8 @@ def test_an_alias_moves_to_the_run_that_took_it_last(
     assert late.refused == 0
     assert len(client.search_model_versions("name='nightly'")) == 3
     assert ids[client.get_model_version_by_alias("nightly", "champion").run_id] == "night-3"
+
+
 def test_a_deleted_experiment_is_told_and_nothing_is_lost(
     tmp_path: Path, write_run: Callable[..., Path]
 ) -> None:
