@@ -55,10 +55,6 @@ class DemoConfig:
     picture_side: int = 128
     # Length of the fine-tune in samples; None for the recipe's.
     train_samples: int | None = None
-    # Denoising steps of animation.
-    steps: int = 10
-    # Guidance scale of animation; 1 is off.
-    guidance: float = 1.0
     # The comparison uses every N-th frame of the driving videos.
     compare_every: int = 5
 
@@ -251,7 +247,7 @@ def _losses(run_dir: Path) -> dict[str, tuple[float, float]]:
 
 
 def _animate_config(config: DemoConfig) -> AnimateConfig:
-    return AnimateConfig(steps=config.steps, guidance=config.guidance, seed=config.seed)
+    return AnimateConfig(seed=config.seed)
 
 
 def _animator(model: str | Path) -> Animator:
@@ -279,7 +275,7 @@ def _animate(
         portrait,
         driving.path,
         output,
-        AnimateOptions(steps=config.steps, guidance=config.guidance, seed=config.seed),
+        AnimateOptions(seed=config.seed),
         on_progress=lambda stage, done, total: report(f"animate: {stage}", done, total),
     )
     return made.output

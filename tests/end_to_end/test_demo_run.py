@@ -22,7 +22,7 @@ from xnemo.training.monitor.run_log import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800)]
 
-SMALL = DemoConfig(people=4, clip_seconds=2.2, train_samples=32, steps=2, compare_every=25)
+SMALL = DemoConfig(people=4, clip_seconds=2.2, train_samples=32, compare_every=25)
 
 
 @pytest.fixture(scope="module")

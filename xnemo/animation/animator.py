@@ -250,11 +250,12 @@ class Animator:
             motion=motion_FLD,
             negative_motion=parts.motion_encoder(tight, centred).tokens,
         )
-        config = fit_windows(config, parts.config.unet, self.window)
+        config = fit_windows(config, parts.config.unet, self.window).for_model(self.diffusion)
+        steps = config.steps or 1
 
         def after_step(step: int, timestep: int, z: Tensor) -> Tensor | None:
             if on_progress:
-                on_progress("denoising", step + 1, config.steps)
+                on_progress("denoising", step + 1, steps)
             return on_step(step, timestep, z) if on_step else None
 
         return sample_latents(

@@ -89,7 +89,9 @@ def encode_faces(
     crops = _crops(frames, track, encoder.config["image_size"])
     faces = []
     while batch := list(islice(crops, chunk)):
-        faces.append(encoder.encode_face(to_tensor(np.stack(batch)).to(parameter)).cpu())
+        rest = torch.tensor([[0.0, 0.0, 1.0]]).expand(len(batch), 3).to(parameter)
+        # The whole forward pass: hooks that move an offloaded encoder to its device act on it.
+        faces.append(encoder(to_tensor(np.stack(batch)).to(parameter), rest).face.cpu())
     return torch.cat(faces)[torch.from_numpy(track.shown)]
 
 

@@ -2,8 +2,8 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from preprocessing.errors import UserError
 from xnemo.diffusion.guidance import Conditions, Denoiser, guided_prediction
 from xnemo.diffusion.initial_latents import initial_latents
+from xnemo.diffusion.schedule import DiffusionConfig
 from xnemo.diffusion.scheduler import SCHEDULERS, SPACINGS, Scheduler
 
 # Frames that the scheduler steps at once; bounds its temporary tensors.
@@ -26,10 +27,11 @@ class SamplerConfig:
 
     # Scheduler; dpm and unipc need about half as many steps as ddim.
     scheduler: Literal["ddim", "dpm", "unipc"] = "ddim"
-    # Denoising steps.
-    steps: int = 35
-    # Guidance scale; 1 turns guidance off and halves the work.
-    guidance: float = 2.5
+    # Denoising steps; empty uses the model's own number, 35 for the release.
+    steps: int | None = None
+    # Guidance scale; 1 turns guidance off and halves the work; empty uses the model's own, 2.5 for
+    # the release.
+    guidance: float | None = None
     # Timestep spacing; "auto" is leading as in the release, or trailing for a network trained with
     # zero terminal SNR.
     spacing: Literal["auto", "leading", "trailing", "linspace"] = "auto"
@@ -47,7 +49,7 @@ class SamplerConfig:
             raise UserError(f"scheduler = {self.scheduler!r}", f"use one of {SCHEDULERS}")
         if self.spacing not in SPACINGS:
             raise UserError(f"spacing = {self.spacing!r}", f"use one of {SPACINGS}")
-        if self.steps < 1 or self.windows_per_batch < 1:
+        if (self.steps is not None and self.steps < 1) or self.windows_per_batch < 1:
             raise UserError(
                 f"steps = {self.steps}, windows_per_batch = {self.windows_per_batch}",
                 "use 1 or more for both",
@@ -57,6 +59,14 @@ class SamplerConfig:
                 f"overlap = {self.overlap} with window = {self.window}",
                 "use an overlap from 0 to window - 1",
             )
+
+    def for_model(self, diffusion: DiffusionConfig) -> Self:
+        """Return these settings with the model's own numbers where they are empty."""
+        return replace(
+            self,
+            steps=diffusion.sampling_steps if self.steps is None else self.steps,
+            guidance=diffusion.sampling_guidance if self.guidance is None else self.guidance,
+        )
 
 
 def make_windows(frames: int, size: int = 24, overlap: int = 4, offset: int = 0) -> list[list[int]]:
@@ -114,7 +124,10 @@ def sample_latents(
     Raises:
         UserError: The scheduler is not on a variance-preserving process.
     """
-    scheduler.set_timesteps(config.steps)
+    filled = config.for_model(DiffusionConfig())
+    assert filled.steps is not None
+    assert filled.guidance is not None
+    scheduler.set_timesteps(filled.steps)
     if float(scheduler.init_noise_sigma) != 1:
         raise UserError(
             f"{type(scheduler).__name__} scales its latents with the noise",
@@ -135,7 +148,14 @@ def sample_latents(
         offset = int(torch.randint(config.window, (1,), generator=generator))
         windows = make_windows(conditions.frames, config.window, config.overlap, offset)
         prediction = _averaged_prediction(
-            denoiser, z_1CFhw, timestep, windows, conditions, config, z_reference_1Chw
+            denoiser,
+            z_1CFhw,
+            timestep,
+            windows,
+            conditions,
+            config,
+            filled.guidance,
+            z_reference_1Chw,
         )
         for block, own in enumerate(schedulers):
             part = slice(block * SCHEDULER_BLOCK, (block + 1) * SCHEDULER_BLOCK)
@@ -155,6 +175,7 @@ def _averaged_prediction(
     windows: list[list[int]],
     conditions: Conditions,
     config: SamplerConfig,
+    guidance: float,
     like: Tensor,
 ) -> Tensor:
     """Return the mean prediction (1, C, F, h, w) over the windows that contain each frame."""
@@ -164,9 +185,7 @@ def _averaged_prediction(
         group = windows[first : first + config.windows_per_batch]
         z_KCFhw = torch.cat([z_1CFhw[:, :, window] for window in group]).to(like)
         # Guidance is linear: guiding each window equals guiding the averages.
-        prediction = guided_prediction(
-            denoiser, z_KCFhw, timestep, conditions, group, config.guidance
-        )
+        prediction = guided_prediction(denoiser, z_KCFhw, timestep, conditions, group, guidance)
         for window, part in zip(group, prediction.float().cpu(), strict=True):
             total[0][:, window] += part
             visits[window] += 1

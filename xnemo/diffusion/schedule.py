@@ -45,10 +45,16 @@ class DiffusionConfig:
     # noise the noisy latents determine the result, so a short run learns more about reference and
     # motion from high noise.
     timestep_bias: float = 0.0
+    # Denoising steps and guidance scale that suit the model; animation uses them where its settings
+    # are empty. The defaults are the release's.
+    sampling_steps: int = 35
+    sampling_guidance: float = 2.5
 
     def __post_init__(self) -> None:
         if self.train_steps < 1:
             raise UserError(f"diffusion.train_steps = {self.train_steps}", "use 1 or more")
+        if self.sampling_steps < 1:
+            raise UserError(f"diffusion.sampling_steps = {self.sampling_steps}", "use 1 or more")
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise UserError(
                 f"diffusion.beta_start = {self.beta_start}, beta_end = {self.beta_end}",

@@ -207,7 +207,7 @@ def printed_config(capsys, *arguments: str) -> str:
         ["animate", "--steps", "4", "--seed", "5", "--vae", "/a folder"],
         ["ui", "--max_frames=3"],
         ["evaluate", "--limit", "2"],
-        ["demo", "--steps=3"],
+        ["demo", "--people=3"],
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -154,9 +154,9 @@ class CountingEncoder(torch.nn.Module):
         self.config = {"image_size": 16}
         self.batches = []
 
-    def encode_face(self, image):
+    def forward(self, image, box):
         self.batches.append(len(image))
-        return image.mean(dim=(2, 3))
+        return type("Latent", (), {"face": image.mean(dim=(2, 3))})()
 
     def place(self, face, box):
         return type("Latent", (), {"tokens": torch.cat([face, box], dim=1)[:, None]})()
