@@ -62,7 +62,8 @@ def parallel_coordinates(
         x = _SIDE + _STEP * i
         parts.append(f'<path d="M{x} {_TOP}v{_HEIGHT}" stroke="black"/>')
         parts.append(
-            f'<text x="{x}" y="{_TOP - 20}" text-anchor="middle" font-weight="bold">'
+            # Long names at two heights.
+            f'<text x="{x}" y="{_TOP - 16 - 16 * (i % 2)}" text-anchor="middle" font-weight="bold">'
             f"{escape(name)}</text>"
         )
         parts += [
