@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.cluster.connect import cluster_address, connect
-from pipelines.cluster.resources import parse_workers, resources_per_worker
+from pipelines.cluster.resources import parse_workers, resources_per_worker, uses_gpu
 from pipelines.tracking import RunLog, Sender, choose_uri, default_uri, sync
 from pipelines.train.run_folder import open_folder
 from pipelines.tune.draws import check_optuna
@@ -127,9 +127,7 @@ def tune(
             ended = count_ended(folder, total, metric, config.samples)
             if ended < total:
                 with connect(address) as cluster:
-                    gpu = use_gpu
-                    if gpu is None:
-                        gpu = cluster.gpus > 0 and config.engine.device != "cpu"
+                    gpu = uses_gpu(config.engine.device, cluster) if use_gpu is None else use_gpu
                     each = resources_per_worker(count, cluster, cpus_per_worker, gpu)
                     have = {"CPU": cluster.cpus, "GPU": cluster.gpus}
                     room = min(have[name] // (amount * count.most) for name, amount in each.items())

@@ -178,23 +178,6 @@ def run_trial(settings: dict[str, Any], job: TrialJob) -> None:
         raise
 
 
-<<<<<<< HEAD
-    train(
-        override(from_dict(TrainConfig, job.config), settings),
-        job.data,
-        trial_name(ray_tune.get_context().get_trial_id()),
-        runs_dir=job.runs_dir,
-        workers=job.workers,
-        cpus_per_worker=job.cpus,
-        use_gpu=job.gpu,
-        tracking_uri=job.uri,
-        experiment=job.experiment,
-        parent=job.parent,
-        model=None,
-        previews=False,
-        on_progress=report,
-    )
-=======
 class TrialRun:
     """Training of one trial in its process."""
 
@@ -222,7 +205,7 @@ class TrialRun:
             tracking_uri=job.uri,
             experiment=job.experiment,
             parent=job.parent,
-            register=False,
+            model=None,
             previews=False,
             pause_every=pause_every,
             on_progress=on_progress,
@@ -292,7 +275,6 @@ class TrialRun:
         ray_tune.report(
             {**numbers, "samples_seen": samples_seen, "round": number}, checkpoint=checkpoint
         )
->>>>>>> dc58d38 (Tune: population-based training, Optuna, records that a resumed search reads; job measurements reach Prometheus)
 
 
 def release_placement(run_dir: Path) -> None:
