@@ -7,15 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from tiny_run import nano_config
 
+from pipelines.cli.settings import configure
 from pipelines.tune.plot import parallel_coordinates
 from pipelines.tune.results import rank_trials
 from pipelines.tune.trials import Trial, finite, read_trial, read_trials, write_trial
 from preprocessing.errors import UserError
-from xnemo.config import from_dict
-from xnemo.training.config import TrainConfig
+from xnemo.recipes import get_recipe
 
 SPACE = {
     "optimizer.lr": ("loguniform", [1e-5, 1e-2]),
@@ -84,7 +83,7 @@ def test_states_are_told_apart_and_only_whole_trials_win(tmp_path: Path, mode: s
     assert [row["state"] for row in rows] == [t.state for t in result.trials]
     assert rows[-1]["error"] == "loss is nan"
     # The whole recipe, so that the command needs nothing else.
-    assert from_dict(TrainConfig, yaml.safe_load(result.settings.read_text())) == result.best
+    assert configure(get_recipe("small"), result.settings, None) == result.best
     assert result.best.optimizer.lr == 10.0 ** -(finished[0] + 2)
 
 
