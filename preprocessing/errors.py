@@ -20,6 +20,10 @@ class UserError(Exception):
         return (type(self), (self.what, self.remedy))
 
 
+class Diverged(UserError):  # noqa: N818 - an outcome of training
+    """Training cannot go on: its losses, gradients or measurements are not finite."""
+
+
 #: Extra of the installation that each optional library belongs to.
 EXTRAS = {
     "bitsandbytes": "eight-bit",
@@ -29,6 +33,7 @@ EXTRAS = {
     "insightface": "preprocess",
     "matplotlib": "demo",
     "mlflow": "train",
+    "optuna": "tune",
     "ray": "preprocess",
     "s3fs": "s3",
     "skimage": "demo",

@@ -459,6 +459,8 @@ ROOMS: tuple[Room, ...] = (
             "xnemo.config",
             "xnemo.data",
             "xnemo.training.config",
+            "xnemo.training.checkpoint",
+            "xnemo.training.monitor",
             "xnemo.training",
             "pipelines.cluster",
             "pipelines.tracking",

@@ -1,7 +1,7 @@
 """`xnemo tune`: a search over a recipe's settings."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,17 @@ def tune(
     overrides: opt.Overrides = None,
     runs_dir: opt.RunsDir = opt.RUNS_DIR,
     trials: Annotated[int, typer.Option(min=1, help="Samples from the search space.")] = 8,
+    scheduler: Annotated[
+        Literal["asha", "pbt", "none"],
+        typer.Option(help="Stop poor trials early, or have them copy good ones, or neither."),
+    ] = "asha",
+    searcher: Annotated[
+        Literal["random", "optuna"], typer.Option(help="How settings are drawn.")
+    ] = "random",
+    exchange_samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Samples between exchanges of pbt. Default: a fifth of a trial."),
+    ] = None,
     workers: Annotated[str, typer.Option(metavar="N", help="Workers of each trial.")] = "1",
     concurrent: Annotated[
         int | None, typer.Option(min=1, help="Parallel trials. Default: as many as fit.")
@@ -28,9 +39,9 @@ def tune(
     config: opt.ConfigFile = None,
     print_config: opt.PrintConfig = False,
 ) -> int:
-    """Search a recipe's settings with Ray Tune; poor trials stop early (ASHA)."""
+    """Search a recipe's settings with Ray Tune; the same command again resumes."""
     from pipelines.terminal.live_progress import live_progress
-    from pipelines.terminal.report import console, quoted, show_facts, show_next
+    from pipelines.terminal.report import quoted, show_facts, show_next, show_rows
     from pipelines.tune.job import tune as start
     from xnemo.recipes import get_recipe
 
@@ -43,17 +54,28 @@ def tune(
             run,
             runs_dir=runs_dir,
             trials=trials,
+            scheduler=scheduler,
+            searcher=searcher,
+            exchange_samples=exchange_samples,
             address=address,
             workers=workers,
             concurrent=concurrent,
             tracking_uri=tracking_uri,
             on_progress=report,
         )
-    for trial in result.trials:
-        value = "none" if trial.value is None else f"{trial.value:.4g}"
-        drawn = ", ".join(f"{name}={drawn}" for name, drawn in trial.settings.items())
-        console.print(f"{trial.name}: {result.metric} {value}, {trial.state}; {drawn}")
-    show_facts(f"search {run}", {"table": result.table, "runs": result.folder})
+    rows = [
+        {
+            "trial": trial.name,
+            result.metric: trial.value,
+            "samples": trial.samples_seen,
+            "state": trial.state,
+            **trial.settings,
+        }
+        for trial in result.trials
+    ]
+    show_rows("trials, best first", rows)
+    facts = {"trials": result.states, "table": result.table, "plot": result.plot}
+    show_facts(f"search {run}", {**facts, "best settings": result.settings})
     best = result.trials[0]
     bundle = result.folder / best.name / "bundle"
     if bundle.is_dir():
@@ -62,6 +84,5 @@ def tune(
         )
         show_next(animate)
     again = ["xnemo", "train", recipe, *(word for root in data for word in ("--data", root))]
-    chosen = [f"{name}={value}" for name, value in best.settings.items()]
-    show_next(quoted(*again, "--run", f"{run}-best", *(overrides or []), *chosen))
-    return 1 if all(trial.state == "failed" for trial in result.trials) else 0
+    show_next(quoted(*again, "--run", f"{run}-best", "--config", result.settings))
+    return 0

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from pipelines.cluster.metrics import record as export
 from pipelines.preprocess.context import JobContext, cannot_write
 from pipelines.preprocess.progress import JobProgress
 from preprocessing.chunk.records import Chunk, ChunkRecord
@@ -52,8 +53,18 @@ def process(plan: Plan, job: JobContext) -> Processed:
                 raise cannot_write(job.store, record.status, record.detail)
             done_s += record.seconds
             kept, clips, bad = kept + record.kept, clips + record.clips, bad + record.damage
+            _export(record, total_s - done_s)
             job.notify(JobProgress("process", done_s, total_s, kept, clips, bad))
     return Processed(plan, job.workers.used)
+
+
+def _export(record: ChunkRecord, pending_s: float) -> None:
+    """Let Prometheus know of a chunk that is done."""
+    export("xnemo_frames_total", record.frames)
+    for outcome, clips in {"kept": record.kept, **record.dropped}.items():
+        export("xnemo_clips_total", clips, outcome=outcome)
+    export("xnemo_quarantined_total", record.damage)
+    export("xnemo_pending_seconds", pending_s)
 
 
 def stream_chunks(

@@ -65,6 +65,7 @@ def train(
     parent: str | None = None,
     model: str | None = "",
     previews: bool = True,
+    pause_every: int | None = None,
     on_progress: Callable[[TrainProgress], None] | None = None,
 ) -> TrainResult:
     """Train a recipe on preprocessed data, on this machine or on a cluster.
@@ -90,6 +91,7 @@ def train(
         model: MLflow's model that the bundle becomes a version of; "" for ``xnemo-RUN``, None for
             none.
         previews: whether to animate a few held-out clips at checkpoints and at the end.
+        pause_every: save a checkpoint and stop at the next multiple of this many samples.
         on_progress: called at every change.
 
     Raises:
@@ -120,7 +122,7 @@ def train(
                     record.take([("end", folder.last_metrics())])
                 else:
                     launch = WorkerLaunch(
-                        config, roots, folder, log, record, max_failures, previews
+                        config, roots, folder, log, record, max_failures, previews, pause_every
                     )
                     # Ray installs a signal handler that ends this process at once.
                     with connect(address) as cluster, stop_on_signals(stop):

@@ -19,7 +19,6 @@ from pipelines.train.previews import Previewer, free_gpus
 from pipelines.train.progress import RunRecord
 from pipelines.train.run_folder import RunFolder
 from pipelines.train.worker import PLACEMENT_FILE, run_worker
-from preprocessing.errors import UserError
 from xnemo.config import to_dict
 from xnemo.training.config import TrainConfig
 
@@ -55,6 +54,7 @@ class WorkerLaunch:
     record: RunRecord
     max_failures: int
     previews: bool
+    pause_every: int | None
 
     def run(
         self,
@@ -125,6 +125,7 @@ class WorkerLaunch:
             "token": token,
             "control_actor": actor,
             "cwd": os.getcwd(),
+            "pause_every": self.pause_every,
         }
         return TorchTrainer(
             run_worker,
@@ -185,7 +186,7 @@ class WorkerLaunch:
                 return
         self.record.take(_fetch(actor))
         if self.record.refusal is not None:
-            raise UserError(*self.record.refusal)
+            raise self.record.refusal
         (result,) = outcome
         if isinstance(result, BaseException):
             raise training_error(

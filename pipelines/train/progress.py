@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pipelines.tracking import RunLog
 from pipelines.train.control_actor import Message
+from preprocessing.errors import Diverged, UserError
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +52,8 @@ class RunRecord:
         self.metrics: dict[str, Any] = {}
         #: Folder of the newest checkpoint, until the reader resets it.
         self.checkpoint: Path | None = None
-        #: Unusable input that a worker found: what is wrong and how to fix it.
-        self.refusal: tuple[str, str] | None = None
+        #: Unusable input, or divergence, that a worker found.
+        self.refusal: UserError | None = None
         #: Failures of workers, in order: rank, node, error, traceback.
         self.failures: list[dict[str, Any]] = []
 
@@ -132,7 +133,8 @@ class RunRecord:
         self.report("training", message)
 
     def _take_refused(self, body: dict[str, Any]) -> None:
-        self.refusal = self.refusal or (body["what"], body["remedy"])
+        kind = Diverged if body["diverged"] else UserError
+        self.refusal = self.refusal or kind(body["what"], body["remedy"])
 
     def _take_failed(self, body: dict[str, Any]) -> None:
         self.failures.append(body)

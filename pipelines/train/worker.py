@@ -7,9 +7,10 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from preprocessing.errors import UserError
+from pipelines.cluster.metrics import record as export
+from preprocessing.errors import Diverged, UserError
 from xnemo.config import from_dict
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
     """Train as one worker and return the last metrics.
 
     Args:
-        job: ``config`` (as plain data), ``data`` (roots), ``run_dir``, ``control_actor``, ``cwd``
-            and ``token`` (name of a file in the run folder).
+        job: ``config`` (as plain data), ``data`` (roots), ``run_dir``, ``control_actor``, ``cwd``,
+            ``token`` (name of a file in the run folder) and ``pause_every``.
 
     Raises:
         UserError: the input can never work.
@@ -56,7 +57,8 @@ def run_worker(job: dict[str, Any]) -> dict[str, Any] | None:
     try:
         return _train(job, stop, rank)
     except UserError as error:
-        ray.get(actor.post.remote("refused", {"what": error.what, "remedy": error.remedy}))
+        body = {"what": error.what, "remedy": error.remedy, "diverged": isinstance(error, Diverged)}
+        ray.get(actor.post.remote("refused", body))
         raise
     except Preempted:
         raise
@@ -78,7 +80,7 @@ def _train(job: dict[str, Any], stop: "StopSignal", rank: int) -> dict[str, Any]
     import ray
     import torch
 
-    run_dir = Path(job["run_dir"])
+    run_dir, every = Path(job["run_dir"]), job["pause_every"]
 
     # Ray sets the CPUs of a worker; the default of torch is all of the machine.
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
@@ -101,11 +103,13 @@ def _train(job: dict[str, Any], stop: "StopSignal", rank: int) -> dict[str, Any]
         from_dict(TrainConfig, job["config"]),
         job["data"],
         run_dir,
-        callbacks=[ProgressCallback(job["control_actor"])],
+        callbacks=[ProgressCallback(job["control_actor"]), PrometheusCallback(run_dir)],
         should_stop=stop.is_set,
         write_log=False,
+        pause_every=every,
     )
-    if metrics.get("stopped") and not stop.requested():
+    paused = every is not None and metrics["samples_seen"] % every < job["config"]["global_batch"]
+    if metrics.get("stopped") and not paused and not stop.requested():
         raise Preempted(f"checkpoint saved at sample {metrics['samples_seen']}")
     return dict(metrics)
 
@@ -140,6 +144,48 @@ class ProgressCallback:
 
     def _send(self, kind: str, body: Mapping[str, Any]) -> None:
         self._actor.post.remote(kind, dict(body))
+
+
+class PrometheusCallback:
+    """Training callback that exports the run's measurements through Ray."""
+
+    # Measurements of the run log, by name there, and the factor to the exported unit.
+    _EXPORTED: ClassVar = {
+        "samples_seen": ("xnemo_samples_seen", 1),
+        "samples_per_s": ("xnemo_samples_per_second", 1),
+        "data_wait_pct": ("xnemo_data_wait_percent", 1),
+        "loss": ("xnemo_loss", 1),
+        "latent_std": ("xnemo_latent_std", 1),
+        "peak_memory_gb": ("xnemo_peak_memory_bytes", 1e9),
+    }
+
+    def __init__(self, run_dir: Path) -> None:
+        """Label measurements by the run's folder and the one above it: trials have equal names."""
+        self._run = "/".join(run_dir.parts[-2:])
+
+    def on_start(self, config: "TrainConfig", facts: Mapping[str, Any]) -> None:
+        """Export that the run trains."""
+        self._export("xnemo_training", 1)
+
+    def on_log(self, record: Mapping[str, Any]) -> None:
+        """Export the measurements of a line of the run log."""
+        for name, (exported, factor) in self._EXPORTED.items():
+            if name in record:
+                self._export(exported, factor * record[name])
+
+    def on_validation(self, record: Mapping[str, Any]) -> None:
+        """Export nothing: MLflow has these curves."""
+
+    def on_checkpoint(self, folder: Path, record: Mapping[str, Any]) -> None:
+        """Export the time."""
+        self._export("xnemo_checkpoint_timestamp_seconds", time.time())
+
+    def on_end(self, metrics: Mapping[str, Any]) -> None:
+        """Export that the run does not train any more."""
+        self._export("xnemo_training", 0)
+
+    def _export(self, name: str, value: float) -> None:
+        export(name, value, run=self._run)
 
 
 class StopSignal:

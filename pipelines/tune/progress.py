@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pipelines.tune.trials import trial_name
+
 if TYPE_CHECKING:
     from ray.tune import Callback
     from ray.tune.experiment import Trial
@@ -31,18 +33,17 @@ class Listener:
         return (Listener, ())
 
 
-def watcher(metric: str, draws: int, report: Listener) -> "Callback":
+def watcher(metric: str, total: int, report: Listener, ended: int = 0) -> "Callback":
     """Return a callback of Ray Tune that reports trials as they measure and end.
 
-    Trials are created one by one, so there may be more to come than exist: ``draws`` at least.
+    ``ended`` of all trials are not run again.
     """
     from ray.tune import Callback
 
-    done = [0]
+    done = [ended]
 
-    def say(trials: "list[Trial]", trial: "Trial", message: str) -> None:
-        total = max(draws, len(trials))
-        report(f"trial {_number(trial.trial_id)}: {message}", done[0], total)
+    def say(trial: "Trial", message: str) -> None:
+        report(f"{trial_name(trial.trial_id)}: {message}", done[0], total)
 
     class Watcher(Callback):
         def on_trial_result(
@@ -53,27 +54,18 @@ def watcher(metric: str, draws: int, report: Listener) -> "Callback":
             result: dict[str, Any],
             **info: object,
         ) -> None:
-            say(trials, trial, f"{metric} {result[metric]:.4g} at {result['samples_seen']}")
+            say(trial, f"{metric} {result[metric]:.4g} at {result['samples_seen']}")
 
         def on_trial_complete(
             self, iteration: int, trials: "list[Trial]", trial: "Trial", **info: object
         ) -> None:
             done[0] += 1
-            say(trials, trial, "ended")
+            say(trial, "ended")
 
         def on_trial_error(
             self, iteration: int, trials: "list[Trial]", trial: "Trial", **info: object
         ) -> None:
             done[0] += 1
-            say(trials, trial, "failed")
+            say(trial, "failed")
 
     return Watcher()
-
-
-def trial_name(trial_id: str) -> str:
-    """Return the name of a trial's run, the same when the search is run again."""
-    return f"trial-{_number(trial_id)}"
-
-
-def _number(trial_id: str) -> str:
-    return trial_id.rsplit("_", 1)[-1]

@@ -1,34 +1,22 @@
-"""Results of a search: its trials in order, their table, and the best settings."""
+"""Results of a search: its trials in order, their table and plot, and the best settings."""
 
 import csv
-import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
+import yaml
+
+from pipelines.tune.plot import parallel_coordinates
+from pipelines.tune.search_space import Space
+from pipelines.tune.trials import Trial, read_trials
 from preprocessing.errors import UserError
-from xnemo.config import override
+from xnemo.config import override, to_dict
 from xnemo.training.config import TrainConfig
 
-if TYPE_CHECKING:
-    from ray.tune import ResultGrid
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Drawn settings and their result."""
-
-    # Name of the trial's run, a folder in that of the search.
-    name: str
-    # The drawn settings, by dotted name.
-    settings: dict[str, Any]
-    # Last value of the metric; None if the trial failed before its first.
-    value: float | None
-    # Position it reached, in samples.
-    samples_seen: int
-    state: Literal["finished", "stopped", "failed"]
-    # Why it failed.
-    error: str | None = None
+# Trials of one state are ordered by their metric: an early value says less than a last one.
+_ORDER = ("finished", "stopped", "running", "failed", "diverged")
 
 
 @dataclass(frozen=True)
@@ -44,51 +32,52 @@ class TuneResult:
     trials: list[Trial]
     # The recipe with the best trial's settings.
     best: TrainConfig
-    # CSV table of all trials.
+    # Files: the table of all trials (CSV), its plot (SVG), and the best settings (YAML).
     table: Path
+    plot: Path
+    settings: Path
+
+    @property
+    def states(self) -> str:
+        """How many trials ended in each state, in words."""
+        counts = Counter[str](trial.state for trial in self.trials)
+        return ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
 
 
 def rank_trials(
-    config: TrainConfig,
-    results: "ResultGrid",
-    folder: Path,
-    metric: str,
-    mode: Literal["min", "max"],
+    config: TrainConfig, space: Space, folder: Path, metric: str, mode: Literal["min", "max"]
 ) -> TuneResult:
-    """Sort the trials of a search and write `trials.csv` and `best.json`.
+    """Sort the trials of a search and write `trials.csv`, `trials.svg` and `best.yaml`.
 
     Raises:
-        UserError: all trials failed.
+        UserError: no trial can be used.
     """
-    trials = []
-    for number in range(len(results)):
-        result = results[number]
-        metrics = result.metrics or {}
-        error = _last_line(result.error) if result.error else None
-        seen = int(metrics.get("samples_seen", 0))
-        state: Literal["finished", "stopped", "failed"]
-        state = "failed" if error else "finished" if seen >= config.samples else "stopped"
-        settings = dict(result.config or {})
-        name = Path(result.path).name
-        trials.append(Trial(name, settings, metrics.get(metric), seen, state, error))
     sign = 1 if mode == "min" else -1
-    trials.sort(key=lambda t: (t.value is None or t.error is not None, sign * (t.value or 0)))
-    if not trials or trials[0].value is None:
-        reason = trials[0].error if trials else "none was started"
+    trials = sorted(
+        read_trials(folder),
+        key=lambda t: (not t.usable, _ORDER.index(t.state), sign * (t.value or 0)),
+    )
+    if not trials or not trials[0].usable:
+        reason = next((t.error for t in trials if t.error), "none was started")
         raise UserError(f"all {len(trials)} trials failed: {reason}", "fix that and run again")
-    table = folder / "trials.csv"
+    best = override(config, trials[0].settings)
+    result = TuneResult(
+        folder,
+        metric,
+        mode,
+        trials,
+        best,
+        table=folder / "trials.csv",
+        plot=folder / "trials.svg",
+        settings=folder / "best.yaml",
+    )
     names = sorted({name for trial in trials for name in trial.settings})
-    with table.open("w", newline="") as file:
+    with result.table.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", metric, "samples", "state", *names, "error"])
         for t in trials:
             drawn = [t.settings.get(name) for name in names]
             writer.writerow([t.name, t.value, t.samples_seen, t.state, *drawn, t.error or ""])
-    best = override(config, trials[0].settings)
-    (folder / "best.json").write_text(json.dumps(trials[0].settings, indent=1, sort_keys=True))
-    return TuneResult(folder, metric, mode, trials, best, table)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    result.plot.write_text(parallel_coordinates(trials, space, metric, mode))
+    result.settings.write_text(yaml.safe_dump(to_dict(best), sort_keys=False))
+    return result

@@ -6,6 +6,7 @@ global_batch: {randint: [8, 64]}
 """
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,11 @@ def _check_name(name: str, config: TrainConfig) -> None:
         if not hasattr(node, part):
             override(config, {name: None})
         node = getattr(node, part, None)
+
+
+def count_trials(space: Space, draws: int) -> int:
+    """Return the number of trials: a grid is run completely by every draw."""
+    return draws * math.prod(len(values) for draw, values in space.values() if draw == "grid")
 
 
 def to_tune(space: Space) -> dict[str, Any]:

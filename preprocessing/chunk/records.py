@@ -77,8 +77,10 @@ class ChunkRecord:
     # "done", or "full" or "failed" where the output could not be written; `detail` says why.
     status: str = "done"
     detail: str = ""
+    # Clips found, kept, and dropped by reason.
     clips: int = 0
     kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
     kept_s: float = 0.0
     # Estimated length of the chunk, and frames decoded from it.
     seconds: float = 0.0

@@ -99,6 +99,7 @@ def run_chunk(chunk: Chunk, output: str, store: Store, config: PreprocessConfig)
         output=output,
         clips=len(outcome.clips),
         kept=len(kept),
+        dropped=dict(Counter(c.row["reason"] for c in outcome.clips if c.row["reason"])),
         kept_s=float(sum(clip.row["duration_s"] for clip in kept)),
         seconds=chunk.seconds,
         frames=outcome.frames,

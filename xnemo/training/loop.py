@@ -32,6 +32,7 @@ def run_training(
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
     write_log: bool = True,
+    pause_every: int | None = None,
 ) -> dict[str, Any]:
     """Train until `config.samples` or a stop request, and return the last metrics.
 
@@ -48,6 +49,7 @@ def run_training(
         should_stop: called after every step on every worker; if any returns True, all workers save
             a checkpoint and stop.
         write_log: write `log.jsonl`; False if the caller writes it, from its callbacks.
+        pause_every: save a checkpoint and stop at the next multiple of this many samples.
 
     Raises:
         UserError: settings, data or weights do not fit, or too many steps were skipped.
@@ -80,6 +82,8 @@ def run_training(
             result = train_step(state, loader, reporter.meter, watchdog)
             watchdog.enter("exchange with the other workers")
             losses, stopping, faults = _reduce(state, result, should_stop())
+            if pause_every is not None and state.samples_seen < config.samples:
+                stopping = stopping or _crossed(state, pause_every)
             norms = {name: outcome.grad_norm for name, outcome in result.outcomes.items()}
             reporter.step(
                 losses, norms, result.applied, result.learning_rate_scale, result.keys, faults

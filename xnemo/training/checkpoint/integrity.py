@@ -36,6 +36,14 @@ def find_damage(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str | N
     return None
 
 
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Link a file that never changes, or copy it on a disk without hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def publish_folder(temporary: Path, folder: Path) -> None:
     """Flush a folder's files to disk and rename it to `folder`, replacing an existing one."""
     for path in [p for p in temporary.rglob("*") if p.is_file()]:

@@ -1,7 +1,6 @@
 """Upload of finished checkpoints in the background."""
 
 import logging
-import os
 import shutil
 import threading
 import uuid
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from preprocessing.storage.store import Store, open_store
+from xnemo.training.checkpoint.integrity import link_or_copy
 from xnemo.training.checkpoint.store import RECORD, Checkpoint, portable_record
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Uploader:
         pending = _Pending(name, folder)
         for path in sorted((checkpoint.folder / "bundle").iterdir()):
             # The link survives the pruning of the checkpoint.
-            _link_or_copy(path, folder / path.name)
+            link_or_copy(path, folder / path.name)
             pending.files.append((folder / path.name, f"{name}/bundle/{path.name}"))
         (folder / RECORD).write_text(portable_record(checkpoint))
         pending.files.append((folder / RECORD, f"{name}/{RECORD}"))
@@ -123,10 +123,3 @@ class Uploader:
 def run_store(url: str, run_dir: Path) -> Store:
     """Return the store of a run's checkpoints under an upload URL."""
     return open_store(f"{url.rstrip('/')}/{run_dir.absolute().name}")
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from preprocessing.errors import UserError
+from preprocessing.errors import Diverged, UserError
 from xnemo.training.config import GuardConfig
 
 # Log key of the standard deviation of the motion latent over the frames of a pass.
@@ -43,7 +43,7 @@ class StepGuard:
             keys: clips that this worker trained on.
 
         Raises:
-            UserError: too many consecutive steps were skipped.
+            Diverged: too many consecutive steps were skipped.
         """
         if not applied:
             return self._skipped(losses, samples_seen, keys)
@@ -99,7 +99,7 @@ class StepGuard:
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         cause = f"loss {', '.join(bad)} is not finite" if bad else "a gradient is not finite"
         if self.skipped_in_row >= self._config.max_skipped_steps:
-            raise UserError(
+            raise Diverged(
                 f"{self.skipped_in_row} steps in a row were skipped at sample {samples_seen}: "
                 f"{cause}",
                 "resume from the last checkpoint with a lower optimizer.lr or optimizer.clip",

@@ -8,6 +8,7 @@ import pytest
 from pipelines.tracking import RunLog
 from pipelines.train.control_actor import ControlActor
 from pipelines.train.progress import RunRecord, TrainProgress
+from preprocessing.errors import Diverged
 from xnemo.training.monitor.run_log import measurements, read_records
 
 FACTS = {
@@ -50,10 +51,10 @@ def test_a_run_is_logged_and_reported_from_start_to_end(
 
 
 def test_the_first_refusal_counts_and_stops_the_next_start(record: RunRecord) -> None:
-    record.take(
-        [("refused", {"what": "a", "remedy": "b"}), ("refused", {"what": "c", "remedy": ""})]
-    )
-    assert record.refusal == ("a", "b")
+    bodies = [("a", True), ("c", False)]
+    record.take([("refused", {"what": w, "remedy": "b", "diverged": d}) for w, d in bodies])
+    assert isinstance(record.refusal, Diverged)
+    assert str(record.refusal) == "a; b"
     control_actor = ControlActor()
     assert not control_actor.refused()
     control_actor.post("refused", {"what": "a", "remedy": "b"})

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from preprocessing.errors import UserError
+from preprocessing.errors import Diverged, UserError
 from xnemo.training.config import GuardConfig
 from xnemo.training.loop import run_training
 from xnemo.training.monitor.guards import COLLAPSE_STEPS, LATENT_STD, SETTLED_STEPS, StepGuard
@@ -52,6 +52,19 @@ def test_resume_never_and_must(
         run_training(nano(), str(faces), short_run, resume="never")
     with pytest.raises(UserError, match="no checkpoint to resume from"):
         run_training(nano(), str(faces), tmp_path / "none", resume="must")
+
+
+def test_a_run_pauses_at_multiples_and_ends_at_its_length(
+    faces: Path, tmp_path: Path, nano: Callable[..., Any]
+) -> None:
+    config = nano(samples=16, checkpoint__every_samples=100)
+    ends = []
+    for _ in range(3):
+        result = run_training(config, str(faces), tmp_path / "run", pause_every=6)
+        ends.append((result["samples_seen"], result["stopped"]))
+    assert ends == [(8, True), (12, True), (16, False)]
+    folders = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert folders == [8, 12, 16]
 
 
 class Broken:
@@ -136,7 +149,7 @@ def test_the_guard_names_the_non_finite_loss_and_stops() -> None:
     assert "loss, discriminator" in event["cause"]
     guard.check(FINE, True, 2, [])
     guard.check(FINE, False, 3, [])
-    with pytest.raises(UserError, match="2 steps in a row"):
+    with pytest.raises(Diverged, match="2 steps in a row"):
         guard.check(FINE, False, 4, [])
     assert guard.skipped_total == 3
 
