@@ -5,6 +5,7 @@ import os
 import random
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -105,6 +106,8 @@ def run_trials(
         # The whole population exists, and takes turns. A part is left for other searches.
         share, concurrent = math.floor(9000 / plan.concurrent) / 10000, 0
         random.seed(plan.seed)
+        # A process for each round, so that a trial that waits holds no memory.
+        warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
     searcher = None
     if plan.searcher == "optuna":
         searcher = optuna_searcher(
