@@ -1,6 +1,6 @@
 """Linear probes of the motion latent: motion should be readable from it, identity should not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +93,7 @@ def fit_linear_reader(
 ) -> Callable[[Array], Array]:
     """Fit a ridge regression and return it as a function from latents to parameters.
 
-    The penalty is the one that predicts each group best from the others.
+    The penalty of each parameter is the one that predicts each group best from the others.
     """
     x, y = np.asarray(latents_ND, np.float64), np.asarray(parameters_NP, np.float64)
     penalty = _choose(x, y, _folds(groups_N))
@@ -127,7 +127,8 @@ def identity_accuracy(
         test = fold == number
         rest = _folds(fold[~test])
         fitted_x, fitted_y = x[~test], targets[~test]
-        penalty = _choose(fitted_x, fitted_y, rest) if len(rest) > 1 else 1.0
+        # One for all, or classes would not be comparable.
+        penalty = float(np.median(_choose(fitted_x, fitted_y, rest))) if len(rest) > 1 else 1.0
         scores = _ridge(fitted_x, fitted_y, x[test], penalty)
         for identity, guess in zip(identities[test], scores.argmax(1), strict=True):
             counts[identity][0] += classes[guess] == identity
@@ -141,30 +142,33 @@ def _folds(groups_N: ArrayLike) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(groups == name) for name in np.unique(groups)]
 
 
-def _choose(x: Array, y: Array, folds: list[NDArray[np.int64]]) -> float:
-    """Return the penalty that predicts each fold best from the others."""
-    errors = np.zeros(len(_PENALTIES))
+def _choose(x: Array, y: Array, folds: list[NDArray[np.int64]]) -> Array:
+    """Return for each column of y the penalty that predicts each fold best from the others."""
+    errors = np.zeros((len(_PENALTIES), y.shape[1]))
     for held_out in folds:
         train = np.concatenate([fold for fold in folds if fold is not held_out])
-        for number, predicted in enumerate(_ridge_path(x[train], y[train], x[held_out])):
-            errors[number] += float(_sum_of_squares(y[held_out] - predicted).sum())
-    return float(_PENALTIES[errors.argmin()])
+        path = _ridge_path(x[train], y[train], x[held_out], list(_PENALTIES))
+        for number, predicted in enumerate(path):
+            errors[number] += _sum_of_squares(y[held_out] - predicted)
+    chosen: Array = _PENALTIES[errors.argmin(0)]
+    return chosen
 
 
-def _ridge(x: Array, y: Array, at: Array, penalty: float) -> Array:
-    return _ridge_path(x, y, at, (penalty,))[0]
+def _ridge(x: Array, y: Array, at: Array, penalty: float | Array) -> Array:
+    return next(_ridge_path(x, y, at, [penalty]))
 
 
-def _ridge_path(x: Array, y: Array, at: Array, penalties: ArrayLike = _PENALTIES) -> list[Array]:
-    """Fit and predict for several penalties with one decomposition."""
+def _ridge_path(
+    x: Array, y: Array, at: Array, penalties: Sequence[float | Array]
+) -> Iterator[Array]:
+    """Fit and predict for several penalties, each one number or one for each column of y."""
     mean_x, mean_y = x.mean(0), y.mean(0)
     scale = np.maximum(x.std(0), 1e-8)
     u, s, vt = np.linalg.svd((x - mean_x) / scale, full_matrices=False)
     inside, outside = u.T @ (y - mean_y), ((at - mean_x) / scale) @ vt.T
-    return [
-        outside @ ((s / (s**2 + penalty * len(x)))[:, None] * inside) + mean_y
-        for penalty in np.atleast_1d(np.asarray(penalties))
-    ]
+    for penalty in penalties:
+        shrunk = s[:, None] / (s[:, None] ** 2 + np.asarray(penalty) * len(x))
+        yield outside @ (shrunk * inside) + mean_y
 
 
 def _sum_of_squares(values_NP: Array) -> Array:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xnemo.evaluation.probes import identity_accuracy, motion_r2
+from xnemo.evaluation.probes import fit_linear_reader, identity_accuracy, motion_r2
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +54,18 @@ def test_too_few_groups_are_refused() -> None:
         motion_r2(np.zeros((4, 2)), np.zeros((4, 1)), [0, 0, 1, 1])
     with pytest.raises(ValueError, match="two identities"):
         identity_accuracy(np.zeros((4, 2)), [0, 0, 1, 1], [0, 1, 2, 2])
+
+
+def test_a_faint_parameter_has_a_penalty_of_its_own():
+    """A large, clear parameter beside it would otherwise choose none for both."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(8), 10)
+    latents = rng.normal(size=(80, 40))
+    clear = 30 * latents[:, 0]
+    faint = latents[:, 1] + 4 * rng.normal(size=80)
+    read = fit_linear_reader(latents, np.stack([clear, faint], axis=1), groups)
+    fresh = rng.normal(size=(500, 40))
+    errors = read(fresh) - np.stack([30 * fresh[:, 0], fresh[:, 1]], axis=1)
+    assert np.square(errors[:, 0]).mean() < 1
+    # Reading nothing at all is wrong by the variance of 1, and no penalty by 14 and more.
+    assert np.square(errors[:, 1]).mean() < 3
