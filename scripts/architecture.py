@@ -480,6 +480,18 @@ ROOMS: tuple[Room, ...] = (
         ),
     ),
     Room(
+        "pipelines.animate_list",
+        "Ray Data job: pairs of portraits and driving videos",
+        (
+            "preprocessing.errors",
+            "preprocessing.dataset",
+            "xnemo.config",
+            "xnemo.animation",
+            "pipelines.cluster",
+            "pipelines.animate",
+        ),
+    ),
+    Room(
         "pipelines.evaluate",
         "measure a model",
         (
