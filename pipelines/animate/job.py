@@ -228,16 +228,18 @@ def animate(
         sheet.save(png, format="PNG", pnginfo=text)
         write_file(sheet_path, png.getvalue())
         made_sheet: Path | None = sheet_path
-    except (OSError, UserError):
-        # The video is there; a sheet is an extra.
+    except Exception:  # the video is there; a sheet is an extra
         made_sheet = None
+    choice = str(options.faces.portrait)
     return AnimateResult(
         output=target,
         contact_sheet=made_sheet,
         frames=count,
         fps=fps,
         seconds=time.monotonic() - started,
-        portrait=f"{options.faces.portrait} of {crops.faces} found",
+        portrait=f"number {choice} of {crops.faces} found"
+        if "," not in choice
+        else "the given box",
         face=motion.track.describe(),
         audio=audio,
         credentials="signed" if signer else "unsigned",

@@ -3,6 +3,7 @@
 import io
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -228,10 +229,11 @@ def test_sound_with_holes_and_behind_an_unknown_track_keeps_its_time(tmp_path):
         for start in range(0, len(beep), 960):
             piece = np.float32(beep[None, start : start + 960])
             frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = rate, start
+            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
             # Only around the beeps.
             out.mux([p for p in sound.encode(frame) if 0.8 < float(p.pts * p.time_base) % 2 < 1.5])
-    made, fate = add_sound(clip(150, 25.0), find_sound(path), 0.0, 6.0)
+    silent = encode_clip([np.zeros((32, 32, 3), np.uint8)] * 150)
+    made, fate = add_sound(silent, find_sound(path), 0.0, 6.0)
     assert fate == "encoded"
     with av.open(io.BytesIO(made)) as file:
         frames = list(file.decode(audio=0))
@@ -251,7 +253,9 @@ def test_sound_with_holes_and_behind_an_unknown_track_keeps_its_time(tmp_path):
                     out.mux(packet)
     content = two.read_bytes()
     at = content.index(b"mp4a", content.index(b"stsd", content.index(b"soun")))
-    two.write_bytes(content[:at] + b"apac" + content[at + 4 :])
+    # Without the description of AAC, which FFmpeg would believe more than the name.
+    end = content.index(b"esds", at)
+    two.write_bytes(content[:at] + b"apac" + content[at + 4 : end] + b"xxxx" + content[end + 4 :])
     found = find_sound(two)
     assert (found.track, found.lost) == (1, "track 1 has an unknown codec")
     made, fate = add_sound(clip(), found, 0.0, 10 / 30)
@@ -279,7 +283,7 @@ def test_a_driver_that_changes_its_size_is_read_whole(tmp_path):
     (tmp_path / "x.ts").write_bytes(b"".join(parts))
     frames = list(DrivingVideo(tmp_path / "x.ts"))
     assert {frame.shape for frame in frames} == {(64, 64, 3)}
-    np.testing.assert_allclose(frames[-1].astype(int), frames[0], atol=12)
+    assert np.abs(frames[-1].astype(int) - frames[0]).mean() < 3
 
 
 def test_motion_file_and_video_give_the_same_bytes(folder, tmp_path):
@@ -356,9 +360,8 @@ def test_what_fails_after_the_work_does_not_lose_it(folder, tmp_path, monkeypatc
 
     monkeypatch.setattr("pipelines.animate.audio._mux", broken)
     monkeypatch.setattr("pipelines.animate.job.contact_sheet", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        # Not an error of files, but a defect; the video is there all the same.
-        animate(*inputs, tmp_path / "x.mp4", FAST)
+    result = animate(*inputs, tmp_path / "x.mp4", FAST)
+    assert (result.audio, result.contact_sheet) == ("lost: sound", None)
     assert len(list(DrivingVideo(tmp_path / "x.mp4"))) == 5
     blocked = tmp_path / "folder"
     monkeypatch.setattr(
