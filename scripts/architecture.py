@@ -613,6 +613,7 @@ ROOMS: tuple[Room, ...] = (
             "pipelines.train",
             "pipelines.tune",
             "pipelines.animate",
+            "pipelines.animate_list",
             "pipelines.evaluate",
             "pipelines.promote",
             "pipelines.inspect",
