@@ -484,6 +484,7 @@ ROOMS: tuple[Room, ...] = (
         "Ray Data job: pairs of portraits and driving videos",
         (
             "preprocessing.errors",
+            "preprocessing.paths",
             "preprocessing.dataset",
             "xnemo.config",
             "xnemo.animation",

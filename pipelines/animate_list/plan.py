@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines.animate.job import AnimateOptions
 from preprocessing.dataset.lists import parse_table
 from preprocessing.errors import UserError
+from preprocessing.paths import user_path
 from xnemo.config import digest
 
 #: Folder of the records that a job resumes from.
@@ -65,7 +66,8 @@ def read_pairs(file: Path, model: str, options: AnimateOptions) -> list[Pair]:
     settings = f"{model} {digest(options)}"
     pairs = {}
     for _, cells in rows:
-        paths = [file.absolute().parent / cells[column] for column in ("portrait", "driving")]
+        written = (user_path(cells[column]) for column in ("portrait", "driving"))
+        paths = [file.absolute().parent / path for path in written]
         names = "\n".join(map(str, paths))
         short = hashlib.sha256(names.encode()).hexdigest()[:8]
         content = "\n".join([settings, names, *map(_version, paths)])
