@@ -20,7 +20,7 @@ def stream_records(
 
     items = [{"pair": json.dumps(asdict(pair))} for pair in todo]
     results = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        PairAnimator,
+        PairAnimator,  # type: ignore[arg-type]  # Ray makes an actor of a class
         fn_constructor_args=(model, options, str(out)),
         compute=ray.data.ActorPoolStrategy(size=min(actors, len(items))),
         num_cpus=1,
