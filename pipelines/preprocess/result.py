@@ -11,6 +11,9 @@ from preprocessing.dataset.quarantine import read_quarantine
 from preprocessing.storage.sample import MEMBERS
 from preprocessing.storage.store import Store
 
+# Lines of one kind that are printed.
+_LINES = 20
+
 
 @dataclass(frozen=True)
 class PreprocessResult:
@@ -125,19 +128,19 @@ class Forecast:
     sampled_s: float
     # One line per unreadable source: its name, the reason and the detail.
     unreadable: tuple[str, ...]
+    # One line per long stretch that cannot be divided between cores.
+    undivided: tuple[str, ...] = ()
 
     title = "forecast (nothing was written)"
     exit_code = 0
 
     def facts(self) -> dict[str, str]:
         """Return the lines to print, by label."""
-        bad = {f"unreadable {n}": line for n, line in enumerate(self.unreadable[:20], start=1)}
-        if len(self.unreadable) > 20:
-            bad["and"] = f"{len(self.unreadable) - 20:,} more"
         return {
             "sources": f"{self.readable:,} readable of {self.sources:,}, {duration(self.source_s)}",
-            **bad,
+            **_listed("unreadable", self.unreadable),
             "chunks": f"{self.chunks:,}, {self.todo:,} to do",
+            **_listed("undivided", self.undivided),
             "clips": f"about {self.clips:,.0f}, {duration(self.kept_s)}",
             "bytes": f"about {self.bytes / 2**20:,.1f} MB",
             "core-hours": f"about {self.core_hours:,.2f} left",
@@ -168,16 +171,20 @@ class Verification:
 
     def facts(self) -> dict[str, str]:
         """Return the lines to print, by label."""
-        facts = {"members compared": f"{self.members:,}"}
-        for number, fault in enumerate(self.faults[:20], start=1):
-            facts[f"fault {number}"] = fault
-        if len(self.faults) > 20:
-            facts["and"] = f"{len(self.faults) - 20:,} more"
+        facts = {"members compared": f"{self.members:,}", **_listed("fault", self.faults)}
         if self.faults:
             facts["how to fix it"] = (
                 "delete the damaged shards and run preprocess again: it rewrites them"
             )
         return facts
+
+
+def _listed(label: str, lines: Sequence[str]) -> dict[str, str]:
+    """Return the first lines by numbered labels, and how many more there are."""
+    facts = {f"{label} {n}": line for n, line in enumerate(lines[:_LINES], start=1)}
+    if len(lines) > _LINES:
+        facts[f"more {label}"] = f"{len(lines) - _LINES:,}"
+    return facts
 
 
 def duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from preprocessing.dataset.entries import SourceEntry, one_piece_s
 from preprocessing.dataset.sources import SourceFile
 
 #: Raised whenever the same source and settings give other clips or another file than before.
-ANALYSIS_VERSION = 6
+ANALYSIS_VERSION = 7
 
 #: Folder of the chunk outputs.
 OUTPUTS = "_work/chunks"

@@ -58,6 +58,18 @@ class Plan:
         """Length of the chunks to process in seconds."""
         return sum(self.chunks[i].seconds for i in self.todo)
 
+    def undivided(self, chunk_s: float) -> list[str]:
+        """Return a line for each chunk to process that is much longer than `chunk_s`.
+
+        Its source has no key frame to cut it at, and one core is busy with it while others wait.
+        """
+        return [
+            f"{chunk.source} has no key frame for {chunk.seconds / 60:,.0f} min, which one core"
+            " processes alone; encode it again with a key frame every few seconds (ffmpeg -g 250)"
+            for chunk in (self.chunks[i] for i in self.todo)
+            if chunk.seconds > 2 * chunk_s
+        ]
+
 
 def make_plan(
     found: FoundSources,
