@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from preprocessing.chunk.records import Row
@@ -47,7 +47,7 @@ class PreprocessResult:
 
     @classmethod
     def of(
-        cls, plan: Plan, rows: Sequence[Row], store: Store, began: float, *, strict: bool
+        cls, plan: Plan, rows: Iterable[Row], store: Store, began: float, *, strict: bool
     ) -> "PreprocessResult":
         """Return the result of a job from its plan and the rows of its index.
 
@@ -58,22 +58,34 @@ class PreprocessResult:
             began: when the job began, by `time.monotonic`.
             strict: whether rows in quarantine are a failure.
         """
-        kept = [row for row in rows if row["status"] == "kept"]
+        clips = kept = size = 0
+        kept_s = 0.0
+        shards: set[str] = set()
+        dropped: Counter[str] = Counter()
+        for row in rows:
+            clips += 1
+            if row["reason"]:
+                dropped[row["reason"]] += 1
+            if row["status"] == "kept":
+                kept += 1
+                kept_s += row["duration_s"]
+                size += sum(row[f"{name}_length"] for name in MEMBERS)
+                shards.add(row["shard"])
         return cls(
             out=store.url,
             sources=len(plan.found.files),
             bad_sources=len(plan.found.files) - len(plan.readable) - len(plan.same),
             chunks=len(plan.chunks),
             processed=len(plan.todo),
-            clips=len(rows),
-            kept=len(kept),
-            kept_s=float(sum(row["duration_s"] for row in kept)),
-            shards=len({row["shard"] for row in kept}),
-            bytes=sum(row[f"{name}_length"] for row in kept for name in MEMBERS),
+            clips=clips,
+            kept=kept,
+            kept_s=kept_s,
+            shards=len(shards),
+            bytes=size,
             quarantined=len(read_quarantine(store)),
             seconds=time.monotonic() - began,
             is_new=plan.current is None,
-            dropped=dict(Counter(r["reason"] for r in rows if r["reason"]).most_common()),
+            dropped=dict(dropped.most_common()),
             strict=strict,
         )
 

@@ -71,11 +71,11 @@ def tube_box(union: np.ndarray, frame_hw: tuple[int, int], config: TubeConfig) -
     only what does not fit even so reaches beyond the frame.
     """
     box = reference_crop_box(union, frame_hw, config.scale)
-    side = 2 * round(float(box[2] - box[0]) / 2)
+    side = max(2, 2 * round(float(box[2] - box[0]) / 2))
     corner = 2 * np.floor(box[:2] / 2)
     free = _even_wh(frame_hw) - side
     if (corner < 0).any() or (corner > free).any():
-        side = 2 * round(_tube_side(float(box_side(union)), frame_hw, config) / 2)
+        side = max(2, 2 * round(_tube_side(float(box_side(union)), frame_hw, config) / 2))
         free = _even_wh(frame_hw) - side
         corner = np.clip(box_centre(union) - side / 2, np.minimum(free, 0), np.maximum(free, 0))
         corner = 2 * np.floor(corner / 2)
