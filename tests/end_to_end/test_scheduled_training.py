@@ -53,14 +53,14 @@ def test_each_night_continues_the_champion_and_only_a_better_bundle_replaces_it(
     # Nothing is learned, then something, then a rate so high that everything is forgotten.
     nights = [(16, 1e-9), (96, 7e-4), (16, 0.3)]
     for night, (samples, rate) in enumerate(nights, start=1):
-        write_dataset(tmp_path / "shards", clips=3 * (night + 1), people=3, frames=8)
+        write_dataset(tmp_path / "shards", clips=3 * night, people=3, frames=4)
         clips.append(len(read_index(tmp_path / "shards")))
         assert run([*command, f"samples={samples}", f"optimizer.lr={rate}"]) == 0
         champions.append(json.loads(served.read("champion.json")))
         config = json.loads((tmp_path / "runs" / f"nightly-000{night}" / "config.json").read_text())
         started_from.append(config["init_from"])
         load_bundle(tmp_path / "served" / champions[-1]["bundle"])
-    assert clips == [6, 9, 12]
+    assert clips == [3, 6, 9]
     assert [champion["run"] for champion in champions] == [
         "nightly-0001", "nightly-0002", "nightly-0002",
     ]  # fmt: skip
