@@ -97,6 +97,8 @@ class TubeConfig:
 
     # Side of the stored square as a multiple of the larger side of the face's union box.
     scale: float = 2.0
+    # The same where the frame is too small for it, at least: what still reaches beyond is black.
+    min_scale: float = 1.5
     # Side in pixels of the stored frames; smaller tubes keep their own size.
     size: int = 512
     # Length of clips in seconds.
@@ -130,6 +132,7 @@ class TubeConfig:
             smooth_frames=(0, 25),
             max_wander=(1.05, 4),
         )
+        require_between("tube.", self, min_scale=(1, self.scale))
         require_at_least("tube.", self, keep_scale=self.scale * 1.1)
 
 

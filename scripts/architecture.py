@@ -480,6 +480,19 @@ ROOMS: tuple[Room, ...] = (
         ),
     ),
     Room(
+        "pipelines.animate_list",
+        "Ray Data job: pairs of portraits and driving videos",
+        (
+            "preprocessing.errors",
+            "preprocessing.paths",
+            "preprocessing.dataset",
+            "xnemo.config",
+            "xnemo.animation",
+            "pipelines.cluster",
+            "pipelines.animate",
+        ),
+    ),
+    Room(
         "pipelines.evaluate",
         "measure a model",
         (
@@ -601,6 +614,7 @@ ROOMS: tuple[Room, ...] = (
             "pipelines.train",
             "pipelines.tune",
             "pipelines.animate",
+            "pipelines.animate_list",
             "pipelines.evaluate",
             "pipelines.promote",
             "pipelines.inspect",

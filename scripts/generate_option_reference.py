@@ -75,7 +75,9 @@ def _command(name: str, function: Callable[..., object]) -> Iterator[str]:
             usage.append(word if required else f"[{word}]")
             arguments.append(_row(f"`{word}`", default, info.help or ""))
         else:
-            spellings = info.param_decls or ["--" + parameter.name.replace("_", "-")]
+            # Typer keeps the first spelling as the default that Annotated options cannot have.
+            first = [info.default] if isinstance(info.default, str) else []
+            spellings = [*first, *info.param_decls] or ["--" + parameter.name.replace("_", "-")]
             value = _value(annotation, info.metavar)
             option = " ".join(filter(None, (max(spellings, key=len), value)))
             if required:

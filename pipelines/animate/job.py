@@ -226,18 +226,20 @@ def animate(
         text = PngInfo()
         text.add_text("Comment", comment())
         sheet.save(png, format="PNG", pnginfo=text)
-        _write(sheet_path, png.getvalue())
+        write_file(sheet_path, png.getvalue())
         made_sheet: Path | None = sheet_path
-    except (OSError, UserError):
-        # The video is there; a sheet is an extra.
+    except Exception:  # the video is there; a sheet is an extra
         made_sheet = None
+    choice = str(options.faces.portrait)
     return AnimateResult(
         output=target,
         contact_sheet=made_sheet,
         frames=count,
         fps=fps,
         seconds=time.monotonic() - started,
-        portrait=f"{options.faces.portrait} of {crops.faces} found",
+        portrait=f"number {choice} of {crops.faces} found"
+        if "," not in choice
+        else "the given box",
         face=motion.track.describe(),
         audio=audio,
         credentials="signed" if signer else "unsigned",
@@ -269,7 +271,7 @@ def encode_motion(
     video = _open_video(driving, options)
     animator = model if isinstance(model, Animator) else load_animator(model, options)
     motion = animator.read_motion(video, options, on_progress, str(driving), video.fps)
-    _write(target, pack_motion(motion, video.fps, animator.encoder_sha256))
+    write_file(target, pack_motion(motion, video.fps, animator.encoder_sha256))
     return motion
 
 
@@ -356,14 +358,23 @@ def check_output(
         for given in inputs:
             if made.exists() and given.exists() and os.path.samefile(made, given):
                 raise UserError(f"{given} would be overwritten by the result", "use another name")
-    parent = next(p for p in output.absolute().parents if p.exists())
+    check_folder(output.parent, output.name)
+
+
+def check_folder(folder: Path, name: str = "") -> None:
+    """Try to write in a folder, or where it will be created.
+
+    Raises:
+        UserError: Nothing can be written there.
+    """
+    parent = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     try:
         # Only a trial shows read-only disks, quotas and names that are too long.
-        with tempfile.NamedTemporaryFile(dir=parent, prefix=f".{output.name}.", suffix=".partial"):
+        with tempfile.NamedTemporaryFile(dir=parent, prefix=f".{name}.", suffix=".partial"):
             pass
     except OSError as error:
         raise UserError(
-            f"nothing can be written in {parent}: {error.strerror}", "choose another file"
+            f"nothing can be written in {parent}: {error.strerror}", "choose another place"
         ) from error
 
 
@@ -392,16 +403,16 @@ def _keep(
 def _write_or_keep(path: Path, content: bytes) -> None:
     """Write a file; where that fails after all, write it elsewhere and say so."""
     try:
-        _write(path, content)
+        write_file(path, content)
     except OSError as error:
         kept = Path(tempfile.mkdtemp(prefix="xnemo-")) / path.name
-        _write(kept, content)
+        write_file(kept, content)
         raise UserError(
             f"{path} could not be written: {error.strerror}", f"the video is kept as {kept}"
         ) from error
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Write a file, or nothing."""
     hidden = path.with_name(f".{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)

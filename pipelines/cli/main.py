@@ -170,7 +170,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    resumable = any(word in _RESUMABLE for word in arguments[:1])
+    resumable = any(word in _RESUMABLE for word in arguments[:1]) or "--list" in arguments
     then = "run the same command again to resume" if resumable else "nothing was written"
     print(f"interrupted; {then}", file=sys.stderr)
     return EXIT_INTERRUPTED

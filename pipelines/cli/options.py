@@ -3,12 +3,13 @@
 import dataclasses
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from pipelines.cli.settings import SETTINGS_CLASSES, settings_class
+from pipelines.promote import Metric
 from preprocessing.errors import UserError
 
 Address = Annotated[
@@ -85,7 +86,7 @@ TrackingUri = Annotated[
 ]
 
 PromotionMetric = Annotated[
-    Literal["motion_correlation", "l1", "psnr", "ssim"],
+    Metric,
     typer.Option("--metric", help="What decides which bundle is better, on held-out clips."),
 ]
 

@@ -24,6 +24,11 @@ _LOCAL_OBJECT_STORE_BYTES = 512 * 2**20
 # Starts of a private Ray: a busy machine may not start it in time.
 _START_ATTEMPTS = 3
 
+# The path of a socket has at most 107 bytes; this much of it Ray needs itself.
+_LONGEST_TEMP_DIR = 107 - len(
+    "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.9"
+)
+
 # Seconds that an address may take to answer.
 _PROBE_TIMEOUT_S = 5.0
 
@@ -139,6 +144,7 @@ def silence_ray_data() -> None:
 
 def _start_local(ray: ModuleType, num_cpus: int | None) -> None:
     set_private_token()
+    _set_short_temp_dir()
     # Ray runs its workers at the lowest priority, which starves them on a machine with other work.
     os.environ.setdefault("RAY_worker_niceness", "0")
     for attempt in range(1, _START_ATTEMPTS + 1):
@@ -163,6 +169,23 @@ def _start_local(ray: ModuleType, num_cpus: int | None) -> None:
                 f"Ray does not start on this machine: {first_line(error)}",
                 "check memory, disk and load with 'xnemo doctor'; Ray's logs are in /tmp/ray",
             ) from error
+
+
+def _set_short_temp_dir() -> None:
+    """Let Ray use /tmp where TMPDIR is too long for the paths of its sockets, as on batch systems.
+
+    Raises:
+        UserError: RAY_TMPDIR is too long itself, or /tmp cannot be written.
+    """
+    chosen = os.environ.get("RAY_TMPDIR")
+    if len(os.fsencode(chosen or os.environ.get("TMPDIR", ""))) <= _LONGEST_TEMP_DIR:
+        return
+    if chosen or not os.access("/tmp", os.W_OK | os.X_OK):
+        raise UserError(
+            f"{'RAY_TMPDIR' if chosen else 'TMPDIR'} is too long for Ray's sockets",
+            f"set RAY_TMPDIR to a folder of at most {_LONGEST_TEMP_DIR} bytes",
+        )
+    os.environ["RAY_TMPDIR"] = "/tmp"
 
 
 def _quoted_interpreter() -> dict[str, str] | None:

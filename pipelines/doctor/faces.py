@@ -38,7 +38,8 @@ def _packs() -> Check:
             name, "warn", f"cannot be imported: {error}", "pip install 'xnemo[preprocess]'"
         )
     home = user_path("~/.insightface/models")
-    packs = sorted(folder.name for folder in home.glob("*") if any(folder.glob("*.onnx")))
+    files = [*home.glob("*/*.onnx"), *home.glob("*/*/*.onnx")]
+    packs = sorted({file.relative_to(home).parts[0] for file in files})
     found = f"insightface {insightface.__version__}"
     if packs:
         return Check(name, "ok", f"{found}, packs {', '.join(packs)} (weights non-commercial)")

@@ -74,6 +74,7 @@ def _extrapolate(plan: Plan, records: list[ChunkRecord], config: PreprocessConfi
             for entry in (plan.entries[file.name] for file in plan.found.files)
             if entry.reason
         ),
+        undivided=tuple(plan.undivided(config.plan.chunk_s)),
     )
 
 

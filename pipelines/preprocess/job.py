@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Iterable
 
 from pipelines.preprocess.context import job_context, write_errors
 from pipelines.preprocess.finalize import finalize
@@ -12,7 +13,9 @@ from pipelines.preprocess.progress import JobProgress, OnProgress
 from pipelines.preprocess.report import log_report, report
 from pipelines.preprocess.result import PreprocessResult
 from pipelines.tracking import choose_uri
+from preprocessing.chunk.records import Row
 from preprocessing.config import PreprocessConfig
+from preprocessing.storage.index import iter_rows
 from preprocessing.storage.lease import hold_lease
 
 log = logging.getLogger(__name__)
@@ -56,8 +59,9 @@ def preprocess(
     uri = choose_uri(tracking, otherwise="")
     with job_context(out, config, address, concurrency, on_progress) as job:
         plan = plan_job(videos, job, limit=limit, retry_quarantine=retry_quarantine)
-        rows = plan.current
-        if rows is None:
+        if plan.current is not None:
+            rows: Iterable[Row] = iter_rows(plan.current)
+        else:
             with write_errors(job.store), hold_lease(job.store):
                 processed = process(plan, job)
                 finalized = finalize(processed, job)

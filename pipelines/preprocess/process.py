@@ -4,6 +4,7 @@ Only small records cross Ray, never frames.
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,10 +19,13 @@ from preprocessing.config import PreprocessConfig
 from preprocessing.dataset.plan import Plan
 from preprocessing.storage.store import StoreFullError, open_store
 
+log = logging.getLogger(__name__)
+
 # Every chunk is a block of its own, so that none waits for another; Ray keeps some kilobytes per
 # block. Waves of this many bound that, and as the longest chunks go first, workers that are idle at
 # the end of a wave wait for short ones.
 _CHUNKS_AT_ONCE = 10_000
+_WARNINGS = 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ def process(plan: Plan, job: JobContext) -> Processed:
     """
     # Unfinished files of a killed run; the store may be short of space.
     job.store.sweep()
+    for line in plan.undivided(job.config.plan.chunk_s)[:_WARNINGS]:
+        log.warning(line)
     if plan.todo:
         todo = [(plan.chunks[i], plan.outputs[i]) for i in plan.todo]
         total_s = plan.seconds

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from preprocessing.chunk.records import Row
@@ -10,6 +10,9 @@ from preprocessing.dataset.plan import Plan
 from preprocessing.dataset.quarantine import read_quarantine
 from preprocessing.storage.sample import MEMBERS
 from preprocessing.storage.store import Store
+
+# Lines of one kind that are printed.
+_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class PreprocessResult:
 
     @classmethod
     def of(
-        cls, plan: Plan, rows: Sequence[Row], store: Store, began: float, *, strict: bool
+        cls, plan: Plan, rows: Iterable[Row], store: Store, began: float, *, strict: bool
     ) -> "PreprocessResult":
         """Return the result of a job from its plan and the rows of its index.
 
@@ -55,22 +58,34 @@ class PreprocessResult:
             began: when the job began, by `time.monotonic`.
             strict: whether rows in quarantine are a failure.
         """
-        kept = [row for row in rows if row["status"] == "kept"]
+        clips = kept = size = 0
+        kept_s = 0.0
+        shards: set[str] = set()
+        dropped: Counter[str] = Counter()
+        for row in rows:
+            clips += 1
+            if row["reason"]:
+                dropped[row["reason"]] += 1
+            if row["status"] == "kept":
+                kept += 1
+                kept_s += row["duration_s"]
+                size += sum(row[f"{name}_length"] for name in MEMBERS)
+                shards.add(row["shard"])
         return cls(
             out=store.url,
             sources=len(plan.found.files),
             bad_sources=len(plan.found.files) - len(plan.readable) - len(plan.same),
             chunks=len(plan.chunks),
             processed=len(plan.todo),
-            clips=len(rows),
-            kept=len(kept),
-            kept_s=float(sum(row["duration_s"] for row in kept)),
-            shards=len({row["shard"] for row in kept}),
-            bytes=sum(row[f"{name}_length"] for row in kept for name in MEMBERS),
+            clips=clips,
+            kept=kept,
+            kept_s=kept_s,
+            shards=len(shards),
+            bytes=size,
             quarantined=len(read_quarantine(store)),
             seconds=time.monotonic() - began,
             is_new=plan.current is None,
-            dropped=dict(Counter(r["reason"] for r in rows if r["reason"]).most_common()),
+            dropped=dict(dropped.most_common()),
             strict=strict,
         )
 
@@ -125,19 +140,19 @@ class Forecast:
     sampled_s: float
     # One line per unreadable source: its name, the reason and the detail.
     unreadable: tuple[str, ...]
+    # One line per long stretch that cannot be divided between cores.
+    undivided: tuple[str, ...] = ()
 
     title = "forecast (nothing was written)"
     exit_code = 0
 
     def facts(self) -> dict[str, str]:
         """Return the lines to print, by label."""
-        bad = {f"unreadable {n}": line for n, line in enumerate(self.unreadable[:20], start=1)}
-        if len(self.unreadable) > 20:
-            bad["and"] = f"{len(self.unreadable) - 20:,} more"
         return {
             "sources": f"{self.readable:,} readable of {self.sources:,}, {duration(self.source_s)}",
-            **bad,
+            **_listed("unreadable", self.unreadable),
             "chunks": f"{self.chunks:,}, {self.todo:,} to do",
+            **_listed("undivided", self.undivided),
             "clips": f"about {self.clips:,.0f}, {duration(self.kept_s)}",
             "bytes": f"about {self.bytes / 2**20:,.1f} MB",
             "core-hours": f"about {self.core_hours:,.2f} left",
@@ -168,16 +183,20 @@ class Verification:
 
     def facts(self) -> dict[str, str]:
         """Return the lines to print, by label."""
-        facts = {"members compared": f"{self.members:,}"}
-        for number, fault in enumerate(self.faults[:20], start=1):
-            facts[f"fault {number}"] = fault
-        if len(self.faults) > 20:
-            facts["and"] = f"{len(self.faults) - 20:,} more"
+        facts = {"members compared": f"{self.members:,}", **_listed("fault", self.faults)}
         if self.faults:
             facts["how to fix it"] = (
                 "delete the damaged shards and run preprocess again: it rewrites them"
             )
         return facts
+
+
+def _listed(label: str, lines: Sequence[str]) -> dict[str, str]:
+    """Return the first lines by numbered labels, and how many more there are."""
+    facts = {f"{label} {n}": line for n, line in enumerate(lines[:_LINES], start=1)}
+    if len(lines) > _LINES:
+        facts[f"more {label}"] = f"{len(lines) - _LINES:,}"
+    return facts
 
 
 def duration(seconds: float) -> str:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
 from pipelines.animate.job import place_networks
 from pipelines.cluster.connect import cluster_address, connect
+from pipelines.promote import Metric
 from pipelines.promote.champion import (
     Champion,
     bundle_name,
@@ -31,9 +32,6 @@ from xnemo.animation.config import AnimateConfig
 from xnemo.evaluation.held_out import KnownFaces, read_held_out
 from xnemo.evaluation.reenactment import TRAINED, Trial, framed, mean_scores, score
 from xnemo.training.checkpoint.bundle import bundle_config, load_bundle, read_meta
-
-#: What bundles are compared by.
-Metric = Literal["motion_correlation", "l1", "psnr", "ssim"]
 
 #: File in a run folder: what was decided about its bundle.
 DECISION = "promotion.json"
@@ -182,7 +180,7 @@ def measure(bundle: str, data: list[str], held_out: str) -> dict[str, float]:
         made = np.stack(list(animator.animate(trial.portrait, trial.driving, config)))
         scores.append(score(TRAINED, made, truth))
     mean = asdict(mean_scores(scores))
-    return {name: mean[name] for name in Metric.__args__}  # type: ignore[attr-defined]
+    return {name: mean[name] for name in get_args(Metric)}
 
 
 def _tell(run_dir: Path, samples_seen: int, decision: Decision, uri: str | None) -> bool:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.promote import Metric
 from pipelines.promote.champion import champion_store, fetch_champion, read_champion
-from pipelines.promote.job import DECISION, Decision, Metric, decide
+from pipelines.promote.job import DECISION, Decision, decide
 from pipelines.train.job import TrainResult, train
 from preprocessing.errors import UserError
 from xnemo.data.clip_table import open_clips

@@ -14,7 +14,7 @@ import numpy as np
 from preprocessing.config import TubeConfig
 from preprocessing.decode import Frame
 from preprocessing.decode.pixels.planes import plane_array
-from preprocessing.geometry import Box, reference_crop_box, square_box
+from preprocessing.geometry import Box, box_centre, box_side, reference_crop_box, square_box
 
 _BLACK = (16, 128, 128)
 
@@ -49,7 +49,7 @@ def buffer_crop(frame: Frame, face_box: np.ndarray, config: TubeConfig) -> CropB
     """Copy the region around a face out of a decoded frame."""
     side = float((face_box[2:] - face_box[:2]).max())
     # Shrinking early by an integer what would be shrunk anyway keeps the memory of 4K at HD's.
-    shrink = max(1, int(side * config.scale / config.size * 0.9))
+    shrink = max(1, int(_tube_side(side, (frame.height, frame.width), config) / config.size * 0.9))
     step = 2 * shrink
     # Each frame of a clip of full length has an equal share of the memory; use all of it.
     pixels = config.buffer_mb * 2**20 / 1.5 / ((config.max_s + config.min_s) * 25)
@@ -66,13 +66,20 @@ def buffer_crop(frame: Frame, face_box: np.ndarray, config: TubeConfig) -> CropB
 def tube_box(union: np.ndarray, frame_hw: tuple[int, int], config: TubeConfig) -> Box:
     """Return a clip's square in whole source pixels, of an even side and on an even corner.
 
-    It is X-NeMo's reference framing of the union box: `scale` × its larger side, moved inside the
-    frame where `reference_crop_box` moves it, else reaching beyond the frame.
+    It is X-NeMo's reference framing of the union box, `scale` × its larger side, where that lies
+    inside the frame. Elsewhere the square shrinks to fit, down to `min_scale`, and is moved inside;
+    only what does not fit even so reaches beyond the frame.
     """
     box = reference_crop_box(union, frame_hw, config.scale)
-    side = 2 * round(float(box[2] - box[0]) / 2)
-    x0, y0 = (2 * int(np.floor(corner / 2)) for corner in box[:2])
-    return np.array([x0, y0, x0 + side, y0 + side], dtype=np.float64)
+    side = max(2, 2 * round(float(box[2] - box[0]) / 2))
+    corner = 2 * np.floor(box[:2] / 2)
+    free = _even_wh(frame_hw) - side
+    if (corner < 0).any() or (corner > free).any():
+        side = max(2, 2 * round(_tube_side(float(box_side(union)), frame_hw, config) / 2))
+        free = _even_wh(frame_hw) - side
+        corner = np.clip(box_centre(union) - side / 2, np.minimum(free, 0), np.maximum(free, 0))
+        corner = 2 * np.floor(corner / 2)
+    return np.concatenate([corner, corner + side])
 
 
 def stored_size(tube: Box, config: TubeConfig) -> int:
@@ -127,9 +134,19 @@ def pad_fraction(tube: Box, frame_hw: tuple[int, int]) -> float:
     return 1 - max(0, x1 - x0) * max(0, y1 - y0) / (side * side)
 
 
+def _tube_side(face_side: float, frame_hw: tuple[int, int], config: TubeConfig) -> float:
+    """Return the side of the square around a face, as far as the frame has room for it."""
+    room = float(_even_wh(frame_hw).min())
+    return max(config.min_scale * face_side, min(config.scale * face_side, room))
+
+
+def _even_wh(frame_hw: tuple[int, int]) -> np.ndarray:
+    return np.array(frame_hw[::-1]) // 2 * 2
+
+
 def _visible(tube: Box, frame_hw: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return the tube's part inside the frame, on even edges."""
-    height, width = (2 * (int(side) // 2) for side in frame_hw)
+    width, height = (int(side) for side in _even_wh(frame_hw))
     x0, y0, x1, y1 = (int(edge) for edge in tube)
     return max(0, x0), max(0, y0), min(width, x1), min(height, y1)
 

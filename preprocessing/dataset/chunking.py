@@ -13,10 +13,12 @@ from preprocessing.dataset.entries import SourceEntry, one_piece_s
 from preprocessing.dataset.sources import SourceFile
 
 #: Raised whenever the same source and settings give other clips or another file than before.
-ANALYSIS_VERSION = 6
+ANALYSIS_VERSION = 7
 
 #: Folder of the chunk outputs.
 OUTPUTS = "_work/chunks"
+# Fields of a chunk that do not decide its content.
+_NO_CONTENT = ("location", "source", "licence", "seconds", "size", "stamp")
 # Seconds decoded before a chunk's own stretch, so that a track that crosses its start is known.
 _LEAD_S = 1.0
 
@@ -60,9 +62,7 @@ def chunks_of(file: SourceFile, entry: SourceEntry, config: PreprocessConfig) ->
 
 def output_name(chunk: Chunk, analysis: str) -> str:
     """Return the name of the chunk's output: a digest of all that decides its content."""
-    facts = asdict(chunk)
-    for name in ("location", "source", "licence", "seconds", "size", "stamp"):
-        del facts[name]
+    facts = {name: value for name, value in vars(chunk).items() if name not in _NO_CONTENT}
     text = json.dumps([facts, analysis], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:40]
     return f"{OUTPUTS}/{digest[:2]}/{digest}.tar"

@@ -5,7 +5,7 @@ second run over the same folder opens nothing.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 import pyarrow as pa
 
@@ -14,7 +14,7 @@ from preprocessing.dataset.probe import SourceFacts, probe
 from preprocessing.dataset.sources import SourceFile
 from preprocessing.decode import DecodeError
 from preprocessing.sandbox.isolate import Failure, Isolated, shared_child
-from preprocessing.storage.index import parquet_bytes, read_parquet
+from preprocessing.storage.index import iter_rows, parquet_bytes, read_parquet
 from preprocessing.storage.location import open_location
 from preprocessing.storage.store import Store
 
@@ -116,7 +116,7 @@ def read_entries(store: Store) -> dict[str, SourceEntry]:
     if not store.exists(_SOURCES):
         return {}
     try:
-        rows = read_parquet(store.read(_SOURCES)).to_pylist()
+        table = read_parquet(store.read(_SOURCES))
     except pa.ArrowInvalid:
         # A cache only: probing the sources again restores it.
         return {}
@@ -124,11 +124,12 @@ def read_entries(store: Store) -> dict[str, SourceEntry]:
         row["name"]: SourceEntry(
             **{**row, "key_us": tuple(row["key_us"]), "key_index": tuple(row["key_index"])}
         )
-        for row in rows
+        for row in iter_rows(table)
     }
 
 
 def write_entries(store: Store, entries: Iterable[SourceEntry]) -> None:
     """Store the entries for the next run."""
-    rows = [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.name)]
-    store.write_atomic(_SOURCES, parquet_bytes(pa.Table.from_pylist(rows, schema=_SCHEMA)))
+    ordered = sorted(entries, key=lambda entry: entry.name)
+    columns = {name: [getattr(entry, name) for entry in ordered] for name in _SCHEMA.names}
+    store.write_atomic(_SOURCES, parquet_bytes(pa.table(columns, schema=_SCHEMA)))

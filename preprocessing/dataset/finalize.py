@@ -6,7 +6,7 @@ the data set as it was.
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,10 @@ def finalize(
     rows = sorted([*gathered.rows, *_same_files(plan)], key=lambda row: row["key"])
     _drop_duplicates(rows, config)
     assign_identities(rows, _descriptors(rows), config.shard.identity_likeness)
+    for row in rows:
+        # The largest values of a row, and used no more.
+        row.pop("signature", None)
+        row.pop("descriptor", None)
     assign_splits(rows, config.shard)
     kept = [row for row in rows if row["status"] == "kept"]
     jobs = assign_shards(kept, store.url, config.shard, _common_meta(plan, config))
@@ -72,9 +76,8 @@ def finalize(
     # A shard that exists with another size, after an interrupted copy for example, is rewritten.
     write_shards([job for job in jobs if present.get(job.path) != job.bytes])
     write_quarantine(store, quarantine)
-    table = [{name: row.get(name) for name in SCHEMA.names} for row in rows]
-    write_index(store, table)
-    _write_dataset(store, table, plan, config)
+    write_index(store, rows)
+    _write_dataset(store, rows, plan, config)
     for path in present.keys() - {job.path for job in jobs}:
         store.delete(path)
     return Dataset(rows, quarantine, gathered.chunks)
@@ -147,18 +150,16 @@ def _common_meta(plan: Plan, config: PreprocessConfig) -> dict[str, Any]:
     }
 
 
-def _write_dataset(
-    store: Store, table: Sequence[Mapping[str, Any]], plan: Plan, config: PreprocessConfig
-) -> None:
+def _write_dataset(store: Store, rows: Sequence[Row], plan: Plan, config: PreprocessConfig) -> None:
     content = {
         "schema": SCHEMA_VERSION,
         "config": plain(config),
         "config_sha256": config_digest(config),
         "models": plan.models,
         "index": INDEX_NAME,
-        "index_digest": rows_digest(table),
-        "shards": sorted({str(row["shard"]) for row in table if row["status"] == "kept"}),
-        "samples": sum(row["status"] == "kept" for row in table),
+        "index_digest": rows_digest(rows),
+        "shards": sorted({str(row["shard"]) for row in rows if row["status"] == "kept"}),
+        "samples": sum(row["status"] == "kept" for row in rows),
         "plan_digest": plan.digest,
     }
     store.write_atomic(DATASET_NAME, json.dumps(content, sort_keys=True, indent=1).encode())

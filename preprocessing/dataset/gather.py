@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import Any
 
 from preprocessing.chunk.filters import drop_reason
@@ -65,7 +66,8 @@ def _index_row(row: Row, chunk: Chunk, cuts_ms: Sequence[int], config: Preproces
     reason = drop_reason(row, config.filters)
     names = ("mp4", "npz", "jpg")
     return {
-        **row,
+        # Every output was read with its own copies of the columns' names.
+        **{intern(name): value for name, value in row.items()},
         "key": sample_key(chunk.sha256, shot, row["track"], row["start_ms"]),
         "status": "dropped" if reason else "kept",
         "reason": reason or "",

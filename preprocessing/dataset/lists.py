@@ -62,7 +62,7 @@ def parse_list(name: str, data: bytes) -> SourceList:
         UserError: the list cannot be understood; the message names line, encoding or separator.
     """
     text, encoding = _decoded(name, data)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = _unix(text)
     if name.lower().endswith(_TABLES):
         listed = _of_table(name, text)
     elif name.lower().endswith(_JSON_LINES):
@@ -105,7 +105,36 @@ def _not_text(name: str, encoding: str, position: int) -> UserError:
     )
 
 
+def parse_table(name: str, data: bytes, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows of a table: the line where each ends, and its cells by column.
+
+    Separated by comma, semicolon, tab or bar; columns in any case and order; other columns are
+    ignored.
+
+    Args:
+        name: path or URL of the table.
+        data: its content.
+        needed: columns that every row fills.
+
+    Raises:
+        UserError: as for `parse_list`.
+    """
+    text, _ = _decoded(name, data)
+    return list(_table(name, _unix(text), needed))
+
+
+def _unix(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _of_table(name: str, text: str) -> Iterator[Listed]:
+    for line, cells in _table(name, text, ("source",), _LICENCE):
+        yield Listed(cells["source"], cells.get("licence") or cells.get("license") or "", line)
+
+
+def _table(
+    name: str, text: str, needed: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
     lines = text.split("\n")
     # The first line that is not empty is the header; Excel may put the separator above it.
     first = next((n for n, line in enumerate(lines) if line.strip(' \t",;|')), 0)
@@ -117,22 +146,22 @@ def _of_table(name: str, text: str) -> Iterator[Listed]:
     # A wrong separator may stand in quotes, so mistakes pass here.
     headers = {s: next(csv.reader([lines[first]], delimiter=s), []) for s in separators}
     columns = {s: [cell.strip().lower() for cell in header] for s, header in headers.items()}
-    found = [s for s in separators if "source" in columns[s]]
+    found = [s for s in separators if set(needed) <= set(columns[s])]
     if not found:
         separator = max(separators, key=lambda s: len(headers[s]))
         named = ", ".join(map(repr, headers[separator])) or "nothing"
+        missing = next(column for column in needed if column not in columns[separator])
         raise UserError(
-            f"the list {name} has no column 'source', but {named} (separated by {separator!r})",
-            "name the column of the paths 'source'",
+            f"the list {name} has no column {missing!r}, but {named} (separated by {separator!r})",
+            f"name the column of the paths {missing!r}",
         )
     # A table of one column has no separator: its paths may contain any.
     separator = found[0] if len(columns[found[0]]) > 1 else "\x1f"
     header = columns[found[0]]
-    twice = [what for what in (("source",), _LICENCE) if sum(map(header.count, what)) > 1]
+    groups = [*([column] for column in needed), *([optional] if optional else [])]
+    twice = [group for group in groups if sum(map(header.count, group)) > 1]
     if twice:
         raise UserError(f"the list {name} has two columns {twice[0][0]!r}", "leave one of them")
-    at = header.index("source")
-    licence_at = next((header.index(word) for word in _LICENCE if word in header), None)
     rows = _rows(name, rest, separator, skipped)
     next(rows)
     for line, cells in rows:
@@ -145,16 +174,16 @@ def _of_table(name: str, text: str) -> Iterator[Listed]:
                 f" (separated by {separator!r})",
                 "put a path that contains the separator in double quotes",
             )
-        source = cells[at] if at < len(cells) else ""
-        if not source:
-            raise UserError(f"{where} has no source", "fill the cell or remove the line")
-        if "\n" in source:
-            raise UserError(
-                f"the source that ends in {where} spans lines",
-                "look for a quote that is not closed",
-            )
-        has_licence = licence_at is not None and licence_at < len(cells)
-        yield Listed(source, cells[licence_at] if has_licence else "", line)  # type: ignore[index]
+        named_cells = dict(zip(header, cells, strict=False))
+        for column in needed:
+            if not named_cells.get(column):
+                raise UserError(f"{where} has no {column}", "fill the cell or remove the line")
+            if "\n" in named_cells[column]:
+                raise UserError(
+                    f"the {column} that ends in {where} spans lines",
+                    "look for a quote that is not closed",
+                )
+        yield line, {column: named_cells.get(column, "") for column in (*needed, *optional)}
 
 
 def _rows(name: str, text: str, separator: str, skipped: int) -> Iterator[tuple[int, list[str]]]:

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from preprocessing.chunk.filters import drop_reason
 from preprocessing.chunk.output import read_outputs
-from preprocessing.chunk.records import Chunk, Row
+from preprocessing.chunk.records import Chunk
 from preprocessing.config import PreprocessConfig
 from preprocessing.dataset.chunking import OUTPUTS, analysis_digest, chunks_of, output_name
 from preprocessing.dataset.entries import SourceEntry
 from preprocessing.dataset.quarantine import read_quarantine
 from preprocessing.dataset.shards import shard_sizes
 from preprocessing.dataset.sources import FoundSources, SourceFile
-from preprocessing.storage.index import DATASET_NAME, INDEX_NAME, read_table
+from preprocessing.storage.index import DATASET_NAME, INDEX_NAME, iter_rows, read_table
 from preprocessing.storage.store import Store
 
 # Reasons that another run may not meet again: a slow disk, memory taken by others, a disk away.
@@ -45,8 +47,8 @@ class Plan:
     models: dict[str, str]
     # Digest of all that decides the finished data set.
     digest: str
-    # Rows of the index where the data set is finished and current, else None.
-    current: list[Row] | None
+    # The index where the data set is finished and current, else None.
+    current: pa.Table | None
 
     @property
     def seconds(self) -> float:
@@ -57,6 +59,18 @@ class Plan:
     def todo_seconds(self) -> float:
         """Length of the chunks to process in seconds."""
         return sum(self.chunks[i].seconds for i in self.todo)
+
+    def undivided(self, chunk_s: float) -> list[str]:
+        """Return a line for each chunk to process that is much longer than `chunk_s`.
+
+        Its source has no key frame to cut it at, and one core is busy with it while others wait.
+        """
+        return [
+            f"{chunk.source} has no key frame for {chunk.seconds / 60:,.0f} min, which one core"
+            " processes alone; encode it again with a key frame every few seconds (ffmpeg -g 250)"
+            for chunk in (self.chunks[i] for i in self.todo)
+            if chunk.seconds > 2 * chunk_s
+        ]
 
 
 def make_plan(
@@ -91,7 +105,7 @@ def make_plan(
     present = store.list(OUTPUTS)
     redo = _failed_before(store) if retry_quarantine else set()
     todo = {i for i, c in enumerate(chunks) if outputs[i] not in present or c.source in redo}
-    current = None if todo else _current_rows(store, digest)
+    current = None if todo else _current_index(store, digest)
     if current is None:
         todo |= _without_wanted_clips(store, outputs, todo, config)
     return Plan(
@@ -136,14 +150,14 @@ def _digest(
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _current_rows(store: Store, digest: str) -> list[Row] | None:
-    """Return the rows of the finished data set, or None where it is not that of this plan."""
+def _current_index(store: Store, digest: str) -> pa.Table | None:
+    """Return the index of the finished data set, or None where it is not that of this plan."""
     if not (store.exists(DATASET_NAME) and store.exists(INDEX_NAME)):
         return None
     if json.loads(store.read(DATASET_NAME)).get("plan_digest") != digest:
         return None
-    rows: list[Row] = read_table(store.url).to_pylist()
-    return rows if store.list("shards") == shard_sizes(rows) else None
+    index = read_table(store.url)
+    return index if store.list("shards") == shard_sizes(iter_rows(index)) else None
 
 
 def _without_wanted_clips(

@@ -15,7 +15,13 @@ from preprocessing.config import ShardConfig
 from preprocessing.dataset.layout import Placed, plan_shards
 from preprocessing.storage.index import SCORES
 from preprocessing.storage.sample import MEMBERS, pack_meta
-from preprocessing.storage.shard import HEADER_BYTES, member_bytes, tar_bytes, write_tar_file
+from preprocessing.storage.shard import (
+    END_BYTES,
+    HEADER_BYTES,
+    member_bytes,
+    tar_bytes,
+    write_tar_file,
+)
 from preprocessing.storage.store import Store, open_store
 from preprocessing.storage.unfinished import unfinished_name
 
@@ -95,11 +101,13 @@ def write_shard(job: ShardJob) -> str:
 
 def shard_sizes(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Return the size in bytes of each shard in the rows of an index, by its path."""
-    lengths: dict[str, list[int]] = {}
+    sizes: dict[str, int] = {}
     for row in rows:
         if row["status"] == "kept":
-            lengths.setdefault(f"shards/{row['shard']}", []).extend(_lengths([row]))
-    return {path: tar_bytes(sizes) for path, sizes in lengths.items()}
+            path = f"shards/{row['shard']}"
+            members = sum(map(member_bytes, _lengths([row])))
+            sizes[path] = sizes.get(path, END_BYTES) + members
+    return sizes
 
 
 def sample_meta(row: Mapping[str, Any], common: Mapping[str, Any]) -> Row:

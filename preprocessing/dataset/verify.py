@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any
 
-from preprocessing.storage.index import read_table
+import pyarrow.compute as pc
+
+from preprocessing.storage.index import iter_rows, read_table
 from preprocessing.storage.sample import MEMBERS
 from preprocessing.storage.shard import END_BYTES, HEADER_BYTES, padded, tar_header
 from preprocessing.storage.store import Store
@@ -26,12 +28,15 @@ def verify(
     Raises:
         UserError: there is no index.
     """
-    rows = [row for row in read_table(store.url).to_pylist() if row["status"] == "kept"]
-    rows.sort(key=lambda row: (row["shard"], row["mp4_offset"]))
-    shards = [(name, list(group)) for name, group in groupby(rows, key=lambda row: row["shard"])]
+    index = read_table(store.url)
+    kept = index.filter(pc.field("status") == "kept")
+    kept = kept.sort_by([("shard", "ascending"), ("mp4_offset", "ascending")])
+    shards = len(kept["shard"].unique())
     present = store.list("shards")
     members, faults = 0, []
-    for number, (name, group) in enumerate(shards, start=1):
+    by_shard = groupby(iter_rows(kept), key=lambda row: row["shard"])
+    for number, (name, rows) in enumerate(by_shard, start=1):
+        group = list(rows)
         size = present.pop(f"shards/{name}", None)
         if size is None:
             faults.append(f"shards/{name} is missing")
@@ -39,7 +44,7 @@ def verify(
             faults += _check_shard(store, name, size, group)
             members += len(group) * len(MEMBERS)
         if on_shard:
-            on_shard(number, len(shards))
+            on_shard(number, shards)
     faults += [f"{path} is not in the index" for path in sorted(present)]
     return members, faults
 

@@ -16,6 +16,8 @@ from preprocessing.faces.network import providers, session_options, shrink
 from preprocessing.paths import user_path
 
 _DEFAULT_PACK = "buffalo_l"
+# Where insightface unpacks what it downloads.
+_PACKS = "~/.insightface/models"
 
 
 class InsightFacePack:
@@ -104,6 +106,9 @@ def _load(pack: str) -> Any:
         ) from error
 
     folder = user_path(pack)
+    if not folder.is_dir() and "/" not in pack:
+        # A pack by name that is there already, perhaps below a folder of its own name.
+        folder = user_path(_PACKS) / pack
     is_folder = folder.is_dir()
     if not is_folder and ("/" in pack or pack.endswith(".onnx")):
         raise UserError(
@@ -140,8 +145,9 @@ def _pack_in(folder: Path) -> Path:
     """
     if any(folder.glob("*.onnx")):
         return folder
-    below = [file for pattern in ("*/*.onnx", "models/*/*.onnx") for file in folder.glob(pattern)]
-    packs = sorted({file.parent for file in below})
+    # Published archives hold a folder of the pack's own name.
+    patterns = ("*/*.onnx", "*/*/*.onnx", "*/*/*/*.onnx")
+    packs = sorted({file.parent for pattern in patterns for file in folder.glob(pattern)})
     if len(packs) > 1:
         names = ", ".join(pack.name for pack in packs)
         raise UserError(f"{folder} holds several packs: {names}", f"give one, such as {packs[0]}")

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -74,11 +74,17 @@ _WITHOUT: dict[str, int | str] = {
 
 def write_index(store: Store, rows: Sequence[Mapping[str, Any]]) -> None:
     """Publish the index, rows sorted by key; the same rows give the same bytes."""
-    ordered = [
-        {n: row.get(n) if row.get(n) is not None else _WITHOUT.get(n) for n in SCHEMA.names}
-        for row in sorted(rows, key=lambda row: row["key"])
+    ordered = sorted(rows, key=lambda row: row["key"])
+    # Column by column: a dict per row would take many times the memory of the table.
+    columns = [
+        pa.array(
+            (_WITHOUT.get(name) if (value := row.get(name)) is None else value for row in ordered),
+            SCHEMA.field(name).type,
+            size=len(ordered),
+        )
+        for name in SCHEMA.names
     ]
-    store.write_atomic(INDEX_NAME, parquet_bytes(pa.Table.from_pylist(ordered, schema=SCHEMA)))
+    store.write_atomic(INDEX_NAME, parquet_bytes(pa.Table.from_arrays(columns, schema=SCHEMA)))
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -158,13 +164,19 @@ def index_digest(root: str | os.PathLike[str]) -> str:
     Equal digests mean equal samples, however they are divided into shards.
     """
     columns = ["status", "key", "mp4_sha256", "npz_sha256", "json_sha256"]
-    return rows_digest(read_table(root).select(columns).to_pylist())
+    return rows_digest(iter_rows(read_table(root).select(columns).sort_by("key")))
 
 
-def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the digest of `index_digest` for rows in memory."""
+def iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Yield a table's rows as dicts, a few thousand of them in memory at once."""
+    for batch in table.to_batches(max_chunksize=4096):
+        yield from batch.to_pylist()
+
+
+def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the digest of `index_digest` for rows sorted by key."""
     digest = hashlib.sha256()
-    for row in sorted(rows, key=lambda row: row["key"]):
+    for row in rows:
         if row["status"] == "kept":
             line = [row["key"], row["mp4_sha256"], row["npz_sha256"], row["json_sha256"]]
             digest.update("\t".join(map(str, line)).encode() + b"\n")

@@ -105,7 +105,7 @@ def wait_for(condition, seconds):
 
 
 def test_training_on_two_nodes_is_requeued_and_goes_on_from_its_checkpoint(slurm, tmp_path):
-    data, run_dir = write_dataset(tmp_path / "faces", frames=8), tmp_path / "runs" / "first"
+    data, run_dir = write_dataset(tmp_path / "faces", frames=4), tmp_path / "runs" / "first"
     output = tmp_path / "output"
     job = call(
         slurm, "sbatch", "--parsable", "--nodes=2", "--cpus-per-task=1", f"--output={output}",

@@ -84,11 +84,11 @@ def test_the_last_words_and_the_status_reach_the_submitter(cluster, tmp_path):
     assert "xnemo inspect" in done.stdout
     wrong = ray_job(cluster, "submit", "--", *words[:2], tmp_path / "nothing", *words[3:])
     assert wrong.returncode != 0
-    assert len(re.findall(r"^error: .*nothing.*; ", wrong.stdout, re.MULTILINE)) == 1
+    assert re.search(r"^error: .*nothing.*; ", wrong.stdout, re.MULTILINE)
 
 
 def test_a_stopped_job_has_saved_a_checkpoint_and_resumes(cluster, tmp_path):
-    data = write_dataset(tmp_path / "faces", frames=8)
+    data = write_dataset(tmp_path / "faces", frames=4)
     words = (
         "xnemo", "train", "tiny", "--data", data, "--run", "first", "--runs-dir", tmp_path / "runs",
         "--address", "auto", "optimizer.warmup_samples=0", "engine.peak_tflops=1",
@@ -126,7 +126,7 @@ def test_a_stopped_job_has_saved_a_checkpoint_and_resumes(cluster, tmp_path):
 )
 def test_who_has_no_right_is_told_in_one_line(cluster, tmp_path, change, message):
     address, _, environment = cluster
-    data = write_dataset(tmp_path / "faces", frames=8)
+    data = write_dataset(tmp_path / "faces", frames=4)
     command = [PROGRAMS / "xnemo", "train", "tiny", "--data", data, "--run", "a", "--runs-dir",
                tmp_path, "--address", address]  # fmt: skip
     done = subprocess.run(
@@ -140,7 +140,7 @@ def test_who_has_no_right_is_told_in_one_line(cluster, tmp_path, change, message
 
 def test_a_cluster_without_the_gpus_refuses_at_once(cluster, tmp_path):
     address, _, environment = cluster
-    data = write_dataset(tmp_path / "faces", frames=8)
+    data = write_dataset(tmp_path / "faces", frames=4)
     command = [PROGRAMS / "xnemo", "train", "tiny", "--data", data, "--run", "a", "--runs-dir",
                tmp_path, "--address", address, "engine.device=cuda", "--workers", "4"]  # fmt: skip
     done = subprocess.run(

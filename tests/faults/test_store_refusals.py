@@ -29,6 +29,19 @@ READING = {
 WRITING = {
     "preprocess": ["preprocess", "FACES/clip.mp4", f"{ROOT}/out"],
     "synthesize": ["synthesize", f"{ROOT}/out", "--people", "1", "--seconds", "2"],
+    "upload": READING["upload"],
+    "champion": [
+        "train",
+        "tiny",
+        "--data",
+        "FACES",
+        "--run",
+        "r",
+        "--runs-dir",
+        "OUT",
+        "--champion",
+        f"{ROOT}/served",
+    ],
 }
 # Listing sends no checksums, and asks for none.
 LISTING = ("preprocess", "dry run", "upload")
@@ -107,9 +120,9 @@ def test_a_wrong_key_is_named(server, refusal, command):
     assert ROOT in line
 
 
-@pytest.mark.parametrize("command", [*READING, "out", "synthesize"])
+@pytest.mark.parametrize("command", [*READING, "out", "synthesize", "champion"])
 def test_a_bucket_that_is_not_there_is_named(server, refusal, command):
-    arguments = {**READING, "out": WRITING["preprocess"], "synthesize": WRITING["synthesize"]}
+    arguments = {**WRITING, **READING, "out": WRITING["preprocess"]}
     line = refusal(arguments[command], "not-there")
     assert "s3://not-there/" in line
     assert "bucket does not exist; create the bucket, or correct its name" in line
@@ -119,5 +132,5 @@ def test_a_bucket_that_is_not_there_is_named(server, refusal, command):
 def test_a_store_that_may_not_be_written_is_named(server, refusal, command):
     server.refuse = refuse_writes
     line = refusal(WRITING[command])
-    assert f"error: {ROOT}/out" in line
+    assert f"error: {ROOT}/" in line
     assert "Access Denied; check the credentials" in line

@@ -1,7 +1,10 @@
 """From files to files: what is written, what is refused, and that nothing is left behind."""
 
 import io
+import shutil
 from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -13,7 +16,15 @@ from untrained_model import write_bundle, write_video
 
 from pipelines.animate.audio import add_sound, find_sound
 from pipelines.animate.contact_sheet import contact_sheet
-from pipelines.animate.job import AnimateOptions, animate, place_networks
+from pipelines.animate.credentials import CredentialsConfig
+from pipelines.animate.job import (
+    AnimateOptions,
+    animate,
+    encode_motion,
+    load_animator,
+    place_networks,
+)
+from pipelines.inspect.examine import examine
 from preprocessing.encode.clip_encoder import encode_clip
 from preprocessing.errors import UserError
 from xnemo.animation.config import FaceConfig
@@ -199,3 +210,166 @@ def test_a_sheet_shows_driver_above_result_without_cutting():
     assert (sheet[20 + 20, 52 + 20] == [0, 200, 0]).all()
     assert (sheet[20 + 3, 52 + 20] == 255).all()
     assert (sheet[86 + 20, 52 + 20] == [200, 0, 0]).all()
+
+
+def test_sound_with_holes_and_behind_an_unknown_track_keeps_its_time(tmp_path):
+    """Opus writes nothing while it is silent; recent phones put a codec first that nobody knows."""
+    path = tmp_path / "holes.mkv"
+    rate, times = 48000, np.arange(48000 * 6) / 48000
+    beep = ((times % 2 >= 1) & (times % 2 < 1.2)) * np.sin(5000 * times)
+    with av.open(str(path), "w") as out:
+        video, sound = out.add_stream("libx264", rate=25), out.add_stream("libopus", rate=rate)
+        video.width = video.height = 64
+        sound.layout = "mono"
+        for number in range(150):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))
+            frame.pts = number
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+        for start in range(0, len(beep), 960):
+            piece = np.float32(beep[None, start : start + 960])
+            frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+            # Only around the beeps.
+            out.mux([p for p in sound.encode(frame) if 0.8 < float(p.pts * p.time_base) % 2 < 1.5])
+    silent = encode_clip([np.zeros((32, 32, 3), np.uint8)] * 150)
+    made, fate = add_sound(silent, find_sound(path), 0.0, 6.0)
+    assert fate == "encoded"
+    with av.open(io.BytesIO(made)) as file:
+        frames = list(file.decode(audio=0))
+    loud = np.abs(np.concatenate([f.to_ndarray().mean(axis=0) for f in frames])) > 0.2
+    at = np.flatnonzero(loud) / rate + frames[0].time
+    begins = at[np.diff(at, prepend=-9) > 0.5]
+    np.testing.assert_allclose(begins, [1, 3, 5], atol=0.04)
+
+    two = tmp_path / "two.mp4"
+    with av.open(str(write_video(tmp_path / "one.mp4"))) as one, av.open(str(two), "w") as out:
+        copies = {i: out.add_stream_from_template(one.streams[k]) for i, k in enumerate((0, 1, 1))}
+        for index, stream in copies.items():
+            one.seek(0)
+            for packet in one.demux(one.streams[min(index, 1)]):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    out.mux(packet)
+    content = two.read_bytes()
+    at = content.index(b"mp4a", content.index(b"stsd", content.index(b"soun")))
+    # Without the description of AAC, which FFmpeg would believe more than the name.
+    end = content.index(b"esds", at)
+    two.write_bytes(content[:at] + b"apac" + content[at + 4 : end] + b"xxxx" + content[end + 4 :])
+    found = find_sound(two)
+    assert (found.track, found.lost) == (1, "track 1 has an unknown codec")
+    made, fate = add_sound(clip(), found, 0.0, 10 / 30)
+    assert fate == "copied (lost: track 1 has an unknown codec)"
+    assert streams(made)["audio"]
+
+
+def test_a_driver_that_changes_its_size_is_read_whole(tmp_path):
+    """Frames after the change used to be read in their upper left quarter."""
+    parts = []
+    for size in (64, 128):
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format="mpegts") as out:
+            video = out.add_stream("libx264", rate=25)
+            video.width, video.height = size, size
+            video.codec_context.options = {"bf": "0"}
+            for number in range(10):
+                image = np.zeros((size, size, 3), np.uint8)
+                image[size // 2 :, size // 2 :] = 200
+                frame = av.VideoFrame.from_ndarray(image)
+                frame.pts = number + 10 * (size == 128)
+                out.mux(video.encode(frame))
+            out.mux(video.encode(None))
+        parts.append(buffer.getvalue())
+    (tmp_path / "x.ts").write_bytes(b"".join(parts))
+    frames = list(DrivingVideo(tmp_path / "x.ts"))
+    assert {frame.shape for frame in frames} == {(64, 64, 3)}
+    assert np.abs(frames[-1].astype(int) - frames[0]).mean() < 3
+
+
+def test_motion_file_and_video_give_the_same_bytes(folder, tmp_path):
+    driving = write_video(tmp_path / "silent.mp4", frames=5, codec=None)
+    motion = tmp_path / "motion.safetensors"
+    encode_motion(folder / "bundle", driving, motion, FAST)
+    made = {}
+    for source in (driving, motion):
+        target = tmp_path / f"{source.stem}_out.mp4"
+        result = animate(folder / "bundle", folder / "portrait.png", source, target, FAST)
+        made[source] = target.read_bytes()
+        assert result.contact_sheet.is_file()
+    assert made[driving] == made[motion]
+    assert result.audio == "none in a motion file"
+    with pytest.raises(UserError, match="fps = 15"):
+        animate(folder / "bundle", folder / "portrait.png", motion, target, replace(FAST, fps=15.0))
+
+
+def test_the_whole_portrait_comes_back_upright_and_says_what_it_is(folder, tmp_path):
+    picture = Image.fromarray(skimage.data.astronaut()[:401])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    # Stored lying on its side, as a phone does.
+    picture.rotate(90, expand=True).save(tmp_path / "phone.jpg", exif=exif, quality=95)
+    target = tmp_path / "out.mp4"
+    options = replace(FAST, paste_back=True)
+    result = animate(
+        folder / "bundle", tmp_path / "phone.jpg", folder / "driving.mp4", target, options
+    )
+    frame = next(iter(DrivingVideo(target))).astype(int)
+    assert frame.shape == (400, 512, 3)
+    # Far from the face nothing changed.
+    corner = np.asarray(picture)[300:400, :100].astype(int)
+    assert np.abs(frame[300:400, :100] - corner).mean() < 4
+    facts = examine(str(target)).facts
+    assert facts["comment"].startswith("AI-generated: a portrait animated by xnemo")
+    assert (result.credentials, facts["content credentials"]) == ("unsigned", "none")
+    with Image.open(result.contact_sheet) as sheet:
+        assert sheet.text["Comment"] == facts["comment"]
+
+
+def test_what_cannot_be_written_or_signed_is_refused_before_the_work(folder, tmp_path, monkeypatch):
+    def late(*_):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("pipelines.animate.job.load_animator", late)
+    inputs = (folder / "bundle", folder / "portrait.png", folder / "driving.mp4")
+    with pytest.raises(UserError, match="nothing can be written in"):
+        animate(*inputs, tmp_path / ("x" * 250 + ".mp4"), FAST)
+    with pytest.raises(UserError, match="only one is given"):
+        CredentialsConfig(certificate="a.pem")
+    signing = CredentialsConfig("none.pem", str(folder / "portrait.png"))
+    with pytest.raises(UserError, match=r"none\.pem cannot be read as a certificate"):
+        animate(*inputs, tmp_path / "x.mp4", replace(FAST, credentials=signing))
+    text = tmp_path / "text.pem"
+    text.write_text("nothing")
+    signing = CredentialsConfig(str(text), str(text))
+    with pytest.raises(UserError, match="does not sign"):
+        animate(*inputs, tmp_path / "x.mp4", replace(FAST, credentials=signing))
+    assert [p.name for p in tmp_path.iterdir()] == ["text.pem"]
+
+
+def test_what_fails_after_the_work_does_not_lose_it(folder, tmp_path, monkeypatch):
+    animator = load_animator(folder / "bundle", FAST)
+    inputs = (animator, folder / "portrait.png", folder / "driving.mp4")
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.animate.job.shutil.disk_usage", lambda _: usage._replace(free=9))
+        with pytest.raises(UserError, match="the video may need"):
+            animate(*inputs, tmp_path / "x.mp4", FAST)
+
+    def broken(*_):
+        raise RuntimeError("sound")
+
+    monkeypatch.setattr("pipelines.animate.audio._mux", broken)
+    monkeypatch.setattr("pipelines.animate.job.contact_sheet", lambda *_: 1 / 0)
+    result = animate(*inputs, tmp_path / "x.mp4", FAST)
+    assert (result.audio, result.contact_sheet) == ("lost: sound", None)
+    assert len(list(DrivingVideo(tmp_path / "x.mp4"))) == 5
+    blocked = tmp_path / "folder"
+    monkeypatch.setattr(
+        "pipelines.animate.job.encode_clip",
+        lambda *a, **k: blocked.write_text("a file in the way") and encode_clip(*a, **k),
+    )
+    with pytest.raises(UserError, match="the video is kept as") as caught:
+        animate(*inputs, blocked / "x.mp4", FAST)
+    kept = Path(str(caught.value).rpartition(" ")[2])
+    assert len(list(DrivingVideo(kept))) == 5
+    shutil.rmtree(kept.parent)

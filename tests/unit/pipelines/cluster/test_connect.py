@@ -10,7 +10,7 @@ import pytest
 import ray
 from ray_cluster import two_nodes
 
-from pipelines.cluster.connect import Cluster, connect
+from pipelines.cluster.connect import Cluster, _set_short_temp_dir, connect
 from pipelines.cluster.resources import (
     WorkerCount,
     parse_workers,
@@ -61,6 +61,63 @@ def test_a_start_of_ray_that_times_out_is_retried(
         pass
     assert len(tries) == 3
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "used"),
+    [
+        ({"TMPDIR": "/scratch"}, None),
+        ({"TMPDIR": "/scratch/" + 60 * "x"}, "/tmp"),
+        ({"TMPDIR": "/scratch/" + 60 * "x", "RAY_TMPDIR": "/r"}, "/r"),
+    ],
+)
+def test_a_long_folder_for_temporary_files_is_avoided(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], used: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", variables)
+    _set_short_temp_dir()
+    assert os.environ.get("RAY_TMPDIR") == used
+
+
+@pytest.mark.parametrize(
+    "variables", [{"RAY_TMPDIR": "/scratch/" + 60 * "x"}, {"TMPDIR": "/scratch/" + 60 * "x"}]
+)
+def test_a_long_folder_that_cannot_be_avoided_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    monkeypatch.setattr(os, "environ", variables)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="TMPDIR is too long for Ray's sockets; set RAY_TMPDIR to"):
+        _set_short_temp_dir()
+
+
+UNDER_UV = """
+import os, sys
+from pipelines.cluster.connect import connect
+with connect(None, 1):
+    import ray
+    print(ray.get(ray.remote(os.getcwd).remote()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ray_starts_under_uv_run_and_with_a_long_tmpdir(tmp_path: Path) -> None:
+    # Ray looks for an ancestor called `uv run`, and would let its workers run in a copy.
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    (folder / "run").write_text(
+        "import subprocess, sys; sys.exit(subprocess.call([sys.argv[1], '-c', sys.argv[2]]))"
+    )
+    done = subprocess.run(
+        ["bash", "-c", 'exec -a uv "$0" run "$0" "$1"', sys.executable, UNDER_UV],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.stdout.strip() == str(folder), done.stderr
 
 
 @pytest.mark.ray

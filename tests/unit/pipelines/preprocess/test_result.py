@@ -1,8 +1,10 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from pipelines.preprocess import forecast, job
+from pipelines.preprocess import forecast, job, process
+from pipelines.preprocess.context import JobContext
 from pipelines.preprocess.result import PreprocessResult
 from preprocessing.config import PreprocessConfig
 from preprocessing.dataset.entries import SourceEntry
@@ -43,6 +45,20 @@ def test_a_forecast_names_what_cannot_be_read_and_why(plan):
     assert facts["sources"].startswith("2 readable of 4")
     assert facts["unreadable 1"] == f"text.mp4: not_video, {'x' * 300}"
     assert facts["unreadable 2"] == "gone.mp4: missing, no such file"
+
+
+def test_what_one_core_has_to_do_alone_is_told_before_and_by_the_forecast(
+    plan, tmp_path, caplog, monkeypatch
+):
+    long = replace(plan.entries["a.mp4"], duration_s=5400.0)
+    store = open_store(tmp_path)
+    plan = make_plan(plan.found, {**plan.entries, "a.mp4": long}, store, PreprocessConfig(), {})
+    facts = forecast._extrapolate(plan, [], PreprocessConfig()).facts()
+    assert facts["undivided 1"].startswith("a.mp4 has no key frame for 90 min")
+    monkeypatch.setattr(process, "stream_chunks", lambda *_: [])
+    workers = SimpleNamespace(used=0, connect=lambda: 1)
+    process.process(plan, JobContext(store, PreprocessConfig(), workers, lambda _: None))
+    assert "a.mp4 has no key frame" in caplog.text
 
 
 @pytest.mark.parametrize(("kept", "offered"), [(1, True), (0, False)])

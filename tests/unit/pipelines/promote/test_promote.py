@@ -169,16 +169,6 @@ def test_a_champion_that_is_gone_is_one_line(make_run, scores, tmp_path, faces):
         promote(make_run("two", 1), [faces], url)
 
 
-def test_a_folder_without_write_rights_is_one_line(make_run, scores, tmp_path, faces, monkeypatch):
-    def refuse(*_):
-        raise PermissionError("Access Denied")
-
-    scores["one"] = 0.2
-    monkeypatch.setattr("preprocessing.storage.fsspec_store.FsspecStore.write_atomic", refuse)
-    with pytest.raises(UserError, match="cannot write to memory://closed: Access Denied"):
-        promote(make_run("one"), [faces], "memory://closed")
-
-
 def test_the_next_run_is_the_one_without_a_decision(tmp_path):
     assert _next_run(tmp_path, "nightly", "") == "nightly-0001"
     (tmp_path / "nightly-0001").mkdir()

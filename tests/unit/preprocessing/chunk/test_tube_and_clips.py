@@ -33,8 +33,12 @@ def gradient(height, width):
         ((400, 300, 500, 420), (330, 240, 570, 480)),
         # Over the left border: moved inside.
         ((10, 300, 110, 420), (0, 240, 240, 480)),
-        # Larger than the frame: stays where it is and is padded.
-        ((500, 100, 900, 700), (100, -200, 1300, 1000)),
+        # Over two borders: moved inside as well.
+        ((1200, 10, 1270, 110), (1080, 0, 1280, 200)),
+        # Larger than the frame: shrinks to its height, or to 1.5 times the face.
+        ((700, 100, 1000, 550), (490, 0, 1210, 720)),
+        ((500, 100, 900, 700), (250, -50, 1150, 850)),
+        ((100, 100, 500, 700), (0, -50, 900, 850)),
     ],
 )
 def test_tube_is_the_reference_framing(box, expected):
@@ -49,7 +53,29 @@ def test_stored_size_is_the_tube_s_own_below_the_limit():
     assert stored_size(np.array([0, 0, 900, 900.0]), CONFIG) == 512
 
 
-@pytest.mark.parametrize("box", [(400, 300, 500, 420), (10, 8, 110, 128), (500, 100, 900, 700)])
+@pytest.mark.parametrize(
+    "frame_hw", [(256, 256), (257, 255), (720, 1280), (1280, 720), (64, 300), (16, 16)]
+)
+def test_no_tube_is_padded_that_need_not_be(frame_hw):
+    rng = np.random.default_rng(0)
+    height, width = frame_hw
+    for _ in range(300):
+        corners = np.sort(rng.uniform(0, 1, (2, 2)) * [width, height], axis=0).reshape(4)
+        side = max(*(corners[2:] - corners[:2]))
+        tube = tube_box(corners, frame_hw, CONFIG)
+        room = min(frame_hw) // 2 * 2
+        fits = tube[2] - tube[0] <= room
+        assert fits == (pad_fraction(tube, frame_hw) == 0)
+        assert fits or tube[2] - tube[0] <= 1.5 * side + 2
+        # All of the face that lies inside the frame lies inside the tube.
+        slack = 2 if side > 4 else side + 2
+        assert (tube[:2] <= corners[:2] + slack).all()
+        ends = np.minimum(corners[2:], np.array([width, height]) // 2 * 2)
+        assert (tube[2:] >= ends - slack).all()
+
+
+@pytest.mark.parametrize("box", [(400, 300, 500, 420), (10, 8, 110, 128), (500, 100, 900, 700),
+                                 (1200, 10, 1270, 110), (700, 100, 1000, 550)])  # fmt: skip
 def test_cutting_from_what_was_kept_equals_cutting_from_the_frame(box):
     frame = frame_from_rgb(gradient(720, 1280), pts_us=0, index=0)
     tube = tube_box(np.array(box, float), (720, 1280), CONFIG)

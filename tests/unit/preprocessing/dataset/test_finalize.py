@@ -36,6 +36,6 @@ def test_a_finished_data_set_is_current_until_the_settings_change(tmp_path):
     store.write_atomic(first.outputs[0], pack_output([], ChunkEnd((), 200, 25, ()), []))
     assert plan().todo == []
     assert finalize(plan(), store, PreprocessConfig()).rows == []
-    assert plan().current == []
+    assert plan().current.num_rows == 0
     stricter = plan(filters=FilterConfig(min_face_px=1000))
     assert (stricter.todo, stricter.current) == ([], None)

@@ -9,7 +9,8 @@ import pytest
 from preprocessing.config import PlanConfig, PreprocessConfig
 from preprocessing.dataset.chunking import analysis_digest, chunks_of, output_name
 from preprocessing.dataset.entries import SourceEntry, read_entries, write_entries
-from preprocessing.dataset.sources import SourceFile, find_sources
+from preprocessing.dataset.plan import make_plan
+from preprocessing.dataset.sources import FoundSources, SourceFile, find_sources
 from preprocessing.decode import DecodeError
 from preprocessing.decode.source import check_path
 from preprocessing.errors import UserError
@@ -163,6 +164,15 @@ def test_a_long_source_is_cut_at_key_frames_and_chunks_overlap():
 
 def test_without_key_frames_to_cut_at_a_source_stays_whole():
     assert len(chunks_of(FILE, entry(3600, key_every_s=4000), CONFIG)) == 1
+
+
+@pytest.mark.parametrize(("key_every_s", "told"), [(2.0, 0), (10.0, 0), (400.0, 9), (4000.0, 1)])
+def test_a_source_that_cannot_be_divided_is_told(tmp_path, key_every_s, told):
+    entries = {"a.mp4": entry(3600, key_every_s)}
+    plan = make_plan(FoundSources((FILE,), {}), entries, open_store(tmp_path), CONFIG, {})
+    lines = plan.undivided(CONFIG.plan.chunk_s)
+    assert len(lines) == told
+    assert all("a.mp4 has no key frame for" in line for line in lines)
 
 
 def test_outputs_are_named_after_what_decides_their_content():

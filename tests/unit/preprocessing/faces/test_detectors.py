@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 
+from pipelines.doctor.faces import check_faces
 from preprocessing.errors import UserError
 from preprocessing.faces import DETECTORS, make_detector
 from preprocessing.faces.centerface import suppress
@@ -79,6 +80,21 @@ def test_insightface_pack_detects_and_recognises(assets_dir, picture):
 
 
 @pytest.mark.assets
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("given", ["dev_pack", "~/.insightface", "~/.insightface/models",
+                                   "~/.insightface/models/dev_pack"])  # fmt: skip
+def test_a_pack_is_found_by_every_name(assets_dir, tmp_path, monkeypatch, given, nested):
+    pack = assets_dir / "weights" / "insightface" / "models" / "dev_pack"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = tmp_path / ".insightface" / "models" / "dev_pack"
+    place = place / "dev_pack" if nested else place
+    place.parent.mkdir(parents=True)
+    place.symlink_to(pack)
+    found = make_detector("insightface", given)
+    assert found.model_sha256 == make_detector("insightface", str(pack)).model_sha256
+    assert "packs dev_pack" in next(c for c in check_faces() if "insightface" in c.name).found
+
+
 def test_a_pack_is_found_in_insightface_s_own_folder(assets_dir):
     root = assets_dir / "weights" / "insightface"
     below, named = (make_detector("insightface", str(root / p)) for p in ("", "models/dev_pack"))
