@@ -239,6 +239,9 @@ def _readable(annotation: Any) -> str:
             "str": "text",
         }.get(annotation.__name__, annotation.__name__)
     choices = get_args(annotation)
+    if type(None) in choices:
+        kinds = [_readable(choice) for choice in choices if choice is not type(None)]
+        return " or ".join([*kinds, "null"])
     if choices and all(isinstance(choice, str) for choice in choices):
         return "one of " + ", ".join(map(repr, choices))
     return str(annotation).replace("typing.", "")

@@ -35,7 +35,7 @@ def test_a_step_of_every_recipe_in_bf16_changes_what_it_trains(recipe, device):
 
 
 def test_the_gpu_gives_the_numbers_of_the_cpu(device):
-    here, there = (small_step("mini", d, precision="fp32") for d in (device, torch.device("cpu")))
+    here, there = (small_step("tiny", d, precision="fp32") for d in (device, torch.device("cpu")))
     # One step: later ones amplify rounding through the discriminator.
     one, other = here.step(), there.step()
     assert one == pytest.approx(other, rel=2e-3)
@@ -49,7 +49,7 @@ def test_compiled_blocks_give_the_losses_of_eager_ones(device):
 
 
 def test_a_saved_state_goes_on_with_the_same_numbers(device):
-    steps = small_step("mini", device, precision="fp32")
+    steps = small_step("tiny", device, precision="fp32")
     for _ in range(2):
         steps.step()
     saved = {
@@ -57,7 +57,7 @@ def test_a_saved_state_goes_on_with_the_same_numbers(device):
         for name, engine in steps.engines.items()
     }
     expected = steps.step()
-    again = small_step("mini", device, precision="fp32")
+    again = small_step("tiny", device, precision="fp32")
     again.done = 2
     for name, engine in again.engines.items():
         weights, moments = saved[name]
@@ -83,8 +83,8 @@ def process_group(device, tmp_path):
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_zero_follows_plain_torch(stage, device, process_group):
     pytest.importorskip("deepspeed")
-    ours = small_step("mini", device, precision="fp32", kind="deepspeed", zero_stage=stage)
-    plain = small_step("mini", device, precision="fp32")
+    ours = small_step("tiny", device, precision="fp32", kind="deepspeed", zero_stage=stage)
+    plain = small_step("tiny", device, precision="fp32")
     for _ in range(5):
         assert ours.step() == pytest.approx(plain.step(), rel=0.01, abs=1e-3)
     for name, engine in ours.engines.items():

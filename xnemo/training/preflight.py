@@ -42,11 +42,13 @@ def check_weights(config: TrainConfig, *, resumed: bool) -> None:
         resumed: whether the run has a checkpoint, so that `init_from` is not needed.
 
     Raises:
-        UserError: a file or folder is missing.
+        UserError: a file or folder is missing, or weights that the run keeps would be random.
     """
     network = config.network
     if config.init_from is not None and not resumed:
         resolve_init_from(config.init_from)
+    if config.init_from is None and not resumed:
+        _refuse_frozen_random_weights(config)
     autoencoder, embedding = network.autoencoder, network.image_embedding
     if autoencoder.kind not in FIXED and autoencoder.path not in (None, RANDOM):
         require_folder(str(autoencoder.path), "autoencoder.path")
@@ -54,6 +56,24 @@ def check_weights(config: TrainConfig, *, resumed: bool) -> None:
         require_folder(str(embedding.path), "image_embedding.path")
     if config.uses_gan_head and config.loss.perceptual > 0:
         require_weights(config.perceptual)
+
+
+def _refuse_frozen_random_weights(config: TrainConfig) -> None:
+    frozen = {
+        "stage=temporal keeps all networks but the temporal modules": config.stage == "temporal",
+        "optimizer.encoder_lr_scale=0 keeps the motion encoder": (
+            config.optimizer.encoder_lr_scale == 0
+        ),
+        "engine.batch_norm=frozen keeps the statistics of the motion encoder": (
+            config.engine.batch_norm == "frozen"
+        ),
+    }
+    for what, holds in frozen.items():
+        if holds:
+            raise UserError(
+                f"{what} as random as they start, because init_from is empty",
+                "start from a trained model: --init-from BUNDLE",
+            )
 
 
 def check_machine(config: TrainConfig) -> None:

@@ -41,6 +41,21 @@ WRONG = {
     ),
     "weights": ("data__weights", (1.0, 2.0), "data.weights has 2 values for 1 data sets"),
     "matched": ("data__pairs", {"matched": 0.5}, "same motion"),
+    "frozen encoder": (
+        "optimizer__encoder_lr_scale",
+        0.0,
+        "optimizer.encoder_lr_scale=0 keeps the motion encoder as random",
+    ),
+    "frozen norms": ("engine__batch_norm", "frozen", "engine.batch_norm=frozen keeps"),
+    "temporal": (
+        "",
+        {
+            "stage": "temporal",
+            "network": {"unet": {"temporal": True}},
+            "data": {"pairs": {"layout": "window", "frames": 2}},
+        },
+        "stage=temporal keeps",
+    ),
 }
 
 
@@ -57,7 +72,7 @@ def changed(config: Any, name: str, value: Any, tmp: Path) -> Any:
 
     whole = to_dict(config)
     update: Any = value
-    for part in reversed(name.split("__")):
+    for part in reversed(name.split("__") if name else []):
         update = {part: update}
     merge(whole, update)
     return from_dict(type(config), whole)
