@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipelines.animate.job import AnimateOptions
+from pipelines.animate.job import AnimateOptions, write_file
 from preprocessing.dataset.lists import parse_table
 from preprocessing.errors import UserError
 from preprocessing.paths import user_path
@@ -93,11 +93,8 @@ def finished(pair: Pair, out: Path) -> PairRecord | None:
 
 def keep_record(pair: Pair, record: PairRecord, out: Path) -> None:
     """Write the record of a pair, after its video."""
-    path = out / WORK / f"{pair.name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"key": pair.key, "record": asdict(record)}))
-    partial.replace(path)
+    content = json.dumps({"key": pair.key, "record": asdict(record)})
+    write_file(out / WORK / f"{pair.name}.json", content.encode())
 
 
 def _version(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import get_args
 
 import numpy as np
 
-from pipelines.animate.job import place_networks
+from pipelines.animate.job import place_networks, write_file
 from pipelines.cluster.connect import cluster_address, connect
 from pipelines.promote import Metric
 from pipelines.promote.champion import (
@@ -127,9 +126,7 @@ def decide(
         if better:
             publish_champion(store, bundle, Champion(run_dir.name, name, measured[0]))
     told = _tell(run_dir, meta["samples_seen"], decision, tracking_uri)
-    temporary = run_dir / f".{DECISION}.{os.getpid()}"
-    temporary.write_text(json.dumps(asdict(decision), indent=1))
-    temporary.replace(run_dir / DECISION)
+    write_file(run_dir / DECISION, json.dumps(asdict(decision), indent=1).encode())
     return Decision(**{**asdict(decision), "unsent": not told})
 
 

@@ -85,14 +85,23 @@ def encode_faces(
         track: Its face.
         chunk: Frames encoded at once.
     """
-    parameter = next(encoder.parameters())
     crops = _crops(frames, track, encoder.config["image_size"])
     faces = []
     while batch := list(islice(crops, chunk)):
-        rest = torch.tensor([[0.0, 0.0, 1.0]]).expand(len(batch), 3).to(parameter)
-        # The whole forward pass: hooks that move an offloaded encoder to its device act on it.
-        faces.append(encoder(to_tensor(np.stack(batch)).to(parameter), rest).face.cpu())
+        faces.append(encode_crops(encoder, np.stack(batch)))
     return torch.cat(faces)[torch.from_numpy(track.shown)]
+
+
+@torch.no_grad()
+def encode_crops(encoder: MotionEncoder, crops_NHWC: NDArray[np.uint8]) -> Tensor:
+    """Return the motion (N, latent width) inside driving crops, on the CPU.
+
+    Runs the whole forward pass: hooks that move an offloaded encoder to its device act on that.
+    """
+    parameter = next(encoder.parameters())
+    rest = torch.tensor([[0.0, 0.0, 1.0]]).expand(len(crops_NHWC), 3).to(parameter)
+    face: Tensor = encoder(to_tensor(crops_NHWC).to(parameter), rest).face
+    return face.cpu()
 
 
 @torch.no_grad()

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from xnemo.animation.motion import to_tensor
+from xnemo.animation.motion import encode_crops
 from xnemo.evaluation.held_out import HeldOutClip, driving_crops
 from xnemo.model.motion.encoder import MotionEncoder
 
@@ -43,19 +42,14 @@ def motion_latents(
     return np.concatenate([face_latents(encoder, driving_crops(c, size), chunk) for c in clips])
 
 
-@torch.no_grad()
 def face_latents(
     encoder: MotionEncoder, crops_NHWC: NDArray[np.uint8], chunk: int = 64
 ) -> NDArray[np.float32]:
     """Return the latents (N, D) of crops of the encoder's size, before position and scale."""
-    parameter = next(encoder.parameters())
-    centred = torch.tensor([0.0, 0.0, 1.0]).to(parameter)
-    latents = []
-    for start in range(0, len(crops_NHWC), chunk):
-        images = to_tensor(crops_NHWC[start : start + chunk]).to(parameter)
-        latent = encoder(images, centred.expand(len(images), 3))
-        latents.append(latent.face.float().cpu().numpy())
-    return np.concatenate(latents)
+    parts = range(0, len(crops_NHWC), chunk)
+    return np.concatenate(
+        [encode_crops(encoder, crops_NHWC[i : i + chunk]).float().numpy() for i in parts]
+    )
 
 
 def motion_r2(latents_ND: Array, parameters_NP: Array, groups_N: ArrayLike) -> NDArray[np.float64]:

@@ -92,12 +92,12 @@ class MotionEncoder(StrictModelMixin, ConfigMixin):  # type: ignore[misc]
         if image.ndim == 5:
             batch, frames = image.shape[0], image.shape[2]
             folded = self.place(
-                self.encode_face(image.transpose(1, 2).flatten(0, 1)), box.flatten(0, 1)
+                self._encode_face(image.transpose(1, 2).flatten(0, 1)), box.flatten(0, 1)
             )
             return MotionLatent(*(part.unflatten(0, (batch, frames)) for part in folded))
-        return self.place(self.encode_face(image), box)
+        return self.place(self._encode_face(image), box)
 
-    def encode_face(self, image: Tensor) -> Tensor:
+    def _encode_face(self, image: Tensor) -> Tensor:
         """Return `MotionLatent.face` of crops (N, 3, S, S)."""
         if image.shape[-2:] != (self.side, self.side):
             raise ValueError(
